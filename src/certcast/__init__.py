@@ -1,0 +1,1 @@
+"""certcast: one host renews a certificate, every nginx takes it over, proves it, serves it."""
