@@ -1,0 +1,315 @@
+"""What can go wrong, as an operator meets it.
+
+Every failure that a person should read is a `CertcastError`: what happened,
+what was expected and found, what was kept (is the old certificate still
+served?), and the next command. Its class fixes a code, which is also its
+heading in docs/runbook.md, and an exit status, which scripts may rely on:
+
+    CertcastError
+    ├── ConfigInvalid        CONFIG               3   the file says what cannot be done
+    ├── LocalFault           LOCAL                4   a file, a permission, a full disk here
+    ├── Busy                 BUSY                 5   another run holds the lock
+    ├── RenewalError                                  on the renewal host
+    │   ├── CertbotFailed    CERTBOT             10   certbot ended with an error
+    │   ├── NotPropagated    DNS-PROPAGATION     11   the nameservers do not show the TXT values
+    │   ├── DnsDenied        DNS-DENIED          12   AccessKey refused, or no right to the zone
+    │   ├── DnsFailed        DNS-API             13   the DNS API failed or cannot be reached
+    │   ├── ZoneMissing      DNS-ZONE            14   no managed zone holds the name
+    │   ├── OrderCapReached  ORDER-CAP           15   too many orders; the CA would lock us out
+    │   └── LineageUnusable  LINEAGE             16   certbot's live files cannot be published
+    ├── StoreError                                    the bucket
+    │   ├── StoreUnreachable STORE-UNREACHABLE   20   no answer, or 5xx to the end
+    │   ├── StoreDenied      STORE-DENIED        21   AccessKey refused, or no right to the key
+    │   ├── StoreNoBucket    STORE-NO-BUCKET     22   the bucket does not exist
+    │   ├── StoreTooLarge    STORE-TOO-LARGE     23   an object is larger than it may be
+    │   └── StoreClock       STORE-CLOCK         24   this host's clock is wrong
+    ├── ReleaseError                                  what was downloaded is not to be installed
+    │   ├── ManifestMissing  MANIFEST-MISSING    25   nothing was published yet
+    │   ├── ManifestInvalid  MANIFEST            26   not a manifest, or not for this reader
+    │   ├── ManifestReplayed MANIFEST-OLDER      27   a lower sequence than was seen before
+    │   ├── ManifestExpired  MANIFEST-EXPIRED    28   the renewal host is silent
+    │   ├── DigestMismatch   PULL-DIGEST         29   a file is not the one that was published
+    │   ├── GateRefused      PULL-GATE           30   key, chain, names or dates do not fit
+    │   └── FilesUnchanged   PULL-UNCHANGED      31   a file that must change stayed the same
+    ├── InstallError                                  nginx
+    │   ├── NginxMissing     NGINX-MISSING       35   no nginx, or no running master
+    │   ├── NginxRefused     NGINX-TEST          36   `nginx -t` says no
+    │   ├── ReloadFailed     NGINX-RELOAD        37   the reload command failed
+    │   ├── NotProved        PROOF               38   the new certificate was not seen served
+    │   └── NotIncluded      NOT-INCLUDED        39   staged; no site includes it yet
+    ├── MailNotSent          MAIL-NOT-SENT       40   the work is done, nobody was told
+    └── Overdue              OVERDUE             41   a newer certificate should be here by now
+
+0 is success (also: nothing to do), 1 a defect in certcast, 2 wrong usage. A
+status that a script does not know must count as failure.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CertcastError(Exception):
+    """A failure that a person can act on.
+
+    `what` is one sentence without a full stop. The others are lines of the
+    report; None leaves a line out. Subclasses may give defaults for `kept`
+    and `next`.
+    """
+
+    code: ClassVar[str]
+    exit_status: ClassVar[int]
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: str | None = None,
+        found: str | None = None,
+        kept: str | None = None,
+        next: str | None = None,  # noqa: A002  the word that the report prints
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.kept = kept
+        self.next = next
+
+    @property
+    def runbook(self) -> str:
+        """Where the code is explained."""
+        return f"docs/runbook.md#{self.code.lower()}"
+
+    def report(self) -> str:
+        """Return the error as the lines that a terminal and a mail show."""
+        lines = [f"error: {self.what}"]
+        for label, text in (
+            ("expected", self.expected),
+            ("found", self.found),
+            ("kept", self.kept),
+            ("next", self.next),
+        ):
+            if text:
+                lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
+        lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
+        return "\n".join(lines)
+
+
+class ConfigInvalid(CertcastError):
+    """The configuration file is missing, malformed or contradicts itself."""
+
+    code = "CONFIG"
+    exit_status = 3
+
+
+class LocalFault(CertcastError):
+    """A file, a permission or the disk of this host."""
+
+    code = "LOCAL"
+    exit_status = 4
+
+
+class Busy(CertcastError):
+    """Another run holds the lock."""
+
+    code = "BUSY"
+    exit_status = 5
+
+
+class RenewalError(CertcastError):
+    """Something failed between this host, the CA and the DNS provider."""
+
+
+class CertbotFailed(RenewalError):
+    """certbot could not be run, or ended with an error."""
+
+    code = "CERTBOT"
+    exit_status = 10
+
+
+class NotPropagated(RenewalError):
+    """The authoritative nameservers did not show every TXT value in time."""
+
+    code = "DNS-PROPAGATION"
+    exit_status = 11
+
+
+class DnsDenied(RenewalError):
+    """The DNS API refused the AccessKey, or the right to a zone."""
+
+    code = "DNS-DENIED"
+    exit_status = 12
+
+
+class DnsFailed(RenewalError):
+    """The DNS API answered with an error, or not at all."""
+
+    code = "DNS-API"
+    exit_status = 13
+
+
+class ZoneMissing(RenewalError):
+    """No zone of the configuration or of the account holds the name."""
+
+    code = "DNS-ZONE"
+    exit_status = 14
+
+
+class OrderCapReached(RenewalError):
+    """The local cap on orders for one set of names is used up."""
+
+    code = "ORDER-CAP"
+    exit_status = 15
+
+
+class LineageUnusable(RenewalError):
+    """certbot's files for a certificate are missing, torn, or not fresh."""
+
+    code = "LINEAGE"
+    exit_status = 16
+
+
+class StoreError(CertcastError):
+    """The bucket."""
+
+
+class StoreUnreachable(StoreError):
+    """No usable answer within the deadline."""
+
+    code = "STORE-UNREACHABLE"
+    exit_status = 20
+
+
+class StoreDenied(StoreError):
+    """The store refused the AccessKey, the signature, or the right to a key."""
+
+    code = "STORE-DENIED"
+    exit_status = 21
+
+
+class StoreNoBucket(StoreError):
+    """The bucket does not exist."""
+
+    code = "STORE-NO-BUCKET"
+    exit_status = 22
+
+
+class StoreTooLarge(StoreError):
+    """An object is larger than its reader accepts."""
+
+    code = "STORE-TOO-LARGE"
+    exit_status = 23
+
+
+class StoreClock(StoreError):
+    """The store says that this host's clock is wrong."""
+
+    code = "STORE-CLOCK"
+    exit_status = 24
+
+
+class ReleaseError(CertcastError):
+    """What the store holds must not be installed here."""
+
+
+class ManifestMissing(ReleaseError):
+    """No manifest has been published for the certificate."""
+
+    code = "MANIFEST-MISSING"
+    exit_status = 25
+
+
+class ManifestInvalid(ReleaseError):
+    """The bytes are not a manifest, or one for another store or certificate."""
+
+    code = "MANIFEST"
+    exit_status = 26
+
+
+class ManifestReplayed(ReleaseError):
+    """The manifest is older than one that this host has seen."""
+
+    code = "MANIFEST-OLDER"
+    exit_status = 27
+
+
+class ManifestExpired(ReleaseError):
+    """The manifest was not renewed in time: the renewal host is silent."""
+
+    code = "MANIFEST-EXPIRED"
+    exit_status = 28
+
+
+class DigestMismatch(ReleaseError):
+    """A downloaded file is not the one that the manifest names."""
+
+    code = "PULL-DIGEST"
+    exit_status = 29
+
+
+class GateRefused(ReleaseError):
+    """Key, chain, names or dates of a release do not fit this host."""
+
+    code = "PULL-GATE"
+    exit_status = 30
+
+
+class FilesUnchanged(ReleaseError):
+    """A new release in which a file that must change is the old one."""
+
+    code = "PULL-UNCHANGED"
+    exit_status = 31
+
+
+class InstallError(CertcastError):
+    """nginx did not take the new certificate into service."""
+
+
+class NginxMissing(InstallError):
+    """nginx cannot be run, or no master process was found."""
+
+    code = "NGINX-MISSING"
+    exit_status = 35
+
+
+class NginxRefused(InstallError):
+    """The configuration test failed."""
+
+    code = "NGINX-TEST"
+    exit_status = 36
+
+
+class ReloadFailed(InstallError):
+    """The reload command ended with an error."""
+
+    code = "NGINX-RELOAD"
+    exit_status = 37
+
+
+class NotProved(InstallError):
+    """Handshakes after the reload did not show the new certificate."""
+
+    code = "PROOF"
+    exit_status = 38
+
+
+class NotIncluded(InstallError):
+    """The files are ready, but no site's configuration includes them yet."""
+
+    code = "NOT-INCLUDED"
+    exit_status = 39
+
+
+class MailNotSent(CertcastError):
+    """The work is done, but the mail about it could not be sent."""
+
+    code = "MAIL-NOT-SENT"
+    exit_status = 40
+
+
+class Overdue(CertcastError):
+    """A newer certificate should have been published by now."""
+
+    code = "OVERDUE"
+    exit_status = 41
