@@ -1,0 +1,118 @@
+"""The real CA: pebble, Let's Encrypt's own small ACME server, as a child.
+
+Its hostile default stays on: 5 % of good nonces are refused, as a client must
+bear. Two others would make runs differ by chance and are fixed here: half of
+all authorizations would be reused (so no challenge, no hook), and validation
+would begin after a random pause.
+
+Which record types and transports pebble queries differs by version (2.4: UDP;
+2.10: TCP only); `resolver` must serve both. From 2.7 on it picks a random
+profile unless the configuration has just one, so it gets one.
+
+Not here: renewal information, which Debian 12's pebble lacks (renewal_info.py).
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+from certcast_lab.ca import Authority
+from certcast_lab.children import Child, accepts_connections, start_on_free_ports
+
+LIFE = timedelta(days=90)
+BAD_NONCE_PERCENT = 5
+
+
+class Pebble:
+    """A running pebble.
+
+    `directory_url` is where ACME starts, TLS by `authority`; `resolver` is the
+    (address, port) of the DNS server that it asks. `reuse_authorizations` is
+    the percentage of valid authorizations that a new order gets again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        authority: Authority,
+        *,
+        resolver: tuple[str, int],
+        life: timedelta = LIFE,
+        reuse_authorizations: int = 0,
+        bad_nonces: int = BAD_NONCE_PERCENT,
+    ) -> None:
+        self.folder = folder
+        self._authority = authority
+        self._resolver = resolver
+        self._life = life
+        self._environment = {
+            "PEBBLE_VA_NOSLEEP": "1",
+            "PEBBLE_AUTHZREUSE": str(reuse_authorizations),
+            "PEBBLE_WFE_NONCEREJECT": str(bad_nonces),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self._trust = ssl.create_default_context(cadata=authority.pem.decode())
+        self._pair = authority.issue("localhost", ips=("127.0.0.1",)).write(folder / "tls")
+        self._child: Child = start_on_free_ports(2, self._start)
+
+    def _start(self, ports: list[int]) -> Child:
+        self.port, self.management_port = ports
+        fullchain, key = self._pair
+        settings = {
+            "listenAddress": f"127.0.0.1:{self.port}",
+            "managementListenAddress": f"127.0.0.1:{self.management_port}",
+            "certificate": str(fullchain),
+            "privateKey": str(key),
+            # Where HTTP-01 and TLS-ALPN-01 would connect to: nobody listens, nobody asks for them.
+            "httpPort": 1,
+            "tlsPort": 1,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": False,
+            "certificateValidityPeriod": int(self._life.total_seconds()),
+            "profiles": {"lab": {"description": "", "validityPeriod": int(self._life.total_seconds())}},
+        }
+        configuration = self.folder / "pebble.json"
+        configuration.write_text(json.dumps({"pebble": settings}, indent=2))
+        resolver = "{}:{}".format(*self._resolver)
+        child = Child(
+            ["pebble", "-config", configuration, "-dnsserver", resolver],
+            output=self.folder / "pebble.log",
+            environment=self._environment,
+        )
+        try:
+            # Usually 0.9 s: it makes its RSA keys before it listens.
+            child.wait_until(self._listens, what="listening")
+        except BaseException:
+            child.stop()
+            raise
+        return child
+
+    def _listens(self) -> bool:
+        return accepts_connections(self.port) and accepts_connections(self.management_port)
+
+    @property
+    def directory_url(self) -> str:
+        """The ACME directory (RFC 8555 section 7.1.1)."""
+        return f"https://127.0.0.1:{self.port}/dir"
+
+    def root_pem(self) -> bytes:
+        """Return the root of everything that it issues; a new one at each start."""
+        return self._management("roots/0")
+
+    def intermediate_pem(self) -> bytes:
+        """Return the issuing intermediate."""
+        return self._management("intermediates/0")
+
+    def _management(self, path: str) -> bytes:
+        url = f"https://127.0.0.1:{self.management_port}/{path}"
+        with urllib.request.urlopen(url, context=self._trust, timeout=5) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def stop(self) -> None:
+        """End it; harmless twice."""
+        self._child.stop()
