@@ -65,7 +65,11 @@ def utc_text(moment: datetime) -> str:
 
 def from_utc_text(text: str) -> datetime:
     """Return the moment that `utc_text` wrote; ValueError for any other form."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    # Not strptime: it imports locale and calendar, a tenth of an idle `pull`.
+    moment = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=timezone.utc)
+    if utc_text(moment) != text:
+        raise ValueError(f"{text!r} is not of the form 2026-11-23T18:05:00Z")
+    return moment
 
 
 def remaining_text(until: datetime, now: datetime) -> str:
