@@ -1,0 +1,33 @@
+"""The bucket through which releases reach the hosts: `store.py` is the contract.
+
+    oss://bucket/prefix     oss.py       Alibaba Cloud OSS, the base install
+    s3://bucket/prefix      objects.py   S3 and what speaks like it   ┐ extra
+    file:///folder          objects.py   a folder, such as a mount    ├ `buckets`
+    memory://name           objects.py   this process, for tests      ┘
+
+Each implementation is imported when a URL asks for it, since a consumer that
+has nothing to do must not pay for an SDK.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from certcast.config import StoreConfig
+    from certcast.storage.store import Store
+
+
+def open_store(config: StoreConfig) -> Store:
+    """Return the store that `[store]` names; nothing is sent yet.
+
+    Keys come from `certcast.credentials` for oss://, and from the AWS_*
+    environment for s3://. Raises ConfigInvalid for what the URL's scheme lacks.
+    """
+    if config.url.startswith("oss://"):
+        from certcast.storage.oss import OssStore
+
+        return OssStore.from_config(config)
+    from certcast.storage.objects import ObjectsStore
+
+    return ObjectsStore.from_config(config)

@@ -1,0 +1,98 @@
+"""What a bucket promises, whoever runs it: the contract of a `Store`.
+
+    get     one object, only if it changed, never more than a given size
+    put     whole or not at all
+    list    every key below a prefix
+    delete  gone, or never there
+
+An implementation MUST keep these:
+
+- Keys are relative to the store's prefix, parted by "/", and made of the
+  characters in `KEY`. Anything else is a defect of the caller: ValueError,
+  before anything is sent.
+- A missing key is None from `get`, nothing from `list`, no error from `delete`.
+  A missing *bucket* (or folder) is StoreNoBucket: who reads "no such key" for a
+  mistyped bucket or an unmounted disk believes that nothing was published yet.
+  None is said only when the store itself said so; a proxy's 404 page is
+  StoreUnreachable.
+- `put` overwrites. Readers see the old body or the new one, never a mixture and
+  never a part; after an error either may be there, so putting again is right.
+- An etag belongs to the bytes: as long as `get` with `unless` answers UNCHANGED,
+  the body is the one that came with that etag. It is opaque, and of no use with
+  another store.
+- `get` hands over at most `limit` octets, and stops reading at limit + 1.
+- One deadline is around each call, retries included: `DEADLINE_SECONDS` after its
+  start it has returned or raised StoreUnreachable, even if the peer sends one
+  octet at a time for ever. (Only the system's resolver may take longer to find
+  an address; its own limits are then added.)
+- What a retry may mend is retried here (no answer, 429, 5xx, a body that came
+  damaged), each attempt signed anew; what only a person can mend is raised at
+  once. Errors are StoreError and what is kept is the caller's to add.
+
+Not promised: conditional writes (OSS has none, so two publishers must exclude
+each other elsewhere), reads that see other hosts' writes at once when a cache
+stands in between (a reader checks the sequence inside the object), a `list`
+that is one moment's picture, and use by two threads at a time.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from typing import Protocol
+
+DEADLINE_SECONDS = 30.0
+
+# Narrower than any bucket or file system asks for; every key of the layout fits.
+KEY = re.compile(r"(?!\.)[A-Za-z0-9._-]+(/(?!\.)[A-Za-z0-9._-]+)*")
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object as `get` found it. `etag` is only ever given back as `unless`."""
+
+    body: bytes = field(repr=False)  # may be a private key
+    etag: str
+
+
+class Unchanged(enum.Enum):
+    """The answer to `get` when the object still has the etag in `unless`."""
+
+    UNCHANGED = "unchanged"
+
+
+class Store(Protocol):
+    """A bucket, or a part of one. Each method may raise StoreError."""
+
+    url: str
+    """The identity that manifests carry, like `oss://bucket/prefix`: no trailing slash, no secret."""
+
+    def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
+        """Return the object, UNCHANGED if its etag is `unless`, or None if there is no such key.
+
+        Raises StoreTooLarge for a body of more than `limit` octets.
+        """
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write the object and return its etag."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Return all keys that begin with `prefix` ("" for every key), sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; a missing one is fine."""
+
+
+def checked_key(key: str) -> str:
+    """Return `key`; ValueError if it isn't one that every implementation takes literally."""
+    if not KEY.fullmatch(key):
+        raise ValueError(f"not a key of a store: {key!r}")
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """Return `prefix`: empty, a key, or a key and a slash; ValueError for anything else."""
+    if prefix:
+        checked_key(prefix.removesuffix("/"))
+    return prefix
