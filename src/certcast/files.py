@@ -1,0 +1,151 @@
+"""Files that survive a crash, and locks that the kernel gives back.
+
+`write_atomically` is: write beside, fsync, rename, fsync the directory. A reader
+sees the old content or the new one; after a power cut likewise. `lock` is
+flock(2): it ends with the process, so there is no stale lock to clean up.
+
+Everything is private (0700, 0600): the state names hosts and releases, and keys
+pass through the same functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from certcast.errors import Busy, LocalFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def reported(doing: str, *, kept: str) -> Iterator[None]:
+    """Turn an OSError of this host's disk into a LocalFault that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise LocalFault(
+            f"could not {doing}",
+            found=f"{where}{error.strerror or error}",
+            kept=kept,
+            next=_NEXT.get(error.errno or 0, "look at the path above; run again when it is mended"),
+        ) from None
+
+
+_NEXT = {
+    errno.ENOSPC: "make room (`df -h`), then run again",
+    errno.EDQUOT: "raise the quota, then run again",
+    errno.EFBIG: "raise the file size limit (`ulimit -f`), then run again",
+    errno.EROFS: "mount the file system writable, then run again",
+    errno.EACCES: "run as root, or give this user the directory (`ls -ld` shows whose it is)",
+    errno.EPERM: "run as root, or give this user the directory (`ls -ld` shows whose it is)",
+}
+
+
+def make_private_dir(path: Path) -> None:
+    """Create `path` and its parents, 0700 where they are new."""
+    for folder in reversed([path, *path.parents]):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+
+
+def write_new(path: Path, body: bytes) -> None:
+    """Write a file that must not exist yet, 0600 from its first moment, and fsync it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Replace `path` by `body`: old or new content at any instant, also after a power cut."""
+    beside = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        beside.unlink()  # left by a crash; callers hold the lock
+    try:
+        write_new(beside, body)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    sync_dir(path.parent)
+
+
+def sync_dir(path: Path) -> None:
+    """Make a rename or a new entry in the directory `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in `path`, or None if there is no such file.
+
+    LocalFault if it is unreadable or not an object: state is not guessed.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LocalFault(
+            f"could not read {path}",
+            found=error.strerror,
+            kept="nothing was changed",
+            next="run as root, or as the user that certcast always runs as",
+        ) from None
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise LocalFault(
+            f"{path} is damaged",
+            expected="the JSON object that certcast wrote",
+            found=str(found)[:80],
+            kept="nothing was changed",
+            next=f"move {path} away, then run again: it is made anew from what is served and published",
+        )
+    return found
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace `path` by the JSON object, as `write_atomically` does."""
+    make_private_dir(path.parent)
+    write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive flock on `path`; Busy if another process keeps it for `wait` seconds."""
+    import fcntl
+    import time
+
+    with reported(f"lock {path}", kept="nothing was changed"):
+        make_private_dir(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Busy(
+                        f"another run holds {path}",
+                        kept="nothing was changed",
+                        next=f"let it finish, or see who it is: `fuser -v {path}`",
+                    ) from None
+            time.sleep(0.05)  # flock(2) has no time-out of its own
+        yield
+    finally:
+        os.close(descriptor)
