@@ -1,0 +1,300 @@
+"""The lab's DNS: what the zone data look like from outside, over UDP and TCP.
+
+Several authoritative nameservers serve every zone of the lab, and each is a
+world of its own, as at a real provider: it learns of a change `lag` seconds
+late, may be told to answer SERVFAIL (`servfail`) or not at all (`silent`).
+Beside them stands one `Resolver`, the face that the CA asks: it recurses for
+the questioner and always takes the word of the *slowest* nameserver that
+answers, because a CA that validates too early is what the lab is for.
+
+An answer over UDP that does not fit is truncated (TC) and has to be asked for
+again over TCP: 512 octets, or what the client offers by EDNS up to 1232. A
+challenge for a name with many TXT values meets this in real life.
+
+All of it runs in one thread, on one asyncio loop; messages are dnslib's, its
+own server is not used: it drops the question from a truncated reply, which
+dnspython rightly takes for somebody else's, and it wakes up twice a second.
+
+Not here: which records answer a question, and how it was a while ago
+(zones.py). Neither are referrals: no zone of the lab is delegated out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, SOA, TXT, DNSError, DNSRecord
+
+from certcast_lab.zones import Record, Zone, Zones, canonical
+
+UDP_OCTETS = 512  # RFC 1035 section 4.2.1: the limit where the client has no EDNS
+EDNS_OCTETS = 1232  # DNS Flag Day 2020: what passes everywhere without fragments
+
+Transport = Literal["udp", "tcp"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question that came in; `rcode` is None where it was left without an answer."""
+
+    server: str
+    transport: Transport
+    name: str
+    type: str
+    rcode: str | None
+    truncated: bool
+    at: float  # monotonic seconds
+
+
+class _Server:
+    """One address of 127.0.0.1 that answers DNS; `hostname` is its name in NS records and the log."""
+
+    def __init__(self, zones: Zones, hostname: str, log: list[Query]) -> None:
+        self.hostname = hostname
+        self.port = 0
+        self._zones = zones
+        self._log = log
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, UDP and TCP."""
+        return "127.0.0.1", self.port
+
+    @property
+    def queries(self) -> list[Query]:
+        """What it was asked so far, oldest first."""
+        return [query for query in self._log if query.server == self.hostname]
+
+    def respond(self, message: bytes, transport: Transport) -> bytes | None:
+        """Return the reply to a query on the wire; None for silence."""
+        try:
+            request = DNSRecord.parse(message)
+        except DNSError:
+            return None
+        if not request.questions:
+            return None
+        reply = self._reply(request)
+        wire = reply.pack() if reply else None
+        truncated = False
+        if reply and wire and transport == "udp" and len(wire) > _udp_limit(request):
+            # RFC 2181 section 9: a reply that lost records says so and is not to be used.
+            reply.rr, reply.auth, truncated = [], [], True
+            reply.header.tc = 1
+            wire = reply.pack()
+        self._log.append(
+            Query(
+                self.hostname,
+                transport,
+                canonical(str(request.q.qname)),
+                QTYPE[request.q.qtype],
+                RCODE[reply.header.rcode] if reply else None,
+                truncated,
+                time.monotonic(),
+            )
+        )
+        return wire
+
+    def _reply(self, request: DNSRecord) -> DNSRecord | None:
+        raise NotImplementedError
+
+
+class Nameserver(_Server):
+    """An authoritative nameserver; its three switches may be turned at any time."""
+
+    lag: float = 0.0
+    servfail: bool = False
+    silent: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is of any use to a resolver."""
+        return not (self.servfail or self.silent)
+
+    def _reply(self, request: DNSRecord) -> DNSRecord | None:
+        if self.silent:
+            return None
+        if self.servfail:
+            return _failure(request, "SERVFAIL")
+        return answer(self._zones, request, at=time.monotonic() - self.lag)
+
+
+class Resolver(_Server):
+    """What the CA asks; SERVFAIL when no nameserver answers."""
+
+    def __init__(self, zones: Zones, nameservers: Sequence[Nameserver], log: list[Query]) -> None:
+        super().__init__(zones, "resolver", log)
+        self._nameservers = nameservers
+
+    def _reply(self, request: DNSRecord) -> DNSRecord | None:
+        lags = [nameserver.lag for nameserver in self._nameservers if nameserver.answers]
+        if not lags:
+            return _failure(request, "SERVFAIL")
+        reply = answer(self._zones, request, at=time.monotonic() - max(lags))
+        reply.header.aa, reply.header.ra = 0, 1
+        return reply
+
+
+def answer(zones: Zones, request: DNSRecord, *, at: float) -> DNSRecord:
+    """Return the authoritative reply of a server whose zone data are those of `at` (monotonic seconds)."""
+    if request.header.opcode != OPCODE.QUERY:
+        return _failure(request, "NOTIMP")
+    reply = _blank(request)
+    name, rtype = canonical(str(request.q.qname)), QTYPE[request.q.qtype]
+    found = zones.lookup(name, rtype, at=at)
+    reply.header.rcode = getattr(RCODE, found.rcode)
+    if found.zone is None:
+        reply.header.aa = 0
+        return reply
+    for owner, record in zip(found.owners, found.records, strict=True):
+        reply.add_answer(_resource_record(owner, record))
+    # The name that the answer ends at: the one asked for, or where its CNAMEs lead.
+    aliases = [record for record in found.records if record.type == "CNAME" != rtype]
+    name = canonical(aliases[-1].value) if aliases else name
+    if name == found.zone.name and rtype in ("NS", "SOA"):
+        reply.add_answer(*_apex(zones, found.zone, rtype, at))
+    elif len(found.records) == len(aliases) and zones.holding(name):
+        # NODATA and NXDOMAIN carry the SOA (RFC 2308 section 2), also behind a CNAME.
+        reply.add_auth(*_apex(zones, found.zone, "SOA", at))
+    return reply
+
+
+def _apex(zones: Zones, zone: Zone, rtype: str, at: float) -> list[RR]:
+    """The records of a zone's own name that no API call makes; the SOA's timers are Alidns-like guesses."""
+    if rtype == "NS":
+        return [RR.fromZone(f"{zone.name}. 86400 IN NS {host}.")[0] for host in zone.nameservers]
+    soa = SOA(
+        zone.nameservers[0],
+        f"hostmaster.{zone.nameservers[0].partition('.')[2]}",
+        (zones.serial(zone, at), 3600, 1200, 86400, 600),
+    )
+    return [RR(zone.name, QTYPE.SOA, ttl=600, rdata=soa)]
+
+
+def _resource_record(owner: str, record: Record) -> RR:
+    if record.type == "TXT":
+        # RFC 1035 section 3.3.14: one or more strings of at most 255 octets.
+        octets = record.value.encode()
+        strings = [octets[start : start + 255] for start in range(0, len(octets), 255)]
+        return RR(owner, QTYPE.TXT, ttl=record.ttl, rdata=TXT(strings))
+    value = f"{record.priority} {record.value}" if record.type == "MX" else record.value
+    return RR.fromZone(f"{owner}. {record.ttl} IN {record.type} {value}")[0]
+
+
+def _blank(request: DNSRecord) -> DNSRecord:
+    reply = request.reply(ra=0, aa=1)
+    if _payload_offered(request):
+        # RFC 6891 section 6.1.1: an OPT is answered by an OPT.
+        reply.add_ar(EDNS0(udp_len=EDNS_OCTETS))
+    return reply
+
+
+def _failure(request: DNSRecord, rcode: str) -> DNSRecord:
+    reply = _blank(request)
+    reply.header.aa = 0
+    reply.header.rcode = getattr(RCODE, rcode)
+    return reply
+
+
+def _payload_offered(request: DNSRecord) -> int | None:
+    """The UDP payload size in the client's OPT record, which sits in its class field; None without OPT."""
+    return next((int(record.rclass) for record in request.ar if record.rtype == QTYPE.OPT), None)
+
+
+def _udp_limit(request: DNSRecord) -> int:
+    return max(UDP_OCTETS, min(_payload_offered(request) or UDP_OCTETS, EDNS_OCTETS))
+
+
+class NameService:
+    """`servers`, one per hostname, and the `resolver`, listening until `stop()`."""
+
+    def __init__(self, zones: Zones, hostnames: Sequence[str]) -> None:
+        self.queries: list[Query] = []
+        self.servers = [Nameserver(zones, hostname, self.queries) for hostname in hostnames]
+        self.resolver = Resolver(zones, self.servers, self.queries)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dns", daemon=True)
+        self._closing: list[Callable[[], None]] = []
+        self._connections: set[asyncio.Transport] = set()
+        self._thread.start()
+        try:
+            for server in [*self.servers, self.resolver]:
+                asyncio.run_coroutine_threadsafe(self._listen(server), self._loop).result(10)
+        except BaseException:
+            self.stop()
+            raise
+
+    async def _listen(self, server: _Server, attempts: int = 10) -> None:
+        """Listen on a TCP port that the kernel picks, and on UDP under the same number."""
+        tcp = await self._loop.create_server(lambda: _Tcp(server, self._connections), "127.0.0.1", 0)
+        server.port = tcp.sockets[0].getsockname()[1]
+        try:
+            udp, _ = await self._loop.create_datagram_endpoint(
+                lambda: _Udp(server), local_addr=("127.0.0.1", server.port)
+            )
+        except OSError:
+            tcp.close()
+            if attempts == 1:
+                raise
+            await self._listen(server, attempts - 1)
+            return
+        self._closing += [tcp.close, udp.close]
+
+    def stop(self) -> None:
+        """Close every socket and join the thread; harmless twice."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _close(self) -> None:
+        # The only other tasks accept connections; one that finds its listener closed leaks its socket.
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        for close in self._closing:
+            close()
+        for connection in self._connections:
+            connection.abort()
+        await asyncio.sleep(0)  # transports close their sockets one turn of the loop later
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, not an assert: until Python 3.12 the transport was one in behaviour only.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if reply := self._server.respond(data, "udp"):
+            self._transport.sendto(reply, addr)
+
+
+class _Tcp(asyncio.Protocol):
+    """Queries and replies each have their length in two octets before them (RFC 1035 section 4.2.2)."""
+
+    def __init__(self, server: _Server, connections: set[asyncio.Transport]) -> None:
+        self._server = server
+        self._connections = connections
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= 2 + (length := int.from_bytes(self._received[:2], "big")):
+            message, self._received = self._received[2 : 2 + length], self._received[2 + length :]
+            # No reply leaves the connection open: a silent server makes its client run into a time-out.
+            if reply := self._server.respond(message, "tcp"):
+                self._transport.write(len(reply).to_bytes(2, "big") + reply)
