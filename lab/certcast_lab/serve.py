@@ -1,0 +1,118 @@
+"""Run one ASGI application on loopback, in a thread of this process.
+
+Every HTTP service of the lab is a `Server`: it binds 127.0.0.1 at a port that
+the kernel picks, answers until `stop()`, and leaves neither thread nor socket
+behind. `stop()` cuts open connections instead of waiting for them: clients of
+the lab keep connections alive, and a fault under test may hold a reply back.
+
+HTTP through uvicorn, with one addition: each request's scope carries its
+transport, so that an application can `hang_up()` without a reply, as a cloud
+does when its front end dies between the work and the answer.
+
+Not here: what goes wrong on the wire, and when (faults.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+START_SECONDS = 10
+STOP_SECONDS = 10
+
+
+class Server:
+    """`app` at `url` until `stop()`; a context manager. With `tls`, `url` is https."""
+
+    def __init__(self, app: ASGIApp, *, tls: ssl.SSLContext | None = None) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=1,
+        )
+        config.load()
+        # The context is ready made; uvicorn's own options only know file names (`ssl_context_factory`
+        # is too new to count on).
+        config.ssl = tls
+        self._uvicorn = _Uvicorn(config)
+        self._thread = threading.Thread(
+            target=self._uvicorn.run, args=([listener],), name=f"serve-{self.port}", daemon=True
+        )
+        self._thread.start()
+        if not self._uvicorn.ready.wait(START_SECONDS):
+            listener.close()
+            raise RuntimeError(f"the server at {self.url} did not come up in {START_SECONDS} s")
+
+    def stop(self) -> None:
+        """Cut every connection, close the port, join the thread. Again is harmless."""
+        self._uvicorn.should_exit = True
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            raise RuntimeError(f"the server at {self.url} did not stop in {STOP_SECONDS} s")
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def hang_up(scope: Scope) -> None:
+    """Close the connection of this request at once: what was not yet sent never arrives."""
+    transport: asyncio.Transport = scope["state"]["transport"]
+    transport.abort()
+
+
+def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
+    """A server-side TLS context from PEM in memory; the ssl module itself only reads files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile(suffix=".pem") as pair:
+        Path(pair.name).write_bytes(chain_pem + b"\n" + key_pem)
+        context.load_cert_chain(pair.name)
+    return context
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1, with the transport put where applications see it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, which says when it listens and doesn't wait for clients to leave."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, H11Protocol):
+                connection.transport.abort()
+        await super().shutdown(sockets)
