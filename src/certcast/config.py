@@ -24,7 +24,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType, NoReturn
 
 from certcast.errors import ConfigInvalid
 
@@ -83,11 +83,15 @@ class CertificateConfig:
 
 @dataclass(frozen=True)
 class RenewalConfig:
-    """`[renewal]`: how certbot is run. `server` is the ACME directory's URL."""
+    """`[renewal]`: how certbot is run; `server` is the ACME directory's URL.
+
+    `certbot` is the one of certcast's own environment, since the authenticator
+    plugin must be importable in its process.
+    """
 
     email: MailAddress | None = None
     server: HttpUrl = HttpUrl("https://acme-v02.api.letsencrypt.org/directory")
-    certbot: Argv = Argv((sys.executable, "-m", "certbot"))
+    certbot: Argv = Argv((str(Path(sys.executable).with_name("certbot")),))
     config_dir: AbsolutePath = AbsolutePath(Path("/etc/letsencrypt"))
     work_dir: AbsolutePath = AbsolutePath(Path("/var/lib/letsencrypt"))
     logs_dir: AbsolutePath = AbsolutePath(Path("/var/log/letsencrypt"))
@@ -185,6 +189,14 @@ class Config:
             expected="one of " + ", ".join(c.name for c in self.certificates),
             kept="nothing was changed",
             next=f"add it to {self.path} as [[certificate]], or use one of these names",
+        )
+
+    def lacks(self, section: str, command: str) -> NoReturn:
+        """Say that this host's file has no section for what was asked of it. Raises ConfigInvalid."""
+        raise ConfigInvalid(
+            f"`{command}` needs a [{section}] section, and {self.path} has none",
+            kept="nothing was changed",
+            next=f"run it on the host that has this role, or add [{section}] (the README shows one)",
         )
 
 

@@ -6,6 +6,7 @@ served?), and the next command. Its class fixes a code, which is also its
 heading in docs/runbook.md, and an exit status, which scripts may rely on:
 
     CertcastError
+    ├── Defect               DEFECT               1   a mistake in certcast itself
     ├── ConfigInvalid        CONFIG               3   the file says what cannot be done
     ├── LocalFault           LOCAL                4   a file, a permission, a full disk here
     ├── Busy                 BUSY                 5   another run holds the lock
@@ -40,8 +41,8 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     ├── MailNotSent          MAIL-NOT-SENT       40   the work is done, nobody was told
     └── Overdue              OVERDUE             41   a newer certificate should be here by now
 
-0 is success (also: nothing to do), 1 a defect in certcast, 2 wrong usage. A
-status that a script does not know must count as failure.
+0 is success (also: nothing to do), 2 wrong usage, 130 Ctrl-C. A status that a
+script does not know must count as failure.
 """
 
 from __future__ import annotations
@@ -94,6 +95,13 @@ class CertcastError(Exception):
                 lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
         lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
         return "\n".join(lines)
+
+
+class Defect(CertcastError):
+    """certcast met a case that its authors did not think of."""
+
+    code = "DEFECT"
+    exit_status = 1
 
 
 class ConfigInvalid(CertcastError):
@@ -313,3 +321,22 @@ class Overdue(CertcastError):
 
     code = "OVERDUE"
     exit_status = 41
+
+
+_LINES = ("expected", "found", "kept", "next")
+
+
+def to_document(error: CertcastError) -> dict[str, str | None]:
+    """Return an error as JSON-ready fields, to pass it from one process to another."""
+    return {"code": error.code, "what": error.what, **{line: getattr(error, line) for line in _LINES}}
+
+
+def from_document(document: dict[str, str | None]) -> CertcastError:
+    """Return the error that `to_document` took apart; a Defect if its code is not known."""
+    known = {kind.code: kind for kind in _kinds(CertcastError) if hasattr(kind, "code")}
+    kind = known.get(str(document["code"]), Defect)
+    return kind(str(document["what"]), **{line: document[line] for line in _LINES})
+
+
+def _kinds(kind: type[CertcastError]) -> list[type[CertcastError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]

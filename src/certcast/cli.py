@@ -1,0 +1,310 @@
+"""Arguments to calls, calls to exit statuses. Imports stand inside the commands.
+
+    certcast renew [NAME]                   on the renewal host, from a timer
+    certcast hook auth|cleanup|deploy       on the renewal host, from certbot
+    certcast pull [NAME] [--now] [--watch]  on every host that serves
+    certcast check                          read the configuration, say what it means
+
+At a terminal the commands tell what they do. From cron or a timer they are silent
+unless something changed or failed. One certificate's failure doesn't stop the
+others; the exit status is the first failure's (errors.py lists them), and every
+failure is printed and mailed. A mail that cannot be sent never hides the failure
+it was about; alone it is exit status 40.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from certcast.errors import CertcastError, Defect, MailNotSent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certcast.config import CertificateConfig, Config
+    from certcast.consumer.pull import Outcome
+    from certcast.storage.store import Store
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="Default: CERTCAST_CONFIG, then /etc/certcast/certcast.toml.",
+)
+@click.version_option(package_name="certcast")
+@click.pass_context
+def cli(context: click.Context, config_file: str | None) -> None:
+    """Renew a certificate on one host, take it over on every other, and see it being served."""
+    context.obj = config_file
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        status = cli.main(prog_name="certcast", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again, it goes on from what it finds", err=True)
+        status = 130
+    except CertcastError as error:
+        click.echo(error.report(), err=True)
+        status = error.exit_status
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _as_interrupt(_signal: int, _frame: object) -> None:
+    """systemd and `kill` get the same orderly end as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.pass_context
+def renew(context: click.Context, name: str | None) -> int:
+    """Renew what is due, publish what is newer, and install it here if this host serves too."""
+    from certcast.dns01 import challenges
+    from certcast.renewal.renew import renew as renew_one
+
+    run = _Run(context.obj, "renew")
+    renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
+    run.attempt(None, lambda: challenges.sweep(run.config, now=run.now))
+    for certificate in run.config.chosen(name):
+        progress = _progress(certificate.name)
+        done = renew_one(
+            run.config,
+            renewal,
+            certificate,
+            open_store=run.store,
+            publisher=_host(),
+            now=run.now,
+            progress=progress,
+        )
+        for failure in done.failures:
+            run.failed(certificate, failure)
+        if done.published and done.published.result == "published":
+            _changed(f"{certificate.name}: published serial {done.published.manifest.leaf.serial}")
+        if run.config.consumer is not None:
+            run.attempt(certificate, lambda wanted=certificate: run.pull(wanted, force=True))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    return run.status
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--now", "force", is_flag=True, help="Look at the store also outside the renewal window.")
+@click.option("--watch", metavar="DURATION", help='Stay, and look again after each DURATION, like "60s".')
+@click.pass_context
+def pull(context: click.Context, name: str | None, force: bool, watch: str | None) -> int:
+    """Take over a newer certificate: verify, switch, reload nginx, and see it being served."""
+    run = _Run(context.obj, "pull")
+    if run.config.consumer is None:
+        run.config.lacks("consumer", "certcast pull")
+    certificates = run.config.chosen(name)
+    if watch is None:
+        for certificate in certificates:
+            run.attempt(certificate, lambda wanted=certificate: run.pull(wanted, force=force))  # type: ignore[misc]  # as above
+        return run.status
+    return _watch(run, certificates, _duration(watch), force=force)
+
+
+def _watch(run: _Run, certificates: tuple[CertificateConfig, ...], period: float, *, force: bool) -> int:
+    """Pull each `period` seconds until a signal; a failure that goes on is told once."""
+    import time
+
+    told: dict[str, str | None] = {}
+    while True:
+        begun = time.monotonic()
+        run.now = _now()
+        for certificate in certificates:
+            code = run.attempt(
+                certificate,
+                lambda wanted=certificate: run.pull(wanted, force=force),  # type: ignore[misc]  # as above
+                unless=told.get(certificate.name),
+            )
+            told[certificate.name] = code
+        time.sleep(max(0.0, period - (time.monotonic() - begun)))
+
+
+@cli.command()
+@click.argument("event", type=click.Choice(["auth", "cleanup", "deploy"]))
+@click.pass_context
+def hook(context: click.Context, event: str) -> int:
+    """Serve certbot's --manual-auth-hook, --manual-cleanup-hook and --deploy-hook.
+
+    Reads certbot's environment variables. certbot goes on when a hook fails, so
+    `certcast renew` must run from a timer as well: it publishes what a hook did not.
+    """
+    import os
+
+    from certcast.renewal import hooks
+
+    run = _Run(context.obj, f"hook {event}")
+    if event == "deploy":
+        run.attempt(None, lambda: hooks.deploy(run.config, os.environ, lambda name: _deploy(run, name)))
+    else:
+        act = hooks.auth if event == "auth" else hooks.cleanup
+        run.attempt(None, lambda: act(run.config, os.environ))
+    return run.status
+
+
+def _deploy(run: _Run, name: str) -> None:
+    from certcast.renewal.renew import publish_live
+
+    renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
+    (certificate,) = run.config.chosen(name)
+    published = publish_live(
+        run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=run.now
+    )
+    _changed(f"{name}: published serial {published.manifest.leaf.serial}")
+    if run.config.consumer is not None:
+        run.pull(certificate, force=True)
+
+
+@cli.command()
+@click.pass_context
+def check(context: click.Context) -> int:
+    """Read the configuration and say what this host would do with it."""
+    from certcast.config import config_path, load
+
+    config = load(config_path(context.obj))
+    roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
+    click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
+    for certificate in config.certificates:
+        click.echo(f"  {certificate.name}: {', '.join(certificate.names)}")
+    click.echo(f"  store {config.store.url}")
+    if config.mail is None:
+        click.echo("  nobody is told of failures: there is no [mail]")
+    else:
+        click.echo(f"  failures are mailed to {', '.join(config.mail.failures_to)}")
+    return 0
+
+
+class _Run:
+    """One command's run: the configuration, the store once it is needed, and how it ended."""
+
+    def __init__(self, config_file: str | None, doing: str) -> None:
+        from certcast.config import config_path, load
+
+        self.config: Config = load(config_path(config_file))
+        self.doing = doing
+        self.now = _now()
+        self.status = 0
+        self._store: Store | None = None
+
+    def store(self) -> Store:
+        """Open the store at its first use; SDKs are slow to import."""
+        if self._store is None:
+            from certcast.storage import open_store
+
+            self._store = open_store(self.config.store)
+        return self._store
+
+    def pull(self, certificate: CertificateConfig, *, force: bool) -> None:
+        """Pull one certificate; print and mail what changed."""
+        from certcast.consumer.pull import pull
+
+        outcome = pull(
+            self.config,
+            certificate,
+            open_store=self.store,
+            now=self.now,
+            force=force,
+            progress=_progress(certificate.name),
+        )
+        if outcome.result == "installed":
+            _changed(outcome.text)
+            self._mail_installed(outcome)
+        elif sys.stderr.isatty():
+            click.echo(outcome.text, err=True)
+
+    def attempt(
+        self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
+    ) -> str | None:
+        """Do `work`; tell of its failure unless it has the code `unless`. Return the failure's code."""
+        try:
+            work()
+        except CertcastError as failure:
+            if failure.code != unless:
+                self.failed(certificate, failure)
+            return failure.code
+        except Exception as error:
+            import traceback
+
+            defect = Defect(
+                f"certcast did not expect this: {type(error).__name__}: {error}",
+                found=traceback.format_exc(limit=-3).strip(),
+                kept="what was served before, unless the lines above say otherwise",
+                next="run it again; if it repeats, report it with these lines",
+            )
+            if defect.code != unless:
+                self.failed(certificate, defect)
+            return defect.code
+        return None
+
+    def failed(self, certificate: CertificateConfig | None, failure: CertcastError) -> None:
+        """Print and mail a failure; the first one gives the exit status."""
+        click.echo(failure.report(), err=True)
+        self.status = self.status or failure.exit_status
+        if isinstance(failure, MailNotSent):
+            return
+        from certcast.notify import mail
+
+        try:
+            mail.send_failure(
+                self.config.mail,
+                failure,
+                host=_host(),
+                doing=self.doing,
+                certificate=certificate.name if certificate else None,
+                now=self.now,
+            )
+        except MailNotSent as second:
+            click.echo(second.report(), err=True)
+
+    def _mail_installed(self, outcome: Outcome) -> None:
+        from certcast.notify import mail
+
+        assert outcome.leaf is not None  # an installation has a leaf
+        mail.send_installed(
+            self.config.mail, host=_host(), leaf=outcome.leaf, proved=outcome.proved, now=self.now,
+            certificate=outcome.certificate,
+        )  # fmt: skip
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def _changed(text: str) -> None:
+    click.echo(text)
+
+
+def _progress(name: str) -> Callable[[str], None]:
+    """Tell a person what is going on; a timer's journal doesn't need it."""
+    if not sys.stderr.isatty():
+        return lambda _text: None
+    return lambda text: click.echo(f"{name}: {text}", err=True)
+
+
+def _duration(text: str) -> float:
+    from certcast.config import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--watch") from None

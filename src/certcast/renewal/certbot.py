@@ -1,0 +1,169 @@
+"""Run certbot as a child, and say in our words how it ended.
+
+certbot stays the ACME client; it runs in a process of its own because in-process
+runs leak log handlers, os.environ and sys.excepthook (certbot 5.8), and because
+its exit status and files are the interface that lasts. `certonly` with
+`--keep-until-expiring` serves first issuance, renewal and a changed list of names
+alike, and asks the CA's ARI by itself.
+
+A failure of our own authenticator plugin comes back through a small file named
+by CERTCAST_FAILURE_FILE, since certbot's exit status is 1 for everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast import errors
+from certcast.errors import CertbotFailed, CertcastError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certcast.config import CertificateConfig, Config, RenewalConfig
+
+FAILURE_FILE = "CERTCAST_FAILURE_FILE"
+# certbot 5.8, _internal/lock.py; its exit status is 1 like any other failure's.
+_OTHER_INSTANCE = "Another instance of Certbot is already running"
+_TAIL = 15  # lines of certbot's output that an error shows
+# Beyond the time that DNS may take: CA, retries, hooks that the operator saved with the lineage.
+_PATIENCE = 900.0
+
+
+class DnsStepFailed(Exception):
+    """Our plugin failed before the CA was asked to validate; `failure` says why."""
+
+    def __init__(self, failure: CertcastError) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
+
+
+class _OtherInstance(Exception):
+    """certbot's lock is held."""
+
+
+def obtain(
+    config: Config,
+    renewal: RenewalConfig,
+    wanted: CertificateConfig,
+    *,
+    force: bool,
+    progress: Callable[[str], None],
+) -> None:
+    """Let certbot renew the certificate if it is due, or in any case with `force`.
+
+    Returns when certbot exits with 0, whether it renewed or not. Waits up to ten
+    minutes for another certbot to end. Raises DnsStepFailed, CertbotFailed.
+    """
+    import stamina
+
+    argv = _argv(config, renewal, wanted, force=force)
+    try:
+        for attempt in stamina.retry_context(
+            on=_OtherInstance, attempts=None, timeout=600.0, wait_initial=1.0, wait_max=15.0
+        ):
+            with attempt:
+                if attempt.num > 1:
+                    progress("another certbot is running; waiting for it")
+                _run(argv, wanted.name, config.dns.deadline + config.dns.settle + _PATIENCE, progress)
+    except _OtherInstance:
+        raise CertbotFailed(
+            f"{wanted.name}: another certbot has been running for ten minutes",
+            kept="what is published and served stays",
+            next="see what it does with `pgrep -a certbot`, then `certcast renew`",
+        ) from None
+
+
+def _argv(
+    config: Config, renewal: RenewalConfig, wanted: CertificateConfig, *, force: bool
+) -> tuple[str, ...]:
+    names = [word for name in wanted.names for word in ("-d", name)]
+    return (
+        *renewal.certbot,
+        "certonly",
+        "--non-interactive",
+        "--agree-tos",
+        *(("--email", renewal.email) if renewal.email else ("--register-unsafely-without-email",)),
+        *("--server", renewal.server),
+        *("--config-dir", str(renewal.config_dir)),
+        *("--work-dir", str(renewal.work_dir)),
+        *("--logs-dir", str(renewal.logs_dir)),
+        *("--authenticator", "certcast", "--certcast-config", str(config.path.absolute())),
+        *("--cert-name", wanted.name),
+        *names,
+        "--renew-with-new-domains",
+        "--reuse-key" if wanted.reuse_key else "--no-reuse-key",
+        "--force-renewal" if force else "--keep-until-expiring",
+    )
+
+
+def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="certcast-") as folder:
+        failure_file = Path(folder) / "failure.json"
+        try:
+            status, tail = _converse(argv, {FAILURE_FILE: str(failure_file)}, patience, progress)
+        except OSError as error:
+            raise CertbotFailed(
+                f"{name}: certbot cannot be run",
+                found=f"{argv[0]}: {error.strerror}",
+                kept="what is published and served stays",
+                next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
+            ) from None
+        if failure_file.exists():
+            raise DnsStepFailed(errors.from_document(json.loads(failure_file.read_bytes())))
+    if status == 0:
+        return
+    if any(_OTHER_INSTANCE in line for line in tail):
+        raise _OtherInstance
+    raise CertbotFailed(
+        f"{name}: certbot ended with {'a time-out' if status is None else f'exit status {status}'}",
+        found="\n".join(tail) or "no output",
+        kept="what is published and served stays",
+        next="read the output above; the whole story is in renewal.logs_dir/letsencrypt.log",
+    )
+
+
+def _converse(
+    argv: tuple[str, ...], environment: dict[str, str], patience: float, progress: Callable[[str], None]
+) -> tuple[int | None, list[str]]:
+    """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
+    tail: deque[str] = deque(maxlen=_TAIL)
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        text=True,
+        errors="replace",
+    ) as child:
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            child.terminate()
+
+        timer = threading.Timer(patience, expire)
+        timer.start()
+        try:
+            assert child.stdout is not None  # PIPE was asked for
+            for line in child.stdout:
+                if line.strip():
+                    tail.append(line.rstrip())
+                    progress(line.rstrip())
+            status = child.wait()
+        except BaseException:
+            # Ctrl-C reached certbot too, which removes its challenges; a SIGTERM to us alone did not.
+            child.terminate()
+            child.wait()
+            raise
+        finally:
+            timer.cancel()
+    return None if expired.is_set() else status, list(tail)

@@ -1,0 +1,110 @@
+"""certbot's files for one certificate, read so that they cannot be torn.
+
+    {config_dir}/live/{name}/fullchain.pem -> ../../archive/{name}/fullchain7.pem
+    {config_dir}/live/{name}/privkey.pem   -> ../../archive/{name}/privkey7.pem
+
+certbot changes the four live links one by one (certbot 5.8, storage.py), so the
+two that matter may name different versions for a moment, or for ever after a
+crash. We follow one link, take its version number, and read both files of that
+version from the archive, which certbot never changes. The key must fit the leaf.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from certcast import certificate
+from certcast.errors import LineageUnusable
+from certcast.lifetime import utc_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from certcast.certificate import Leaf
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One version of a lineage: its files as they are, and the facts of its leaf."""
+
+    name: str
+    version: int
+    fullchain: bytes = field(repr=False)
+    privkey: bytes = field(repr=False)
+    leaf: Leaf
+
+
+def exists(config_dir: Path, name: str) -> bool:
+    """Return whether certbot has ever finished issuing this certificate."""
+    return (config_dir / "renewal" / f"{name}.conf").exists()
+
+
+def read(config_dir: Path, name: str) -> Lineage:
+    """Return the live version of a lineage. Raises LineageUnusable."""
+    live = config_dir / "live" / name / "fullchain.pem"
+    try:
+        target = live.resolve(strict=True)
+        match = re.fullmatch(r"fullchain(\d+)\.pem", target.name)
+        if match is None:
+            raise LineageUnusable(
+                f"{name}: {live} does not lead to a version in certbot's archive",
+                expected=f"a link to {config_dir}/archive/{name}/fullchainN.pem",
+                found=str(target),
+                kept="nothing was published",
+                next="run `certbot certificates`, which checks its own links",
+            )
+        version = int(match[1])
+        fullchain = target.read_bytes()
+        privkey = (target.parent / f"privkey{version}.pem").read_bytes()
+    except OSError as error:
+        raise LineageUnusable(
+            f"{name}: certbot's files cannot be read",
+            found=f"{error.filename}: {error.strerror}",
+            kept="nothing was published",
+            next=f"run as root, or see whether `ls -lL {live.parent}` lists four files",
+        ) from None
+    leaf = _checked(name, version, fullchain, privkey)
+    return Lineage(name, version, fullchain, privkey, leaf)
+
+
+def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
+    try:
+        leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
+        key = certificate.read_key(privkey)
+    except ValueError as error:
+        raise LineageUnusable(
+            f"{name}: version {version} in certbot's archive is not a certificate and its key",
+            found=str(error),
+            kept="nothing was published",
+            next=f"run `certbot renew --cert-name {name} --force-renewal`",
+        ) from None
+    if not certificate.key_fits(key, leaf):
+        raise LineageUnusable(
+            f"{name}: the private key of version {version} does not belong to its certificate",
+            expected=f"the key of serial {leaf.serial}",
+            found="another key",
+            kept="nothing was published",
+            next=f"run `certbot renew --cert-name {name} --force-renewal`",
+        )
+    return leaf
+
+
+def require_fresh(lineage: Lineage, now: datetime) -> None:
+    """Raise LineageUnusable unless the certificate was just issued, as a deploy hook may expect.
+
+    Fresh is: inside its life and before its renewal window. A number of days
+    (the 89 of older scripts) is wrong for every shorter life.
+    """
+    life = lineage.leaf.life
+    if life.not_before <= now < life.window_start:
+        return
+    raise LineageUnusable(
+        f"{lineage.name}: certbot says it renewed, but its certificate is not a fresh one",
+        expected=f"now between {utc_text(life.not_before)} and {utc_text(life.window_start)}",
+        found=f"valid until {utc_text(life.not_after)}, serial {lineage.leaf.serial}",
+        kept="nothing was published",
+        next=f"run `certcast renew {lineage.name}` and read what certbot says",
+    )

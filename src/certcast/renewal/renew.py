@@ -1,0 +1,192 @@
+"""Reconcile one certificate on the renewal host: what is, towards what should be.
+
+    due? (no lineage, other names, window, ARI)
+      → certbot, which decides for itself too and places the order
+      → whatever happened: live lineage against store → publish
+      → alarm if a newer certificate should be here by now
+
+Nothing depends on a hook having run, and a failed publish never leads to another
+order: the next run publishes what certbot already holds. certbot decides by itself
+when to renew; what stands here only bounds the number of orders, and forces the
+renewal that certbot would sleep through (ARI window in the past).
+
+Not here: installing on this host (consumer/pull.py does it), mail (cli.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from certcast import certificate
+from certcast.errors import CertbotFailed, CertcastError, OrderCapReached, Overdue
+from certcast.lifetime import remaining_text, utc_text
+from certcast.renewal import ari, certbot, lineage, orders
+from certcast.renewal.publish import Published, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.renewal.lineage import Lineage
+    from certcast.storage.store import Store
+
+
+@dataclass
+class Renewed:
+    """What a run did for one certificate; `failures` in the order in which they happened."""
+
+    certificate: str
+    ordered: bool = False
+    published: Published | None = None
+    failures: list[CertcastError] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Due:
+    """Whether certbot may place an order now, whether we make it, and why, for a person."""
+
+    may_order: bool
+    force: bool
+    why: str
+
+
+def renew(
+    config: Config,
+    renewal: RenewalConfig,
+    wanted: CertificateConfig,
+    *,
+    open_store: Callable[[], Store],
+    publisher: str,
+    now: datetime,
+    progress: Callable[[str], None],
+) -> Renewed:
+    """Renew what is due and publish what is newer; never raises a CertcastError, but collects them."""
+    done = Renewed(wanted.name)
+    before = _live(renewal, wanted)
+    try:
+        _let_certbot_renew(config, renewal, wanted, before=before, now=now, progress=progress)
+    except CertcastError as failure:
+        # Going on is right: an earlier run may have left something to publish.
+        done.failures.append(failure)
+    try:
+        live = lineage.read(renewal.config_dir, wanted.name)
+        done.ordered = before is None or live.leaf != before.leaf
+        done.published = publish(
+            wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now
+        )
+        progress(_published_text(done.published))
+        if not done.failures and now >= live.leaf.life.overdue_at:
+            done.failures.append(_overdue(wanted, live, now))
+    except CertcastError as failure:
+        if not (done.failures and not lineage.exists(renewal.config_dir, wanted.name)):
+            done.failures.append(failure)  # else: nothing was issued, which the first failure says
+    return done
+
+
+def publish_live(
+    config: Config,
+    renewal: RenewalConfig,
+    wanted: CertificateConfig,
+    *,
+    open_store: Callable[[], Store],
+    publisher: str,
+    now: datetime,
+) -> Published:
+    """Publish what certbot has just written; for the deploy hook.
+
+    Raises LineageUnusable if it is not fresh, and whatever `publish` raises.
+    """
+    live = lineage.read(renewal.config_dir, wanted.name)
+    lineage.require_fresh(live, now)
+    return publish(wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now)
+
+
+def _live(renewal: RenewalConfig, wanted: CertificateConfig) -> Lineage | None:
+    """The lineage before certbot runs; None also where certbot has to mend it first."""
+    try:
+        return lineage.read(renewal.config_dir, wanted.name)
+    except CertcastError:
+        return None
+
+
+def _let_certbot_renew(
+    config: Config,
+    renewal: RenewalConfig,
+    wanted: CertificateConfig,
+    *,
+    before: Lineage | None,
+    now: datetime,
+    progress: Callable[[str], None],
+) -> None:
+    due = _due(renewal, wanted, before, now)
+    progress(due.why)
+    try:
+        orders.begin(config.state_dir, wanted.names, now)
+    except OrderCapReached:
+        if due.may_order:
+            raise
+        return  # nothing is due, so nothing is withheld
+    try:
+        certbot.obtain(config, renewal, wanted, force=due.force, progress=progress)
+    except certbot.DnsStepFailed as stopped:
+        orders.strike_out(config.state_dir, wanted.names, now)
+        raise stopped.failure from None
+    after = _live(renewal, wanted)
+    if before is not None and after is not None and after.leaf == before.leaf:
+        orders.strike_out(config.state_dir, wanted.names, now)
+
+
+def _due(renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage | None, now: datetime) -> Due:
+    """Decide by the lineage and the CA's word. Raises CertbotFailed if due and the CA cannot be reached."""
+    if before is None:
+        due = Due(True, False, "no certificate yet: asking the CA for the first one")
+    elif set(before.leaf.names) != set(wanted.names):
+        due = Due(True, False, f"the configured names differ from {', '.join(before.leaf.names)}")
+    elif before.leaf.life.in_window(now):
+        due = Due(True, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: due")
+    else:
+        due = Due(False, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: not due")
+    if before is None:
+        return due
+    try:
+        window = ari.suggested_window(renewal.server, certificate.read_chain(before.fullchain).leaf)
+    except ari.CaUnreachable as error:
+        if not due.may_order:
+            return due
+        raise CertbotFailed(
+            f"{wanted.name}: the CA cannot be reached",
+            found=str(error),
+            kept=f"the certificate of {utc_text(before.leaf.not_before)}, "
+            f"valid for {remaining_text(before.leaf.not_after, now)} more",
+            next=f"run `certcast renew {wanted.name}` later; the timer does",
+        ) from None
+    if window is not None and window.end <= now:
+        # Such a window is how a CA announces that it will revoke.
+        return Due(True, True, f"the CA wanted it replaced by {utc_text(window.end)}: renewing now")
+    if window is not None and window.start <= now:
+        return Due(True, due.force, f"the CA suggests to replace it since {utc_text(window.start)}")
+    return due
+
+
+def _overdue(wanted: CertificateConfig, live: Lineage, now: datetime) -> Overdue:
+    return Overdue(
+        f"{wanted.name}: due since {utc_text(live.leaf.life.window_start)}, and certbot did not renew",
+        kept=f"serial {live.leaf.serial}, valid for {remaining_text(live.leaf.not_after, now)} more",
+        next=f"run `certbot renew --cert-name {wanted.name} --dry-run` and read what it says",
+    )
+
+
+def _published_text(published: Published) -> str:
+    leaf = published.manifest.leaf
+    words = {
+        "unchanged": "already published",
+        "re-dated": "already published; its manifest was dated anew",
+        "repaired": "published again: something was missing in the store",
+        "published": "published",
+    }
+    return (
+        f"{words[published.result]}: serial {leaf.serial}, valid until {utc_text(leaf.not_after)}, "
+        f"sequence {published.manifest.sequence}"
+    )
