@@ -87,7 +87,7 @@ def describe(leaf: x509.Certificate) -> Leaf:
         raise ValueError("the certificate has no subjectAltName") from None
     return Leaf(
         sha256=hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest(),
-        serial=f"{leaf.serial_number:X}",
+        serial=leaf.serial_number.to_bytes((leaf.serial_number.bit_length() + 7) // 8, "big").hex().upper(),
         issuer=leaf.issuer.rfc4514_string(),
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,

@@ -302,7 +302,7 @@ def _progress(name: str) -> Callable[[str], None]:
 
 
 def _duration(text: str) -> float:
-    from certcast.config import seconds
+    from certcast.config_reading import seconds
 
     try:
         return seconds(text)

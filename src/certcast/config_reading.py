@@ -1,0 +1,301 @@
+"""From a parsed TOML document to Config, with every mistake in one report.
+
+Each field's type (config.py) has its own check here, so one wrong value never
+hides another. A key that is not known is a mistake too: a misspelt option is an
+option that silently does nothing.
+
+cattrs walks the types and keeps the path of each mistake; it is told to be
+strict, since it would otherwise make text of numbers.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import cattrs
+from cattrs.errors import (
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn, override
+
+from certcast.config import (
+    AbsolutePath,
+    Address,
+    Argv,
+    CertificateName,
+    Config,
+    DnsName,
+    HttpUrl,
+    IdleCheck,
+    MailAddress,
+    Propagation,
+    Seconds,
+    StoreUrl,
+    Zone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list[str]]:
+    """Turn a parsed TOML document into a Config, or None and the list of its mistakes."""
+    try:
+        config: Config = _converter().structure({**document, "path": str(path)}, Config)
+    except ClassValidationError as error:
+        lines = cattrs.transform_error(error, path="", format_exception=_explain)
+        return None, [_at_path(line) for line in lines]
+    mistakes = _contradictions(config)
+    return (None, mistakes) if mistakes else (config, [])
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Mistakes that only two values together make."""
+    mistakes = []
+    seen: set[str] = set()
+    for index, certificate in enumerate(config.certificates):
+        if certificate.name in seen:
+            mistakes.append(f"certificate[{index}].name: {certificate.name} stands here twice")
+        seen.add(certificate.name)
+        if not certificate.names:
+            mistakes.append(f"certificate[{index}].names: must hold at least one name")
+    if not config.certificates:
+        mistakes.append("certificate: at least one [[certificate]] is needed")
+    if config.consumer is not None:
+        mistakes += [
+            f"consumer.nginx[{index}].listeners: must hold at least one address"
+            for index, nginx in enumerate(config.consumer.nginx)
+            if not nginx.listeners
+        ]
+    if config.mail is not None:
+        if (config.mail.username is None) != (config.mail.password_file is None):
+            mistakes.append("mail: username and password_file belong together")
+        if not config.mail.failures_to:
+            mistakes.append("mail.failures_to: must hold at least one address")
+        if config.mail.username and config.mail.security == "none":
+            mistakes.append('mail.security: a login needs "tls" or "starttls", or the password is readable')
+    return mistakes
+
+
+def _at_path(line: str) -> str:
+    """cattrs writes "what @ .path"; we write "path: what"."""
+    what, _, where = line.rpartition(" @ ")
+    where = where.lstrip(".").replace(".certificates[", ".certificate[").replace(".zones[", ".zone[")
+    where = re.sub(r"^certificates\b", "certificate", where)
+    where = re.sub(r"^zones\b", "zone", where)
+    return f"{where}: {what}" if where else what
+
+
+def _explain(error: BaseException, type_: type | None) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return "; ".join(_unknown_key(key, error.cl) for key in sorted(error.extra_fields))
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing".replace("'certificates'", "[[certificate]]")
+    if isinstance(error, (ValueError, TypeError)):
+        return str(error)
+    return f"not understood ({error})"
+
+
+def _unknown_key(key: str, owner: type) -> str:
+    from difflib import get_close_matches
+
+    known = [_TOML_NAMES.get(f.name, f.name) for f in fields(owner) if f.name != "path"]
+    close = get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+    return f"{key!r} is not a known key; {hint}"
+
+
+# Arrays of tables read better in the singular in TOML: one [[certificate]] is one certificate.
+_TOML_NAMES = {"certificates": "certificate", "zones": "zone"}
+
+
+def _converter() -> Any:
+    """Build the converter: strict scalars, and one hook for each checked type."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for scalar in (str, int, bool):
+        converter.register_structure_hook(scalar, _strict(scalar))
+    for checked, check in _CHECKS.items():
+        converter.register_structure_hook_func(partial(operator.is_, checked), _ignoring_type(check))
+    converter.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is tuple,
+        lambda value, t: _array(value, t.__args__[0], converter),
+    )
+    converter.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, t.__args__)
+    )
+    converter.register_structure_hook(Address, lambda value, _type: _address(value))
+    converter.register_structure_hook(Path, lambda value, _type: Path(value))
+    converter.register_structure_hook(
+        Config,
+        make_dict_structure_fn(
+            Config,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            certificates=override(rename="certificate"),
+            zones=override(rename="zone"),
+        ),
+    )
+    return converter
+
+
+def _ignoring_type(check: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, _type: check(value)
+
+
+def _strict(scalar: type) -> Callable[[Any, Any], Any]:
+    words = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
+
+    def check(value: Any, _type: Any) -> Any:
+        if type(value) is not scalar:
+            raise ValueError(f"must be {words[scalar]}, not {value!r}")
+        return value
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or any(ord(c) < 0x20 or ord(c) == 0x7F for c in value):
+        raise ValueError(f"must be a text in quotes, not {value!r}")
+    return value
+
+
+def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list in [brackets], not {value!r}")
+    taken, failures = [], []
+    for index, item in enumerate(value):
+        try:
+            taken.append(converter.structure(item, element))
+        except Exception as error:  # noqa: BLE001, RUF100  collected, so that all are reported
+            note = IterableValidationNote(f"element {index}", index, element)
+            error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # 3.10 has no add_note
+            failures.append(error)
+    if failures:
+        raise IterableValidationError("list", failures, tuple)
+    return tuple(taken)
+
+
+def _one_of(value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
+
+
+# The design's rule for a lineage name: it becomes a directory and a part of an object key.
+_CERTIFICATE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}")
+# Letters, digits, hyphen (RFC 1123, 2.1), and underscore for delegated validation zones.
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+
+
+def _certificate_name(value: Any) -> str:
+    name = _text(value)
+    if not _CERTIFICATE_NAME.fullmatch(name) or ".." in name:
+        raise ValueError(f"must be a name like example.com in lower case, not {name!r}")
+    return name
+
+
+def _zone(value: Any) -> str:
+    name = _text(value).rstrip(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(f"must be a DNS name in lower case (punycode for others), not {value!r}")
+    return name
+
+
+def _dns_name(value: Any) -> str:
+    name = _text(value)
+    prefix = "*." if name.startswith("*.") else ""
+    return prefix + _zone(name.removeprefix("*."))
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: Any) -> float:
+    """Return a duration like "30s", "15m", "1h" or "2d" in seconds; ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError(f'must be a duration like "30s", "15m", "1h" or "2d", not {value!r}')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _idle_check(value: Any) -> float:
+    return float("inf") if value == "never" else seconds(value)
+
+
+def _propagation(value: Any) -> float | None:
+    if value == "authoritative":
+        return None
+    if isinstance(value, str) and value.startswith("wait:"):
+        return seconds(value.removeprefix("wait:"))
+    raise ValueError(f'must be "authoritative" or a fixed wait like "wait:30s", not {value!r}')
+
+
+def _store_url(value: Any) -> str:
+    url = _text(value)
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"oss", "s3", "file", "memory"}:
+        raise ValueError(f"must begin with oss://, s3://, file:/// or memory://, not {url!r}")
+    if not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
+        raise ValueError(f"must name a place, like oss://bucket/prefix or file:///path, not {url!r}")
+    if any(part in {"", ".", ".."} for part in rest.strip("/").split("/")) or set("?#@\\") & set(rest):
+        raise ValueError(f"must be a plain path without .., empty parts, ?, # or @, not {url!r}")
+    return url.rstrip("/")
+
+
+def _http_url(value: Any) -> str:
+    url = _text(value)
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
+        raise ValueError(f"must be an http(s) address, not {url!r}")
+    return url
+
+
+def _mail_address(value: Any) -> str:
+    address = _text(value)
+    if not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", address):
+        raise ValueError(f"must be a mail address, not {address!r}")
+    return address
+
+
+def _argv(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
+        raise ValueError(f'must be a list of words like ["nginx", "-t"] (no shell runs it), not {value!r}')
+    return tuple(value)
+
+
+def _absolute_path(value: Any) -> Path:
+    path = Path(_text(value))
+    if not path.is_absolute():
+        raise ValueError(f"must be an absolute path, since cron's directory is not yours; not {value!r}")
+    return path
+
+
+def _address(value: Any) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", _text(value))
+    if not match or not 0 < int(match[3]) < 65536:
+        raise ValueError(
+            f'must be an address with a port, like "127.0.0.1:443" or "[::1]:443", not {value!r}'
+        )
+    return Address(match[1] or match[2], int(match[3]))
+
+
+_CHECKS: dict[Any, Callable[[Any], Any]] = {
+    CertificateName: _certificate_name,
+    DnsName: _dns_name,
+    Zone: _zone,
+    Seconds: seconds,
+    IdleCheck: _idle_check,
+    Propagation | None: _propagation,
+    StoreUrl: _store_url,
+    HttpUrl: _http_url,
+    MailAddress: _mail_address,
+    Argv: _argv,
+    AbsolutePath: _absolute_path,
+}
