@@ -150,8 +150,8 @@ def answer(zones: Zones, request: DNSRecord, *, at: float) -> DNSRecord:
     if found.zone is None:
         reply.header.aa = 0
         return reply
-    for owner, record in zip(found.owners, found.records, strict=True):
-        reply.add_answer(_resource_record(owner, record))
+    for record in found.records:
+        reply.add_answer(_resource_record(record))
     # The name that the answer ends at: the one asked for, or where its CNAMEs lead.
     aliases = [record for record in found.records if record.type == "CNAME" != rtype]
     name = canonical(aliases[-1].value) if aliases else name
@@ -175,14 +175,14 @@ def _apex(zones: Zones, zone: Zone, rtype: str, at: float) -> list[RR]:
     return [RR(zone.name, QTYPE.SOA, ttl=600, rdata=soa)]
 
 
-def _resource_record(owner: str, record: Record) -> RR:
+def _resource_record(record: Record) -> RR:
     if record.type == "TXT":
         # RFC 1035 section 3.3.14: one or more strings of at most 255 octets.
         octets = record.value.encode()
         strings = [octets[start : start + 255] for start in range(0, len(octets), 255)]
-        return RR(owner, QTYPE.TXT, ttl=record.ttl, rdata=TXT(strings))
+        return RR(record.name, QTYPE.TXT, ttl=record.ttl, rdata=TXT(strings))
     value = f"{record.priority} {record.value}" if record.type == "MX" else record.value
-    return RR.fromZone(f"{owner}. {record.ttl} IN {record.type} {value}")[0]
+    return RR.fromZone(f"{record.name}. {record.ttl} IN {record.type} {value}")[0]
 
 
 def _blank(request: DNSRecord) -> DNSRecord:

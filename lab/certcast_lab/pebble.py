@@ -1,9 +1,9 @@
 """The real CA: pebble, Let's Encrypt's own small ACME server, as a child.
 
-Its hostile default stays on: 5 % of good nonces are refused, as a client must
-bear. Two others would make runs differ by chance and are fixed here: half of
-all authorizations would be reused (so no challenge, no hook), and validation
-would begin after a random pause.
+Three of its defaults make runs differ by chance and are fixed here: half of
+all authorizations would be reused (so no challenge, no hook), validation would
+begin after a random pause, and 5 % of good nonces would be refused (instead,
+renewal_info.py refuses some in a way that a run can rely on).
 
 Which record types and transports pebble queries differs by version (2.4: UDP;
 2.10: TCP only); `resolver` must serve both. From 2.7 on it picks a random
@@ -16,15 +16,25 @@ from __future__ import annotations
 
 import json
 import ssl
+import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 from certcast_lab.ca import Authority
 from certcast_lab.children import Child, accepts_connections, start_on_free_ports
 
 LIFE = timedelta(days=90)
-BAD_NONCE_PERCENT = 5
+
+
+@dataclass(frozen=True)
+class CertificateStatus:
+    """A certificate that pebble issued, and whether it has been revoked."""
+
+    certificate_pem: bytes
+    revoked: bool
 
 
 class Pebble:
@@ -43,7 +53,6 @@ class Pebble:
         resolver: tuple[str, int],
         life: timedelta = LIFE,
         reuse_authorizations: int = 0,
-        bad_nonces: int = BAD_NONCE_PERCENT,
     ) -> None:
         self.folder = folder
         self._authority = authority
@@ -52,7 +61,7 @@ class Pebble:
         self._environment = {
             "PEBBLE_VA_NOSLEEP": "1",
             "PEBBLE_AUTHZREUSE": str(reuse_authorizations),
-            "PEBBLE_WFE_NONCEREJECT": str(bad_nonces),
+            "PEBBLE_WFE_NONCEREJECT": "0",
         }
         folder.mkdir(parents=True, exist_ok=True)
         self._trust = ssl.create_default_context(cadata=authority.pem.decode())
@@ -106,6 +115,16 @@ class Pebble:
     def intermediate_pem(self) -> bytes:
         """Return the issuing intermediate."""
         return self._management("intermediates/0")
+
+    def certificate_status(self, serial_number: int) -> CertificateStatus | None:
+        """Return what became of a certificate; None if it issued none with this serial number."""
+        try:
+            status = json.loads(self._management(f"cert-status-by-serial/{serial_number:x}"))
+        except urllib.error.HTTPError as refused:
+            if refused.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return CertificateStatus(status["Certificate"].encode(), revoked=status["Status"] == "Revoked")
 
     def _management(self, path: str) -> bytes:
         url = f"https://127.0.0.1:{self.management_port}/{path}"

@@ -1,0 +1,198 @@
+"""pebble behind the renewal-information proxy, spoken to by certbot's `acme` library.
+
+The challenge values are put into the zone data directly: these tests are about
+the CA's side of the lab, not about certcast or the DNS API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import acme.challenges
+import acme.client
+import acme.crypto_util
+import acme.errors
+import acme.messages
+import dns.message
+import dns.query
+import josepy
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store
+
+from certcast_lab.ca import Authority
+from certcast_lab.nameservers import NameService
+from certcast_lab.pebble import Pebble
+from certcast_lab.renewal_info import POSTS_PER_BAD_NONCE, Passed, RenewalInfo, Window
+from certcast_lab.zones import Zone, Zones
+
+NAMES = ["example.test", "*.example.test"]
+LIFE = timedelta(days=64)
+
+
+class Ca:
+    """The CA's side of the lab and an ACME account at it."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.zones = Zones()
+        self.zone: Zone = self.zones.create("example.test", owner="1", nameservers=("ns1.test", "ns2.test"))
+        self.dns = NameService(self.zones, ("ns1.test", "ns2.test"))
+        stack.callback(self.dns.stop)
+        authority = Authority("lab")
+        self.pebble = Pebble(folder, authority, resolver=self.dns.resolver.address, life=LIFE)
+        stack.callback(self.pebble.stop)
+        self.front = RenewalInfo(self.pebble, authority)
+        stack.callback(self.front.stop)
+        trust = folder / "authority.pem"
+        trust.write_bytes(authority.pem)
+        key = josepy.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+        network = acme.client.ClientNetwork(key, alg=josepy.ES256, verify_ssl=str(trust))
+        stack.callback(network.session.close)
+        directory = acme.client.ClientV2.get_directory(self.front.directory_url, network)
+        self.client = acme.client.ClientV2(directory, net=network)
+        self.client.new_account(acme.messages.NewRegistration.from_data(terms_of_service_agreed=True))
+
+    def issue(self, *, wait: bool = False) -> bytes:
+        """Order, publish, `wait` until the resolver shows it, validate, finalize: fullchain in PEM."""
+        private = ec.generate_private_key(ec.SECP256R1())
+        pem = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        order = self.client.new_order(acme.crypto_util.make_csr(pem, NAMES))
+        challenges = [
+            next(c for c in authorization.body.challenges if isinstance(c.chall, acme.challenges.DNS01))
+            for authorization in order.authorizations
+        ]
+        key = self.client.net.key
+        values = [
+            self.zones.add(self.zone, "_acme-challenge", "TXT", challenge.chall.validation(key))
+            for challenge in challenges
+        ]
+        try:
+            while wait and not self._published({value.value for value in values}):
+                time.sleep(0.02)
+            for challenge in challenges:
+                self.client.answer_challenge(challenge, challenge.chall.response(key))
+            # Authorizations settle within milliseconds here; the library would look once a second.
+            while any(
+                self.client.poll(authorization)[0].body.status == acme.messages.STATUS_PENDING
+                for authorization in order.authorizations
+            ):
+                time.sleep(0.02)
+            issued = self.client.poll_and_finalize(order)
+        finally:
+            for value in values:
+                self.zones.delete(value)
+        return issued.fullchain_pem.encode()
+
+    def _published(self, values: set[str]) -> bool:
+        query = dns.message.make_query("_acme-challenge.example.test", "TXT")
+        host, port = self.dns.resolver.address
+        reply = dns.query.udp(query, host, port=port, timeout=5)
+        return values == {text.to_text().strip('"') for rrset in reply.answer for text in rrset}
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca]:
+    with contextlib.ExitStack() as stack:
+        yield Ca(tmp_path_factory.mktemp("ca"), stack)
+
+
+@pytest.fixture(scope="module")
+def fullchain(ca: Ca) -> bytes:
+    return ca.issue()
+
+
+def test_apex_and_wildcard_are_issued_by_real_dns_validation(ca: Ca, fullchain: bytes):
+    """Who publishes both TXT values gets a certificate for both names that chains to pebble's root."""
+    leaf, *chain = x509.load_pem_x509_certificates(fullchain)
+    root = x509.load_pem_x509_certificate(ca.pebble.root_pem())
+
+    verifier = PolicyBuilder().store(Store([root])).build_server_verifier(x509.DNSName("www.example.test"))
+    verifier.verify(leaf, chain)
+    assert chain == [x509.load_pem_x509_certificate(ca.pebble.intermediate_pem())]
+    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    assert abs(life - LIFE) <= timedelta(seconds=1)
+
+
+def test_validation_fails_when_nobody_waits_for_the_slowest_nameserver(ca: Ca):
+    """
+    With one nameserver lagging, a client that doesn't wait is refused by the CA, and one that waits for
+    it is not: the waiting in certcast is worth something.
+    """
+    ca.dns.servers[1].lag = 0.5
+    try:
+        with pytest.raises(acme.errors.ValidationError):
+            ca.issue()
+        assert ca.issue(wait=True)
+    finally:
+        ca.dns.servers[1].lag = 0
+
+
+def test_every_order_at_the_ca_is_counted(ca: Ca, fullchain: bytes):
+    """A test can tell how many orders reached the CA, which is what its rate limits count."""
+    before = ca.front.orders
+    ca.issue()
+    assert before + 1 == ca.front.orders
+
+
+def test_some_good_nonces_are_refused_and_clients_cope(ca: Ca, fullchain: bytes):
+    """Every 20th request is refused for its nonce, never two in a row; a stock client issues all the same."""
+    while len(posts := [p for p in ca.front.passed if p.method == "POST"]) <= 2 * POSTS_PER_BAD_NONCE:
+        ca.issue()
+    refused = [number for number, passed in enumerate(posts, 1) if passed.status == 400]
+    assert [POSTS_PER_BAD_NONCE, 2 * POSTS_PER_BAD_NONCE] == refused[:2]
+    assert all(posts[number].status < 300 for number in refused if number < len(posts))
+
+
+def test_renewal_is_suggested_at_two_thirds_of_the_life(ca: Ca, fullchain: bytes):
+    """Without being told otherwise, the CA suggests what Let's Encrypt does, and to ask again in 6 hours."""
+    leaf = x509.load_pem_x509_certificate(fullchain)
+    ca.front.suggest_default()
+    renew_at, ask_again = ca.client.renewal_time(fullchain)
+
+    assert renew_at is not None
+    two_thirds = leaf.not_valid_before_utc + LIFE * 2 / 3
+    assert abs(renew_at - two_thirds) <= LIFE / 100 + timedelta(seconds=2)
+    # The library says it in naive local time.
+    assert abs(ask_again.astimezone() - datetime.now(timezone.utc) - timedelta(hours=6)) < timedelta(
+        minutes=1
+    )
+
+
+def test_a_window_can_be_set_for_one_certificate(ca: Ca, fullchain: bytes):
+    """A window set for one certificate (an incident, in the past) is suggested for that one only."""
+    other = ca.issue()
+    past = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=3)
+    ca.front.suggest(fullchain, Window(past, past + timedelta(hours=1), "https://lab.test/incident"))
+
+    renew_at, _ = ca.client.renewal_time(fullchain)
+    renew_other_at, _ = ca.client.renewal_time(other)
+
+    assert renew_at is not None
+    assert past <= renew_at <= past + timedelta(hours=1)
+    assert renew_other_at is not None
+    assert renew_other_at > datetime.now(timezone.utc)
+
+
+def test_a_revoked_certificate_is_to_be_renewed_at_once(ca: Ca):
+    """After a revocation the suggested window lies in the past, as Let's Encrypt does it."""
+    fullchain = ca.issue()
+    ca.client.revoke(x509.load_pem_x509_certificate(fullchain), 0)
+    renew_at, _ = ca.client.renewal_time(fullchain)
+    assert renew_at is not None
+    assert renew_at < datetime.now(timezone.utc)
+
+
+def test_unknown_certificates_have_no_renewal_information(ca: Ca):
+    """Asking about a certificate of another CA, or about nonsense, is answered with an ACME problem."""
+    foreign = Authority("elsewhere").issue("example.test").fullchain_pem
+    with pytest.raises(acme.errors.ARIError):
+        ca.client.renewal_time(foreign)
+    assert Passed("GET", "/renewal-info/x", 404) not in ca.front.passed  # never reached the CA
