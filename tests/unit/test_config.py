@@ -1,0 +1,164 @@
+"""The configuration file: what an administrator may write, and what they are told."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from certcast.config import Address, Config, config_path, load
+from certcast.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALLEST = """
+    [store]
+    url = "oss://bucket/prefix"
+    [[certificate]]
+    name = "example.com"
+    names = ["example.com", "*.example.com"]
+"""
+
+
+def read(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "certcast.toml"
+    path.write_text(textwrap.dedent(text))
+    return load(path)
+
+
+def mistakes(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigInvalid) as caught:
+        read(tmp_path, text)
+    assert caught.value.found is not None
+    return caught.value.found.splitlines()
+
+
+def test_a_store_and_a_certificate_are_enough(tmp_path: Path) -> None:
+    """Five lines make a valid file; everything else has a default that an administrator would choose."""
+    config = read(tmp_path, SMALLEST)
+    assert ("example.com", "*.example.com") == config.certificates[0].names
+    assert 300.0 == config.dns.deadline
+    assert config.renewal is None
+    assert config.consumer is None
+
+
+def test_all_mistakes_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
+    """Whoever wrote four mistakes sees four lines, each with the path of the key, after one run."""
+    found = mistakes(
+        tmp_path,
+        """
+        state_dir = "relative"
+        [store]
+        url = "http://bucket"
+        [[certificate]]
+        name = "../etc"
+        names = ["example.com", "exa mple"]
+        """,
+    )
+    assert ["store.url", "certificate[0].name", "certificate[0].names[1]", "state_dir"] == [
+        line.partition(":")[0] for line in found
+    ]
+
+
+def test_a_misspelt_key_is_a_mistake_and_the_right_one_is_suggested(tmp_path: Path) -> None:
+    """A key that certcast does not know never silently does nothing."""
+    (line,) = mistakes(tmp_path, SMALLEST.replace("url =", 'regoin = "cn-hangzhou"\n    url ='))
+    assert "store: 'regoin' is not a known key; did you mean 'region'?" == line
+
+
+def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
+    """[[certificates]] for [[certificate]] is named, not ignored."""
+    found = mistakes(tmp_path, SMALLEST.replace("[[certificate]]", "[[certificates]]"))
+    assert any("did you mean 'certificate'?" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("[dns]\nsettle = 10", "dns.settle: must be a duration"),
+        ('[dns]\npropagation = "wait"', "dns.propagation: must be"),
+        ('[mail]\nhost = "h"\nsender = "a@b"\nfailures_to = []', "mail.failures_to: must hold"),
+        ('[mail]\nhost = "h"\nsender = "a"\nfailures_to = ["a@b"]', "mail.sender: must be a mail address"),
+        (
+            '[mail]\nhost = "h"\nsender = "a@b\\r\\nBcc: x@y"\nfailures_to = ["a@b"]',
+            "mail.sender: must be a text",
+        ),
+        (
+            '[mail]\nhost = "h"\nsender = "a@b"\nfailures_to = ["a@b"]\nusername = "u"',
+            "mail: username and password_file belong together",
+        ),
+        ('[consumer]\n[[consumer.nginx]]\nlisteners = ["443"]', "consumer.nginx[0].listeners[0]: must be"),
+        ("[consumer]\n[[consumer.nginx]]\nlisteners = []", "consumer.nginx[0].listeners: must hold"),
+        (
+            '[consumer]\n[[consumer.nginx]]\nlisteners = ["[::1]:443"]\ntest = "nginx -t"',
+            "consumer.nginx[0].test: must be a list of words",
+        ),
+        ('[renewal]\nconfig_dir = "letsencrypt"', "renewal.config_dir: must be an absolute path"),
+        ('[[zone]]\nname = "Example.com"', "zone[0].name: must be a DNS name"),
+    ],
+)
+def test_each_kind_of_wrong_value_is_explained(tmp_path: Path, line: str, expected: str) -> None:
+    """A wrong value is reported under its path with what it must be."""
+    found = mistakes(tmp_path, textwrap.dedent(SMALLEST) + line)
+    assert [True] == [one.startswith(expected) for one in found]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a..b", "A", "a/b", "a\n", "-a", "x" * 122, "a b"])
+def test_a_certificate_name_can_never_become_another_path(tmp_path: Path, name: str) -> None:
+    """Names that could climb out of a directory or an object key's prefix are refused."""
+    text = SMALLEST.replace('name = "example.com"', f"name = {name!r}".replace("'", '"'))
+    assert any("certificate[0].name" in line for line in mistakes(tmp_path, text))
+
+
+@pytest.mark.parametrize("url", ["oss://", "oss://b/../c", "file://relative", "oss://b//c", "oss://u@b/c"])
+def test_a_store_url_is_a_plain_place(tmp_path: Path, url: str) -> None:
+    """Places that could mean another bucket or folder than they show are refused."""
+    assert any(
+        "store.url" in line for line in mistakes(tmp_path, SMALLEST.replace("oss://bucket/prefix", url))
+    )
+
+
+def test_addresses_may_be_ipv4_ipv6_or_names(tmp_path: Path) -> None:
+    """Listeners are written as nginx and ss print them."""
+    config = read(
+        tmp_path,
+        SMALLEST + '[consumer]\n[[consumer.nginx]]\nlisteners = ["127.0.0.1:443", "[::1]:8443", "www:443"]\n',
+    )
+    assert config.consumer is not None
+    assert (Address("127.0.0.1", 443), Address("::1", 8443), Address("www", 443)) == config.consumer.nginx[
+        0
+    ].listeners
+
+
+@pytest.mark.parametrize("content", [b"[store", b"\xff\xfe", b"= 3"])
+def test_a_file_that_is_not_toml_is_named_not_a_traceback(tmp_path: Path, content: bytes) -> None:
+    """A damaged file ends in one error that names it."""
+    path = tmp_path / "certcast.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigInvalid, match="is not TOML"):
+        load(path)
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    """Without a file, the message names the path and the two ways to name another."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path / "none.toml")
+    assert "CERTCAST_CONFIG" in (caught.value.next or "")
+
+
+def test_the_option_outranks_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--config wins over CERTCAST_CONFIG, which wins over /etc/certcast/certcast.toml."""
+    monkeypatch.setenv("CERTCAST_CONFIG", "/env.toml")
+    assert "/option.toml" == str(config_path("/option.toml"))
+    assert "/env.toml" == str(config_path(None))
+    monkeypatch.delenv("CERTCAST_CONFIG")
+    assert "/etc/certcast/certcast.toml" == str(config_path(None))
+
+
+def test_an_unknown_certificate_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    """`certcast pull exmaple.com` lists what there is."""
+    with pytest.raises(ConfigInvalid, match=r"exmaple\.com") as caught:
+        read(tmp_path, SMALLEST).chosen("exmaple.com")
+    assert "one of example.com" == caught.value.expected

@@ -1,0 +1,124 @@
+"""The manifest: readable, and strict with bytes that come from a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from certcast import manifest
+from certcast.certificate import Leaf
+from certcast.errors import ManifestInvalid
+from certcast.manifest import Digest, Manifest
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
+STORE, NAME = "oss://bucket/prefix", "example.com"
+ONE = Manifest(
+    store=STORE,
+    certificate=NAME,
+    sequence=7,
+    published_at=NOW,
+    expires=NOW + timedelta(days=7),
+    publisher="renewal-1",
+    leaf=Leaf(
+        sha256="a" * 64,
+        serial="0A1B",
+        issuer="CN=Lab",
+        not_before=NOW,
+        not_after=NOW + timedelta(days=90),
+        names=("*.example.com", "example.com"),
+        public_key_sha256="b" * 64,
+    ),
+    files={name: Digest.of(name.encode()) for name in manifest.FILES},
+    revoked=("c" * 64,),
+)
+
+
+def read(body: bytes) -> Manifest:
+    return manifest.read(body, store=STORE, certificate=NAME)
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**json.loads(manifest.write(ONE)), **fields}).encode()
+
+
+def test_what_is_written_is_read_back() -> None:
+    """Nothing is lost between publisher and consumer."""
+    assert ONE == read(manifest.write(ONE))
+
+
+def test_a_person_can_read_it() -> None:
+    """One field a line, times in UTC, names as text."""
+    text = manifest.write(ONE).decode()
+    assert '  "published_at": "2026-11-23T12:00:00Z",\n' in text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"{" * 70_000,
+        b"[" * 50_000,
+        manifest.write(ONE).replace(b'"sequence": 7', b'"sequence": 7, "sequence": 8'),
+        manifest.write(ONE).replace(b'"sequence": 7', b'"sequence": NaN'),
+        manifest.write(ONE) + b" " * manifest.LIMIT,
+        changed(format=2),
+        changed(sequence=0),
+        changed(sequence=True),
+        changed(sequence=2**53 + 1),
+        changed(sequence="7"),
+        changed(step_back=1),
+        changed(expires="2026-11-23"),
+        changed(publisher="a\x1b[31m"),
+        changed(held_off=["../../etc"]),
+        changed(revoked="c" * 64),
+        changed(surprise=1),
+        changed(leaf={}),
+        changed(files={"fullchain.pem": {"size": 1, "md5": "a" * 32, "sha256": "a" * 64}}),
+        changed(files={**json.loads(manifest.write(ONE))["files"], "../x": {}}),
+    ],
+    ids=range(23),
+)
+def test_anything_else_is_refused_in_words(body: bytes) -> None:
+    """Garbage, duplicate fields, NaN, unknown fields, paths and odd types all end in ManifestInvalid."""
+    with pytest.raises(ManifestInvalid):
+        read(body)
+
+
+def test_no_changed_byte_ends_in_anything_but_a_manifest_or_a_refusal() -> None:
+    """Whatever single byte is damaged in the bucket, the reader says so or reads a well-formed manifest."""
+    body = manifest.write(ONE)
+    for index in range(len(body)):
+        for value in (body[index] ^ 1, body[index] ^ 0x80, ord('"'), 0):
+            damaged = body[:index] + bytes([value]) + body[index + 1 :]
+            with contextlib.suppress(ManifestInvalid):
+                assert isinstance(read(damaged), Manifest)
+
+
+def test_a_file_that_would_be_huge_is_refused_before_it_is_fetched() -> None:
+    """A manifest cannot make a consumer download a gigabyte."""
+    files = {name: {"size": 10**9, "md5": "a" * 32, "sha256": "a" * 64} for name in manifest.FILES}
+    with pytest.raises(ManifestInvalid) as caught:
+        read(changed(files=files))
+    assert "1,000,000,000 bytes" in (caught.value.found or "")
+
+
+@pytest.mark.parametrize(("word", "field"), [("store", "store"), ("certificate", "certificate")])
+def test_a_manifest_of_another_place_is_refused(word: str, field: str) -> None:
+    """A manifest copied from another bucket or certificate says so when it is refused."""
+    with pytest.raises(ManifestInvalid, match=f"for another {word}"):
+        read(changed(**{field: "elsewhere"}))
+
+
+def test_signing_again_is_the_same_release() -> None:
+    """Only the times may differ under one sequence number."""
+    later = replace(ONE, published_at=NOW + timedelta(days=3), expires=NOW + timedelta(days=10))
+    assert ONE.same_release(later)
+    assert not ONE.same_release(replace(later, revoked=()))
