@@ -1,0 +1,212 @@
+"""A mail server that keeps every message where a test and a person can read it.
+
+One mailbox for all recipients, behind three doors on loopback, as mail servers
+have them: `none` (plain), `starttls` (required before anything else) and `tls`
+(implicit). After `require_login()` all three take mail only from whoever logs
+in, the plain one without ever offering AUTH, as servers do.
+
+Like real servers it can turn ugly at any time:
+
+    fault = "refuse"     550 at RCPT, for good
+    fault = "greylist"   451 at RCPT, come back later
+    fault = "close"      the connection ends when the message begins
+    delay = seconds      before each answer to MAIL, RCPT and DATA; an hour is a hang
+
+SMTP is aiosmtpd's, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.message
+import email.policy
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from certcast_lab.ca import Authority
+from certcast_lab.serve import server_context
+
+Door = Literal["none", "starttls", "tls"]
+Fault = Literal["refuse", "greylist", "close"]
+
+_AT_RCPT = {
+    "refuse": "550 5.7.1 refused by the lab, on purpose",
+    "greylist": "451 4.7.1 greylisted by the lab, on purpose; try again later",
+}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message that was accepted, with its envelope and the door it came by."""
+
+    door: Door
+    user: str | None
+    sender: str
+    recipients: tuple[str, ...]
+    message: email.message.EmailMessage
+
+    @property
+    def subject(self) -> str:
+        """Its Subject, decoded."""
+        return str(self.message["Subject"])
+
+    @property
+    def text(self) -> str:
+        """Its plain-text body, lines ended by a line feed."""
+        body = self.message.get_body(("plain",))
+        return str(body.get_content()).replace("\r\n", "\n") if body else ""
+
+
+class Mailbox:
+    """Open until `stop()`; `ports` has one for each door. TLS names 127.0.0.1 and localhost."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.ports: dict[Door, int] = {}
+        self.fault: Fault | None = None
+        self.delay: float = 0
+        self._accounts: dict[bytes, bytes] = {}
+        self._messages: list[Received] = []
+        self._arrival = threading.Condition()
+        self._tls = server_context(*authority.issue("localhost", ips=("127.0.0.1",)))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mailbox", daemon=True)
+        self._listening: list[asyncio.Server] = []
+        self._thread.start()
+        try:
+            for door in get_args(Door):
+                asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(10)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def messages(self) -> list[Received]:
+        """What has arrived since the last `clear()`, oldest first."""
+        with self._arrival:
+            return list(self._messages)
+
+    def clear(self) -> None:
+        """Forget all messages, logins and faults."""
+        with self._arrival:
+            self._messages.clear()
+        self._accounts.clear()
+        self.fault, self.delay = None, 0
+
+    def require_login(self, username: str, password: str) -> None:
+        """From now on, take mail only from whoever logs in with this account (or an earlier one)."""
+        self._accounts[username.encode()] = password.encode()
+
+    def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 10) -> Received:
+        """Return the first message that is `wanted`; after `timeout` seconds, TimeoutError with what came."""
+
+        def found() -> Received | None:
+            return next((received for received in self._messages if wanted(received)), None)
+
+        deadline = time.monotonic() + timeout
+        with self._arrival:
+            while not (received := found()):
+                if not self._arrival.wait(deadline - time.monotonic()):
+                    subjects = [received.subject for received in self._messages]
+                    raise TimeoutError(f"no such message after {timeout:g} s; there are: {subjects}")
+            return received
+
+    def stop(self) -> None:
+        """Close all doors and cut every connection; harmless twice."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _open(self, door: Door) -> None:
+        def connected() -> SMTP:
+            return SMTP(
+                _Handler(self, door),
+                hostname="mail.certcast-lab.test",
+                tls_context=self._tls if door == "starttls" else None,
+                require_starttls=door == "starttls",
+                authenticator=self._authenticate,
+                # aiosmtpd knows of STARTTLS only; behind implicit TLS it has to be told to offer AUTH.
+                auth_require_tls=door != "tls",
+                loop=self._loop,
+            )
+
+        server = await self._loop.create_server(
+            connected, "127.0.0.1", 0, ssl=self._tls if door == "tls" else None
+        )
+        self.ports[door] = server.sockets[0].getsockname()[1]
+        self._listening.append(server)
+
+    async def _close(self) -> None:
+        for server in self._listening:
+            server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close their sockets one turn of the loop later
+
+    def _authenticate(
+        self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: object
+    ) -> AuthResult:
+        if isinstance(given, LoginPassword) and self._accounts.get(given.login) == given.password:
+            return AuthResult(success=True, auth_data=given.login.decode())
+        return AuthResult(success=False, handled=False)
+
+    def _keep(self, received: Received) -> None:
+        with self._arrival:
+            self._messages.append(received)
+            self._arrival.notify_all()
+
+
+class _Handler:
+    """aiosmtpd's hooks for one connection; each returns the reply line."""
+
+    def __init__(self, mailbox: Mailbox, door: Door) -> None:
+        self._mailbox = mailbox
+        self._door: Door = door
+
+    async def handle_MAIL(  # noqa: N802  aiosmtpd's name
+        self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        await asyncio.sleep(self._mailbox.delay)
+        if self._mailbox._accounts and not session.authenticated:
+            return "530 5.7.0 Authentication required"  # RFC 4954 section 6
+        envelope.mail_from = address
+        return "250 2.1.0 OK"
+
+    async def handle_RCPT(  # noqa: N802  aiosmtpd's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        await asyncio.sleep(self._mailbox.delay)
+        if reply := _AT_RCPT.get(self._mailbox.fault or ""):
+            return reply
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(  # noqa: N802  aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        await asyncio.sleep(self._mailbox.delay)
+        if self._mailbox.fault == "close":
+            cast(asyncio.Transport, server.transport).abort()
+            return "421 4.3.0 closing"
+        assert isinstance(envelope.content, bytes)  # str only where `decode_data` is on
+        assert envelope.mail_from is not None  # no DATA before MAIL
+        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self._mailbox._keep(
+            Received(
+                self._door,
+                session.auth_data if session.authenticated else None,
+                envelope.mail_from,
+                tuple(envelope.rcpt_tos),
+                message,
+            )
+        )
+        return "250 2.0.0 kept"

@@ -1,0 +1,168 @@
+"""The lab's web hosts: real nginx, looked at from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from certcast_lab.ca import Authority, Pair
+from certcast_lab.children import ChildFailed
+from certcast_lab.hosts import WebHost
+
+AUTHORITY = Authority("lab")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[WebHost]:
+    host = WebHost(tmp_path, "web1")
+    try:
+        yield host.start()
+    finally:
+        host.stop()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def serial(pair: Pair) -> str:
+    leaf = x509.load_pem_x509_certificate(pair.fullchain_pem)
+    return leaf.serial_number.to_bytes((leaf.serial_number.bit_length() + 7) // 8, "big").hex().upper()
+
+
+def snippet(folder: Path, pair: Pair) -> Path:
+    """Write what certcast writes: a pair, and a file that names it."""
+    fullchain, key = pair.write(folder)
+    snippet = folder / "nginx.conf"
+    snippet.write_text(f"ssl_certificate {fullchain};\nssl_certificate_key {key};\n")
+    return snippet
+
+
+def test_a_new_host_serves_its_placeholder_for_every_name(host: WebHost):
+    """A host runs before certcast knows it: a self-signed certificate, two workers, a valid configuration."""
+    assert host.served("example.test").sha256 == host.served("www.example.test").sha256
+    assert 2 == len(host.workers())
+    assert host.test()
+    assert str(host.pid) == host.pid_file.read_text().strip()
+
+
+def test_an_included_snippet_is_served_after_a_reload_and_not_before(host: WebHost, tmp_path: Path):
+    """What the site's configuration says takes effect with the reload, when the old workers are gone."""
+    pair = AUTHORITY.issue("example.test", "*.example.test")
+    placeholder, before = host.served().serial, host.workers()
+    host.include(snippet(tmp_path / "release", pair))
+
+    assert host.test()
+    assert placeholder == host.served().serial
+    host.reload()
+    until(lambda: not before & host.workers())
+    assert serial(pair) == host.served().serial
+    openssl = subprocess.run(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{host.ports[0]}", "-servername", "www.example.test"],
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    said = subprocess.run(
+        ["openssl", "x509", "-noout", "-serial"], input=openssl.stdout, capture_output=True, check=True
+    )
+    assert f"serial={serial(pair)}\n" == said.stdout.decode()
+
+
+def test_fixed_paths_are_served_too(host: WebHost, tmp_path: Path):
+    """A site that names two files by path serves these after a reload, RSA as well."""
+    pair = AUTHORITY.issue("example.test", key_type="rsa")
+    host.name_files(*pair.write(tmp_path / "fixed"))
+    host.reload()
+    until(lambda: serial(pair) == host.served().serial)
+
+
+def test_a_broken_configuration_is_refused_and_the_old_one_goes_on(host: WebHost):
+    """A configuration broken on purpose fails `nginx -t`, a reload changes nothing; mended, it passes again."""
+    placeholder, before = host.served().serial, host.workers()
+    host.break_configuration()
+
+    assert not host.test()
+    host.reload()
+    until(lambda: "certcast_lab_broke_this_on_purpose" in host.error_log.read_text())
+    assert (placeholder, before) == (host.served().serial, host.workers())
+    host.mend()
+    assert host.test()
+
+
+def test_the_commands_for_an_operator_work(host: WebHost):
+    """The test and reload commands that a configuration would name end with status 0 and reload nginx."""
+    before = host.workers()
+    assert 0 == subprocess.run(host.test_command, check=False).returncode
+    assert 0 == subprocess.run(host.reload_command, check=False).returncode
+    until(lambda: not before & host.workers())
+
+
+def test_a_host_restarts_on_its_ports(host: WebHost):
+    """nginx stopped and started again listens where it did; while stopped nobody is served."""
+    ports = host.ports
+    host.stop()
+    with pytest.raises(ConnectionRefusedError):
+        host.served()
+    host.start()
+    assert ports == host.ports
+    assert host.served()
+
+
+def test_nginx_that_cannot_start_says_why(tmp_path: Path):
+    """A cold start with a broken configuration fails with nginx's own words, and leaves no process."""
+    host = WebHost(tmp_path, "web1")
+    host.break_configuration()
+    with pytest.raises(ChildFailed, match="unknown directive"):
+        host.start()
+
+
+def test_several_listeners(tmp_path: Path):
+    """A host may listen on more than one port, and serves the certificate on each."""
+    host = WebHost(tmp_path, "web1", listeners=3)
+    try:
+        host.start()
+        assert 3 == len(set(host.ports))
+        assert 1 == len({host.served(port=port).sha256 for port in host.ports})
+    finally:
+        host.stop()
+
+
+def test_nginx_dies_with_a_lab_that_is_killed(tmp_path: Path):
+    """After `kill -9` of the process that runs the lab, neither nginx nor its workers are left."""
+    script = (
+        "import sys, pathlib; from certcast_lab.hosts import WebHost\n"
+        "host = WebHost(pathlib.Path(sys.argv[1]), 'web1').start()\n"
+        "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
+    )
+    lab = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with lab:
+        assert lab.stdout
+        pids = [int(pid) for pid in lab.stdout.readline().split()]
+        lab.kill()
+    assert 3 == len(pids)
+    until(lambda: not any(running(pid) for pid in pids))
+
+
+def running(pid: int) -> bool:
+    """Whether the process lives; a zombie that some init has not collected yet doesn't."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
