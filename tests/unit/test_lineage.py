@@ -6,10 +6,10 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
-from certcast_lab.ca import Authority, Pair
 
 from certcast.errors import LineageUnusable
 from certcast.renewal import lineage
+from certcast_lab.ca import Authority, Pair
 
 if TYPE_CHECKING:
     from pathlib import Path
