@@ -88,7 +88,7 @@ def test_fixed_paths_are_served_too(host: WebHost, tmp_path: Path):
 
 
 def test_a_broken_configuration_is_refused_and_the_old_one_goes_on(host: WebHost):
-    """A configuration broken on purpose fails `nginx -t`, a reload changes nothing; mended, it passes again."""
+    """A configuration broken on purpose fails `nginx -t`, a reload changes nothing; mended, it passes."""
     placeholder, before = host.served().serial, host.workers()
     host.break_configuration()
 
