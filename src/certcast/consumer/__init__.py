@@ -1,0 +1,10 @@
+"""The hosts that serve: take a release over, put it into service, see it served.
+
+pull.py      the run, from the lock to the last step
+state.py     what a host remembers between runs, and when it looks again
+gate.py      what must be true of a release before it is installed
+install.py   the folder: versions, the one snippet, what is swept and pruned
+service.py   switch, test, reload, proof; and the way back
+nginx.py     one nginx: its commands, its master, its workers
+proof.py     handshakes before and after
+"""

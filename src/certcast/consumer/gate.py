@@ -1,0 +1,132 @@
+"""What must be true of a downloaded release before nginx gets to see it.
+
+    require_published   each file is the one that the manifest names: size, MD5, SHA-256
+    require_fit         key, chain, names, dates; not older than what is served; not revoked
+    require_changed     a new release brings a new certificate and a new key
+
+In this order: nothing is parsed before its digest is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from certcast import certificate
+from certcast.errors import DigestMismatch, FilesUnchanged, GateRefused, LocalFault
+from certcast.lifetime import utc_text
+from certcast.manifest import FILES, FULLCHAIN, PRIVKEY, Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from cryptography import x509
+
+    from certcast.certificate import Leaf
+    from certcast.consumer.state import Proved
+    from certcast.manifest import Manifest
+
+
+def published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
+    """Return whether both files are those of the manifest."""
+    return all(name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES)
+
+
+def require_published(pair: Mapping[str, bytes], manifest: Manifest) -> None:
+    """Raise DigestMismatch for the first file that is not the published one."""
+    for name in FILES:
+        expected, found = manifest.files[name], Digest.of(pair[name])
+        if expected != found:
+            raise DigestMismatch(
+                f"{manifest.certificate}: {name} of sequence {manifest.sequence} is not what was published",
+                expected=str(expected),
+                found=str(found),
+                next=f"run `certcast pull {manifest.certificate}`; if it repeats, "
+                f"`certcast renew {manifest.certificate}` on the renewal host",
+            )
+
+
+def require_fit(
+    pair: Mapping[str, bytes],
+    manifest: Manifest,
+    *,
+    names: tuple[str, ...],
+    trust_roots: Path | None,
+    proved: Leaf | None,
+    now: datetime,
+) -> None:
+    """Raise GateRefused, with every reason found, if this host must not serve the pair.
+
+    `names` are those of the configuration, `proved` the leaf that is served now.
+    LocalFault if the trust roots cannot be read.
+    """
+    try:
+        chain = certificate.read_chain(pair[FULLCHAIN])
+        key = certificate.read_key(pair[PRIVKEY])
+        leaf = certificate.describe(chain.leaf)
+    except ValueError as error:
+        raise _refused(manifest, [f"it cannot be read: {error}"]) from None
+    reasons = []
+    if leaf != manifest.leaf:
+        reasons.append(
+            f"fullchain.pem holds leaf {leaf.sha256[:16]}…, the manifest says {manifest.leaf.sha256[:16]}…"
+        )
+    if not certificate.key_fits(key, leaf):
+        reasons.append("privkey.pem is not the key of this certificate")
+    if leaf.sha256 in manifest.revoked:
+        reasons.append("it is on the list of revoked leaves")
+    if proved is not None and leaf.not_before < proved.not_before and not manifest.step_back:
+        reasons.append(
+            f"issued {utc_text(leaf.not_before)}; the one that is served, {utc_text(proved.not_before)}"
+        )
+    reasons += certificate.refusals(chain, names, _roots(trust_roots), now)
+    if reasons:
+        raise _refused(manifest, reasons)
+
+
+def require_changed(manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool) -> None:
+    """Raise FilesUnchanged if a release other than the proved one brings a file again.
+
+    The users' rule (all files differ, or a person is told), on the two files that
+    nginx reads. A key counts as the same also when only its encoding changed.
+    `chain.pem` takes no part: it stays or changes as the CA likes (docs/adr/0002).
+    """
+    if proved is None or proved.leaf.sha256 == manifest.leaf.sha256:
+        return
+    same = {name for name in FILES if manifest.files[name].md5 == proved.md5[name]}
+    if manifest.leaf.public_key_sha256 == proved.leaf.public_key_sha256:
+        same.add(PRIVKEY)
+    if allow_reused_key:
+        same.discard(PRIVKEY)
+    if same:
+        raise FilesUnchanged(
+            f"{manifest.certificate}: the new release brings the same {' and '.join(sorted(same))} as before",
+            expected="a new certificate and a new key",
+            found=", ".join(f"{name} md5 {manifest.files[name].md5}" for name in sorted(same)),
+            next="renew without --reuse-key, or set consumer.allow_reused_key = true if that is meant"
+            if same == {PRIVKEY}
+            else f"on the renewal host run `certcast renew {manifest.certificate}`",
+        )
+
+
+def _roots(path: Path | None) -> list[x509.Certificate]:
+    try:
+        return certificate.trust_roots(path)
+    except (OSError, ValueError) as error:
+        raise LocalFault(
+            "the root certificates cannot be read",
+            expected=f"PEM certificates in {path or 'the file that OpenSSL uses'}",
+            found=str(error),
+            next="set consumer.trust_roots to a PEM file" if path else "install the package ca-certificates",
+        ) from None
+
+
+def _refused(manifest: Manifest, reasons: list[str]) -> GateRefused:
+    return GateRefused(
+        f"{manifest.certificate}: the release of sequence {manifest.sequence} must not be served here",
+        expected="a key that fits, a chain to a trusted root, every configured name, valid now, and newer",
+        found="\n".join(reasons),
+        next=f"compare [[certificate]] and consumer.trust_roots with the renewal host's, "
+        f"there run `certcast renew {manifest.certificate}`",
+    )

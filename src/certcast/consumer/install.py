@@ -1,0 +1,171 @@
+"""The folder of one certificate: complete versions, and one small file that says which.
+
+nginx reads certificate and key about a millisecond apart, and a new certificate
+beside an old key stops it from starting. So a pair is one immutable directory,
+and the site includes one snippet that names it:
+
+    certs/example.com/versions/42-9c1f3ab2…/{fullchain,privkey}.pem   0700, 0600
+    certs/example.com/nginx.conf      names that directory, absolutely; replaced by one rename
+    certs/example.com/current         symlink for other programs; second best (docs/adr/0003)
+    certs/example.com/incoming-…/     while a release is fetched and checked; then it is gone
+    certs/example.com/state.json      what the host remembers (state.py)
+    certs/example.com/lock            one run at a time
+
+A directory below versions/ appears by a rename when its files are complete and on
+disk, so everything that stands there is whole, also after a power cut.
+
+Not here: whether a pair may be served (gate.py), and making nginx read it (service.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast import files
+from certcast.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+KEPT_VERSIONS = 3
+
+_VERSION = re.compile(r"(\d{1,16})-([0-9a-f]{16})")
+# Taken literally by nginx without quotes. A `$` would be a variable even inside quotes:
+# https://nginx.org/en/docs/http/ngx_http_ssl_module.html#ssl_certificate
+_LITERAL_PATH = re.compile(r"[A-Za-z0-9/._+@=:,~-]+")
+
+
+def version_name(sequence: int, leaf_sha256: str) -> str:
+    """Return the directory name of a release: its sequence, and 16 digits of its leaf's SHA-256."""
+    return f"{sequence}-{leaf_sha256[:16]}"
+
+
+class Folder:
+    """Where one certificate's files are on this host. Callers hold the lock, and expect OSError."""
+
+    def __init__(self, state_dir: Path, certificate: str) -> None:
+        self.certificate = certificate
+        self.root = state_dir / "certs" / certificate
+        self.versions = self.root / "versions"
+        self.snippet = self.root / "nginx.conf"
+        self.current = self.root / "current"
+        self.state = self.root / "state.json"
+        self.lock = self.root / "lock"
+        if not _LITERAL_PATH.fullmatch(str(self.root)):
+            raise ConfigInvalid(
+                f"{self.root} cannot stand in an nginx configuration",
+                expected="a path of letters, digits and /._+@=:,~-",
+                kept="nothing was changed",
+                next="choose another state_dir",
+            )
+
+    def sweep(self) -> None:
+        """Remove what a crash may have left: staging folders hold keys, and must not stay."""
+        for leftover in (*self.root.glob("incoming-*"), *self.versions.glob(".damaged-*")):
+            _remove(leftover)
+        for leftover in self.root.glob(".*.new"):
+            leftover.unlink()
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give a new folder (0700) on the same file system; it is gone afterwards, whatever happens."""
+        incoming = self.root / f"incoming-{os.urandom(4).hex()}"
+        incoming.mkdir(mode=0o700)
+        try:
+            yield incoming
+        finally:
+            _remove(incoming)
+
+    # -- versions
+
+    def held(self) -> dict[str, tuple[int, str]]:
+        """Return the versions that are here: directory name → sequence, 16 digits of the leaf."""
+        if not self.versions.is_dir():
+            return {}
+        found = {}
+        for path in self.versions.iterdir():
+            match = _VERSION.fullmatch(path.name)
+            if match:
+                found[path.name] = (int(match[1]), match[2])
+        return found
+
+    def highest_sequence(self) -> int:
+        """Return the highest sequence that a version here carries; 0 without any."""
+        return max((sequence for sequence, _ in self.held().values()), default=0)
+
+    def version_of(self, leaf_sha256: str) -> str | None:
+        """Return the version that holds the leaf, the newest if several do."""
+        fitting = [
+            (sequence, name) for name, (sequence, leaf) in self.held().items() if leaf == leaf_sha256[:16]
+        ]
+        return max(fitting)[1] if fitting else None
+
+    def read(self, version: str) -> dict[str, bytes]:
+        """Return the files of a version by name; a missing one is missing here too."""
+        return {
+            path.name: path.read_bytes() for path in (self.versions / version).iterdir() if path.is_file()
+        }
+
+    def take_over(self, incoming: Path, version: str) -> None:
+        """Make a staged folder the version of that name, durably."""
+        target = self.versions / version
+        files.make_private_dir(self.versions)
+        files.sync_dir(incoming)
+        if target.exists():
+            # Only a version that fails its digests is fetched again. It is moved aside rather than
+            # mended in place, so that the name never stands for a half-written pair.
+            target.rename(self.versions / f".damaged-{os.urandom(4).hex()}")
+        incoming.rename(target)
+        files.sync_dir(self.versions)
+        files.sync_dir(self.root)
+
+    def prune(self, keep: Iterable[str | None]) -> None:
+        """Remove all but the newest versions and those in `keep`.
+
+        The previous version stays: nginx >= 1.27.4 knows certificate files by path, mtime and
+        inode, and a deleted one's inode may come back under a new one's name.
+        """
+        newest = sorted(self.held().items(), key=lambda item: item[1], reverse=True)[:KEPT_VERSIONS]
+        for name in self.held().keys() - {name for name, _ in newest} - set(keep):
+            _remove(self.versions / name)
+
+    # -- the switch
+
+    def switch(self, version: str) -> None:
+        """Let the snippet name `version`: one rename, and nginx reads the one or the other."""
+        files.write_atomically(self.snippet, self._snippet_text(version).encode())
+
+    def point_current(self, version: str) -> None:
+        """Let the symlink `current` lead to `version`."""
+        beside = self.root / ".current.new"
+        beside.symlink_to(Path("versions") / version)
+        beside.replace(self.current)
+        files.sync_dir(self.root)
+
+    def serves(self, version: str) -> bool:
+        """Return whether the snippet names `version` and its files are there."""
+        try:
+            text = self.snippet.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return False
+        pair = (self.versions / version / name for name in ("fullchain.pem", "privkey.pem"))
+        return text == self._snippet_text(version) and all(path.is_file() for path in pair)
+
+    def _snippet_text(self, version: str) -> str:
+        folder = self.versions / version
+        return (
+            f"# {self.certificate}, version {version}. certcast replaces this file; edit the site instead.\n"
+            f"ssl_certificate {folder}/fullchain.pem;\n"
+            f"ssl_certificate_key {folder}/privkey.pem;\n"
+        )
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)

@@ -1,0 +1,109 @@
+"""What the store says is current, and whether this host may believe it.
+
+    state.seen ── last_seen ──> the manifest that was accepted last
+    store ─────── look ───────> the one that is published now, or the same (304)
+
+A manifest is refused when its sequence is lower than any that this host has seen:
+in its state, in the names of its version directories. With an equal sequence only
+`published_at` and a later `expires` may differ: the renewal host dates an ageing
+manifest anew without any change. After a 304 the accepted manifest's `expires` is
+what counts, so a store that answers 304 for ever freezes nobody silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certcast import manifest as manifests
+from certcast.errors import ManifestInvalid, ManifestMissing, ManifestReplayed
+from certcast.lifetime import utc_text
+from certcast.storage.store import Unchanged
+
+if TYPE_CHECKING:
+    from certcast.consumer.install import Folder
+    from certcast.consumer.state import State
+    from certcast.manifest import Manifest
+    from certcast.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Published:
+    """A manifest that may be believed, its bytes as text, and the ETag that came with it."""
+
+    manifest: Manifest
+    text: str
+    etag: str | None
+
+
+def last_seen(state: State, certificate: str) -> Published | None:
+    """Return the manifest that was accepted last, or None if there is none for this store.
+
+    `etag` is that of the state: None as long as the release is not proved.
+    """
+    if state.seen is None:
+        return None
+    try:
+        manifest = manifests.read(state.seen.encode(), store=state.store, certificate=certificate)
+    except ManifestInvalid:
+        return None  # written by a certcast of another format: read it anew, without an ETag
+    return Published(manifest, state.seen, state.etag)
+
+
+def look(store: Store, state: State, folder: Folder) -> Published:
+    """Ask the store for the manifest; nothing is transferred if it is the one of the state's ETag.
+
+    Raises StoreError, ManifestMissing, ManifestInvalid and ManifestReplayed.
+    """
+    name = folder.certificate
+    key = manifests.manifest_key(name)
+    seen = last_seen(state, name)
+    found = store.get(key, limit=manifests.LIMIT, unless=seen.etag if seen else None)
+    if isinstance(found, Unchanged):
+        assert seen is not None  # without one no ETag was sent
+        return seen
+    if found is None:
+        raise ManifestMissing(
+            f"{name}: nothing has been published",
+            expected=f"an object {state.store}/{key}",
+            found="no such object",
+            next=f"run `certcast renew {name}` on the renewal host, and compare store.url on both",
+        )
+    manifest = manifests.read(found.body, store=state.store, certificate=name)
+    _require_one_release_a_sequence(manifest, seen, folder)
+    _require_not_older(manifest, seen, max(state.sequence, folder.highest_sequence()))
+    return Published(manifest, found.body.decode(), found.etag)
+
+
+def _require_one_release_a_sequence(manifest: Manifest, seen: Published | None, folder: Folder) -> None:
+    # Without the state (moved away, say) the version directories still know 16 digits of the leaf.
+    known = {leaf for sequence, leaf in folder.held().values() if sequence == manifest.sequence}
+    differs = bool(known) and manifest.leaf.sha256[:16] not in known
+    if seen is not None and seen.manifest.sequence == manifest.sequence:
+        differs = not manifest.same_release(seen.manifest)
+    if differs:
+        name = manifest.certificate
+        raise ManifestInvalid(
+            f"{name}: two different manifests have sequence {manifest.sequence}",
+            expected="the manifest that was seen before, at most with a later expiry",
+            found=f"leaf {manifest.leaf.sha256[:16]}…, published {utc_text(manifest.published_at)} "
+            f"by {manifest.publisher}",
+            next=f"does a second renewal host publish {name}? Only one may",
+        )
+
+
+def _require_not_older(manifest: Manifest, seen: Published | None, highest: int) -> None:
+    name = manifest.certificate
+    expected = None
+    if manifest.sequence < highest:
+        expected = f"sequence {highest} or higher"
+    elif seen and seen.manifest.sequence == manifest.sequence and manifest.expires < seen.manifest.expires:
+        expected = f"sequence {highest} that expires {utc_text(seen.manifest.expires)} or later"
+    if expected:
+        raise ManifestReplayed(
+            f"{name}: the store shows an older manifest than before",
+            expected=expected,
+            found=f"sequence {manifest.sequence} that expires {utc_text(manifest.expires)}",
+            next="was the bucket or the renewal host set back to an earlier day? "
+            f"There run `certcast renew {name}`",
+        )

@@ -1,0 +1,329 @@
+"""One run on a host that serves: from the lock to the proof.
+
+    lock → state → due? → manifest → newer? → fetch → digests → gate → version
+         → switch → nginx -t → reload → proof (service.py) → state → prune
+
+Whatever fails, what was served before is still served, and the next run goes on
+from what *is*: an accepted release that is not proved yet makes every run due and
+sends no ETag, so that a crash cannot hide behind the window or behind a 304.
+
+A run that has done its work may still end with an alarm: the manifest has expired,
+or a newer certificate is overdue. The work comes first.
+
+Not here: mail (the caller's), and signature and sealing. Until these two exist, the
+private key lies readable in the bucket, which must therefore be a lab's.
+
+Imported by runs that have nothing to do: X.509, TLS and the store come late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from certcast import files
+from certcast.consumer import state as memory
+from certcast.consumer.install import Folder, version_name
+from certcast.errors import (
+    CertcastError,
+    ConfigInvalid,
+    DigestMismatch,
+    ManifestExpired,
+    NotProved,
+    Overdue,
+)
+from certcast.lifetime import remaining_text, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from certcast.certificate import Leaf
+    from certcast.config import CertificateConfig, Config, ConsumerConfig
+    from certcast.consumer.published import Published
+    from certcast.manifest import Manifest
+    from certcast.storage.store import Store
+
+# What `after` is called with, in this order; a test may end the process at each.
+STEPS = (
+    "locked", "accepted", "fetched", "checked", "version",
+    "snippet", "current", "tested", "reloaded", "proved", "saved", "pruned",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. `text` is one line for a person; `proved` where the leaf was seen."""
+
+    certificate: str
+    result: Literal["nothing due", "current", "installed"]
+    leaf: Leaf | None
+    proved: tuple[str, ...]
+    text: str
+    previous: Leaf | None = None
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def pull(
+    config: Config,
+    certificate: CertificateConfig,
+    *,
+    open_store: Callable[[], Store],
+    now: datetime,
+    force: bool = False,
+    progress: Callable[[str], None] = _ignore,
+    after: Callable[[str], None] = _ignore,
+    installed: Callable[[Outcome], None] = _ignore,
+) -> Outcome:
+    """Bring one certificate on this host up to date.
+
+    `open_store` is called only when there is something to look at. `force` ignores
+    window and idle check, and tries a release again that broke handshakes.
+    `progress` gets lines for a person, `after` the name of each step when it is done.
+    `installed` gets the outcome of an installation at once, since the run may
+    still end with an alarm.
+
+    Raises LocalFault, Busy, StoreError, ReleaseError, InstallError or Overdue, all
+    with `kept` filled in.
+    """
+    if config.consumer is None:
+        raise ConfigInvalid(
+            "this host has no [consumer] section",
+            kept="nothing was changed",
+            next=f"add [consumer] and [[consumer.nginx]] to {config.path}",
+        )
+    folder = Folder(config.state_dir, certificate.name)
+    with files.lock(folder.lock):
+        state = memory.load(folder.state).at(config.store.url)
+        run = _Run(config, config.consumer, certificate, folder, state, now, progress, after)
+        try:
+            with files.reported(f"install {certificate.name}", kept="what nginx has loaded stays as it is"):
+                outcome, alarm = run.go(open_store, force=force)
+            if outcome.result == "installed":
+                installed(outcome)
+            if alarm is not None:
+                raise alarm
+        except CertcastError as error:
+            error.kept = f"{run.served()}; {error.kept or 'nginx was not touched'}"
+            raise
+    return outcome
+
+
+@dataclass
+class _Run:
+    """The facts of one run; `state` follows what is on the disk."""
+
+    config: Config
+    consumer: ConsumerConfig
+    certificate: CertificateConfig
+    folder: Folder
+    state: memory.State
+    now: datetime
+    progress: Callable[[str], None]
+    after: Callable[[str], None]
+    store: Store | None = None
+
+    def go(self, open_store: Callable[[], Store], *, force: bool) -> tuple[Outcome, CertcastError | None]:
+        """Do the run in its order; return what it came to, and the alarm that it must still end with."""
+        self.folder.sweep()
+        self.after("locked")
+        reason = "asked for" if force else memory.due(self.state, self.now, self.consumer.idle_check)
+        if reason is None:
+            return self._outcome("nothing due"), None
+        self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
+        published, trouble = self._look(open_store)
+        manifest = published.manifest
+        self.state = replace(self.state, seen=published.text, sequence=manifest.sequence)
+        if self._in_service(manifest):
+            self._save(etag=published.etag, last_checked=self.now)
+            return self._outcome("current"), trouble or self._expired(manifest) or self._overdue(manifest)
+        # From here on every run is due, until the proof.
+        self._save(unfinished=manifest.leaf.sha256, etag=None, last_checked=self.now)
+        self.after("accepted")
+        if not force:
+            self._require_not_broken_before(manifest)
+        version = self._held(manifest) or self._download(manifest, trouble)
+        outcome = self._put_into_service(version, published)
+        return outcome, trouble or self._expired(manifest)
+
+    # -- what is published
+
+    def _look(self, open_store: Callable[[], Store]) -> tuple[Published, CertcastError | None]:
+        """Return the manifest to go by, and the trouble that kept a newer one away.
+
+        An unfinished installation is finished even when the store fails or shows
+        something unacceptable: its manifest was accepted before.
+        """
+        from certcast.consumer import published
+
+        try:
+            self.store = open_store()
+            return published.look(self.store, self.state, self.folder), None
+        except CertcastError as trouble:
+            accepted = published.last_seen(self.state, self.certificate.name)
+            if self.state.unfinished is None or accepted is None:
+                raise
+            return accepted, trouble
+
+    def _in_service(self, manifest: Manifest) -> bool:
+        """Whether the published leaf is the proved one, and the snippet still names it."""
+        proved = self.state.proved
+        return (
+            proved is not None
+            and self.state.unfinished is None
+            and proved.leaf.sha256 == manifest.leaf.sha256
+            and proved.leaf.sha256 not in manifest.revoked
+            and self.folder.serves(proved.version)
+        )
+
+    # -- from the bucket to a version
+
+    def _require_not_broken_before(self, manifest: Manifest) -> None:
+        """Refuse to repeat what broke handshakes: each try would break them again for a moment."""
+        if self.state.broke == manifest.leaf.sha256:
+            raise NotProved(
+                f"{manifest.certificate}: the published release broke handshakes here and was taken back",
+                expected="a release with which every handshake works",
+                found=f"serial {manifest.leaf.serial}, sequence {manifest.sequence}",
+                next=f"mend nginx's configuration, then run `certcast pull --now {manifest.certificate}`",
+            )
+
+    def _held(self, manifest: Manifest) -> str | None:
+        """Return the version that an earlier run has downloaded, checked once more: time has passed."""
+        from certcast.consumer import gate
+
+        version = self.folder.version_of(manifest.leaf.sha256)
+        if version is None:
+            return None
+        pair = self.folder.read(version)
+        if not gate.published(pair, manifest):
+            return None
+        self._check(pair, manifest)
+        return version
+
+    def _download(self, manifest: Manifest, trouble: CertcastError | None) -> str:
+        """Fetch the release into a staging folder; a version if it passes every check."""
+        from certcast.consumer import gate
+        from certcast.manifest import FILES
+
+        if trouble is not None:
+            raise trouble
+        version = version_name(manifest.sequence, manifest.leaf.sha256)
+        with self.folder.staging() as incoming:
+            for name in FILES:
+                files.write_new(incoming / name, self._fetch(name, manifest))
+            self.after("fetched")
+            # Read back: what is checked is what nginx will read.
+            pair = {name: (incoming / name).read_bytes() for name in FILES}
+            gate.require_published(pair, manifest)
+            self._check(pair, manifest)
+            self.after("checked")
+            self.folder.take_over(incoming, version)
+        self.after("version")
+        return version
+
+    def _fetch(self, name: str, manifest: Manifest) -> bytes:
+        from certcast.manifest import FILE_LIMIT, release_key
+        from certcast.storage.store import Unchanged
+
+        assert self.store is not None  # _look opened it, or there was trouble
+        self.progress(f"{manifest.certificate}: fetching {name} of sequence {manifest.sequence}")
+        key = release_key(manifest.certificate, manifest.leaf.sha256, name)
+        found = self.store.get(key, limit=FILE_LIMIT)
+        assert not isinstance(found, Unchanged)  # no condition was sent
+        if found is None:
+            raise DigestMismatch(
+                f"{manifest.certificate}: {name} of sequence {manifest.sequence} is not in the store",
+                expected=f"{manifest.store}/{key}",
+                found="no such object",
+                next=f"run `certcast renew {manifest.certificate}` on the renewal host, which puts it back",
+            )
+        return found.body
+
+    def _check(self, pair: dict[str, bytes], manifest: Manifest) -> None:
+        from certcast.consumer import gate
+
+        proved = self.state.proved
+        gate.require_fit(
+            pair,
+            manifest,
+            names=self.certificate.names,
+            trust_roots=self.consumer.trust_roots,
+            proved=proved.leaf if proved else None,
+            now=self.now,
+        )
+        gate.require_changed(manifest, proved, allow_reused_key=self.consumer.allow_reused_key)
+
+    # -- into service
+
+    def _put_into_service(self, version: str, published: Published) -> Outcome:
+        from certcast.consumer import service
+
+        manifest, old = published.manifest, self.state.proved
+        # The way back leads to what was seen served last, whatever the snippet says now.
+        way_back = old is not None and old.version != version and old.version in self.folder.held()
+        previous = old.version if old and way_back else None
+        self.progress(f"{manifest.certificate}: switching to version {version}")
+        change = service.Change(self.folder, version, previous, manifest.leaf.sha256)
+        try:
+            shown = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
+        except service.HandshakesBroke:
+            self._save(broke=manifest.leaf.sha256)
+            raise
+        self.after("proved")
+        self._save(
+            proved=memory.Proved(manifest.leaf, version, {n: file.md5 for n, file in manifest.files.items()}),
+            etag=published.etag,
+            unfinished=None,
+            broke=None,
+            last_downloaded=self.now,
+        )
+        self.after("saved")
+        self.folder.prune(keep=(version, previous))
+        self.after("pruned")
+        return replace(self._outcome("installed"), proved=shown, previous=old.leaf if old else None)
+
+    def _save(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
+        memory.save(self.folder.state, self.state)
+
+    # -- what is said
+
+    def _outcome(self, result: Literal["nothing due", "current", "installed"]) -> Outcome:
+        leaf = self.state.proved.leaf if self.state.proved else None
+        name = self.certificate.name
+        return Outcome(name, result, leaf, (), f"{name}: {result}; {self.served()}")
+
+    def served(self) -> str:
+        """Return what was seen served last, as a part of a sentence."""
+        if self.state.proved is None:
+            return "no release was proved here yet"
+        leaf = self.state.proved.leaf
+        left = remaining_text(leaf.not_after, self.now)
+        return f"serial {leaf.serial}, valid until {utc_text(leaf.not_after)} ({left})"
+
+    def _expired(self, manifest: Manifest) -> ManifestExpired | None:
+        if self.now <= manifest.expires:
+            return None
+        name = manifest.certificate
+        return ManifestExpired(
+            f"{name}: the manifest has expired: the renewal host is silent",
+            expected=f"a manifest dated anew before {utc_text(manifest.expires)}",
+            found=f"sequence {manifest.sequence}, published {utc_text(manifest.published_at)}",
+            next=f"on {manifest.publisher} run `certcast renew {name}`, and see why its timer did not",
+        )
+
+    def _overdue(self, manifest: Manifest) -> Overdue | None:
+        """The alarm of a run that found nothing newer; how often a person hears of it is the caller's."""
+        leaf, name = manifest.leaf, manifest.certificate
+        if self.now < leaf.life.overdue_at:
+            return None
+        return Overdue(
+            f"{name}: a newer certificate should be here by now",
+            expected=f"one by {utc_text(leaf.life.overdue_at)}",
+            found=f"still serial {leaf.serial}; {remaining_text(leaf.not_after, self.now)} left",
+            next=f"on {manifest.publisher} run `certcast renew {name}`",
+        )

@@ -1,0 +1,139 @@
+"""What a consumer remembers of one certificate between runs, and when it looks again.
+
+    last_downloaded   when a release was last taken into service
+    last_checked      when the store last answered
+    store, sequence   the highest sequence that was accepted, and where
+    seen, etag        that manifest as it was published; the ETag only once it is proved
+    unfinished        the leaf that was accepted and is not proved yet
+    broke             the leaf whose handshakes broke, so that it was taken back
+    proved            the release that handshakes last showed
+
+One file, replaced by one rename: what is proved and what is unfinished cannot
+disagree. `unfinished` is written before anything is fetched and cleared with the
+proof, so no crash can hide behind a window, an idle check or a 304.
+
+Imported by every run, also the one with nothing to do: no X.509 library here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from certcast import files
+from certcast.certificate import Leaf
+from certcast.errors import LocalFault
+from certcast.lifetime import from_utc_text, remaining_text, utc_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A release that was seen served: its leaf, its directory, the MD5 (hex) of its files."""
+
+    leaf: Leaf
+    version: str
+    md5: dict[str, str]
+
+
+@dataclass(frozen=True)
+class State:
+    """The memory of one certificate; the fields are explained above."""
+
+    last_downloaded: datetime | None = None
+    last_checked: datetime | None = None
+    store: str = ""
+    sequence: int = 0
+    seen: str | None = None
+    etag: str | None = None
+    unfinished: str | None = None
+    broke: str | None = None
+    proved: Proved | None = None
+
+    def at(self, store: str) -> State:
+        """Return what still holds for `store`: after a move the sequence does, the old manifest doesn't."""
+        if self.store == store:
+            return self
+        return replace(self, store=store, seen=None, etag=None, last_checked=None)
+
+
+def due(state: State, now: datetime, idle_check: float) -> str | None:
+    """Return why the store is to be asked at `now`, in words, or None.
+
+    `idle_check` is the number of seconds between two looks outside the window;
+    infinity for none at all.
+    """
+    if state.proved is None:
+        return "nothing is installed yet"
+    if state.unfinished is not None:
+        return "an installation is unfinished"
+    if state.proved.leaf.life.in_window(now):
+        return f"in the window, {remaining_text(state.proved.leaf.not_after, now)} left"
+    return "idle check" if _idle_check_due(state.last_checked, now, idle_check) else None
+
+
+def _idle_check_due(last_checked: datetime | None, now: datetime, idle_check: float) -> bool:
+    if idle_check == float("inf"):
+        return False
+    if last_checked is None:
+        return True
+    # A look in the future means that the clock was set back; waiting for that day could take years.
+    return not timedelta(0) <= now - last_checked < timedelta(seconds=idle_check)
+
+
+def load(path: Path) -> State:
+    """Read the state; an empty one if there is no file. LocalFault if it cannot be understood."""
+    document = files.read_json(path)
+    if document is None:
+        return State()
+    try:
+        return _from_document(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LocalFault(
+            f"{path} is not certcast's state",
+            found=f"{type(error).__name__}: {error}",
+            kept="nothing was changed",
+            next=f"move {path} away, then run again: it is made anew from what is published",
+        ) from None
+
+
+def save(path: Path, state: State) -> None:
+    """Replace the state file, durably. OSError if the disk refuses."""
+    files.write_json(path, _to_document(state))
+
+
+def _to_document(state: State) -> dict[str, Any]:
+    document = asdict(state)
+    for name in ("last_downloaded", "last_checked"):
+        document[name] = document[name] and utc_text(document[name])
+    if state.proved is not None:
+        leaf = document["proved"]["leaf"]
+        for name in ("not_before", "not_after"):
+            leaf[name] = utc_text(leaf[name])
+    return document
+
+
+def _from_document(document: dict[str, Any]) -> State:
+    proved = document["proved"]
+    if proved is not None:
+        leaf = proved["leaf"]
+        dates = {name: from_utc_text(leaf[name]) for name in ("not_before", "not_after")}
+        proved = Proved(
+            Leaf(**{**leaf, **dates, "names": tuple(leaf["names"])}), proved["version"], proved["md5"]
+        )
+    return State(
+        **{
+            **document,
+            "last_downloaded": _moment(document["last_downloaded"]),
+            "last_checked": _moment(document["last_checked"]),
+            "sequence": int(document["sequence"]),
+            "proved": proved,
+        }
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else from_utc_text(text)
