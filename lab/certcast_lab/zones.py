@@ -29,7 +29,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 Rcode = Literal["NOERROR", "NXDOMAIN", "REFUSED"]
 MAX_CNAMES = 8  # a loop ends here; resolvers give up at about as many
@@ -80,7 +80,10 @@ class Zone:
     id: str
     nameservers: tuple[str, ...]
     created: datetime
-    _states: dict[str, list[_State]] = field(default_factory=dict, repr=False)  # by owner name
+    _states: dict[str, list[_State]] = field(
+        default_factory=dict, repr=False
+    )  # by owner name, all there were
+    _current: dict[str, _State] = field(default_factory=dict, repr=False)  # by record id, what stands now
     _changes: list[float] = field(default_factory=list, repr=False)
 
 
@@ -111,7 +114,7 @@ class Zones:
         """`ids` numbers zones and records; by default from 18 digits on, as Alidns' own look."""
         self.lock = threading.RLock()
         self._ids = ids or itertools.count(176_062_010_691_676_160)
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._now = now
         self._zones: dict[str, Zone] = {}
 
@@ -145,24 +148,25 @@ class Zones:
     def serial(self, zone: Zone, at: float | None = None) -> int:
         """The SOA serial at that time: the number of changes by then, from 1, so that it grows (RFC 1982)."""
         with self.lock:
-            return 1 + bisect_right(zone._changes, self._monotonic() if at is None else at)
+            return 1 + bisect_right(zone._changes, self.monotonic() if at is None else at)
 
     # -- records
 
     def records(self, zone: Zone, at: float | None = None) -> list[Record]:
         """The zone's records as they stood at that monotonic time (default: now), newest first."""
         with self.lock:
-            moment = self._monotonic() if at is None else at
-            standing = [
-                state.record for states in zone._states.values() for state in states if state.stood(moment)
-            ]
+            if at is None:
+                standing = [state.record for state in zone._current.values()]
+            else:
+                states = itertools.chain.from_iterable(zone._states.values())
+                standing = [state.record for state in states if state.stood(at)]
         return sorted(standing, key=lambda record: int(record.id), reverse=True)
 
     def by_id(self, record_id: str) -> Record | None:
         """The record as it stands now, in whichever zone."""
-        return next(
-            (record for zone in self.all() for record in self.records(zone) if record.id == record_id), None
-        )
+        with self.lock:
+            standing = (zone._current.get(record_id) for zone in self._zones.values())
+            return next((state.record for state in standing if state), None)
 
     def add(
         self,
@@ -185,59 +189,34 @@ class Zones:
             self._put(zone, record)
             return record
 
-    def update(
-        self,
-        record: Record,
-        *,
-        rr: str,
-        type: str,  # noqa: A002 - the field's word
-        value: str,
-        ttl: int,
-        line: str,
-        priority: int | None,
-    ) -> Record:
-        """Replace the record's contents; it keeps its id and its age."""
+    def update(self, record: Record, **changes: Any) -> Record:
+        """
+        Change fields of the record (`value=`, `ttl=`, …); it keeps its id and its age.
+
+        `enabled=False` is the console's switch: no nameserver tells of the record any more.
+        """
         with self.lock:
-            changed = replace(
-                record,
-                rr=rr,
-                type=type,
-                value=value,
-                ttl=ttl,
-                line=line,
-                priority=priority,
-                updated=self._now(),
-            )
+            changed = replace(record, updated=self._now(), **changes)
             zone = self._zones[record.zone]
             self._end(zone, record)
             self._put(zone, changed)
             return changed
-
-    def set_enabled(self, record: Record, enabled: bool) -> None:
-        """Switch a record on or off, as the console can; off, no nameserver tells of it."""
-        with self.lock:
-            zone = self._zones[record.zone]
-            self._end(zone, record)
-            self._put(zone, replace(record, enabled=enabled, updated=self._now()))
 
     def delete(self, record: Record) -> None:
         with self.lock:
             self._end(self._zones[record.zone], record)
 
     def _put(self, zone: Zone, record: Record) -> None:
-        moment = self._monotonic()
-        zone._states.setdefault(record.name, []).append(_State(record, moment))
-        zone._changes.append(moment)
+        state = _State(record, self.monotonic())
+        zone._states.setdefault(record.name, []).append(state)
+        zone._current[record.id] = state
+        zone._changes.append(state.since)
 
     def _end(self, zone: Zone, record: Record) -> None:
         """The record's present state ends now; KeyError if it has none (it was deleted before)."""
-        moment = self._monotonic()
-        for state in zone._states.get(record.name, []):
-            if state.record.id == record.id and state.stood(moment):
-                state.until = moment
-                zone._changes.append(moment)
-                return
-        raise KeyError(f"record {record.id} is not in {zone.name}")
+        state = zone._current.pop(record.id)
+        state.until = self.monotonic()
+        zone._changes.append(state.until)
 
     # -- answers
 
@@ -246,7 +225,7 @@ class Zones:
         Answer a question as an authoritative server would whose data are those of `at`
         (monotonic seconds; default: now).
         """
-        moment = self._monotonic() if at is None else at
+        moment = self.monotonic() if at is None else at
         name = canonical(name)
         answer: list[Record] = []
         with self.lock:
