@@ -17,6 +17,7 @@ from __future__ import annotations
 import signal
 import sys
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -72,14 +73,13 @@ def _as_interrupt(_signal: int, _frame: object) -> None:
 @click.pass_context
 def renew(context: click.Context, name: str | None) -> int:
     """Renew what is due, publish what is newer, and install it here if this host serves too."""
-    from certcast.dns01 import challenges
+    from certcast.dns01.challenges import Challenges
     from certcast.renewal.renew import renew as renew_one
 
     run = _Run(context.obj, "renew")
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
-    run.attempt(None, lambda: challenges.sweep(run.config, now=run.now))
+    run.attempt(None, partial(Challenges(run.config).sweep, run.now))
     for certificate in run.config.chosen(name):
-        progress = _progress(certificate.name)
         done = renew_one(
             run.config,
             renewal,
@@ -87,14 +87,14 @@ def renew(context: click.Context, name: str | None) -> int:
             open_store=run.store,
             publisher=_host(),
             now=run.now,
-            progress=progress,
+            progress=_progress(),
         )
         for failure in done.failures:
             run.failed(certificate, failure)
         if done.published and done.published.result == "published":
             _changed(f"{certificate.name}: published serial {done.published.manifest.leaf.serial}")
-        if run.config.consumer is not None:
-            run.attempt(certificate, lambda wanted=certificate: run.pull(wanted, force=True))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if done.published and run.config.consumer is not None:
+            run.attempt(certificate, partial(run.pull, certificate, force=True))
     return run.status
 
 
@@ -111,7 +111,7 @@ def pull(context: click.Context, name: str | None, force: bool, watch: str | Non
     certificates = run.config.chosen(name)
     if watch is None:
         for certificate in certificates:
-            run.attempt(certificate, lambda wanted=certificate: run.pull(wanted, force=force))  # type: ignore[misc]  # as above
+            run.attempt(certificate, partial(run.pull, certificate, force=force))
         return run.status
     return _watch(run, certificates, _duration(watch), force=force)
 
@@ -127,7 +127,7 @@ def _watch(run: _Run, certificates: tuple[CertificateConfig, ...], period: float
         for certificate in certificates:
             code = run.attempt(
                 certificate,
-                lambda wanted=certificate: run.pull(wanted, force=force),  # type: ignore[misc]  # as above
+                partial(run.pull, certificate, force=force),
                 unless=told.get(certificate.name),
             )
             told[certificate.name] = code
@@ -209,22 +209,26 @@ class _Run:
         return self._store
 
     def pull(self, certificate: CertificateConfig, *, force: bool) -> None:
-        """Pull one certificate; print and mail what changed."""
+        """Pull one certificate; print and mail what changed, also if the run then ends with an alarm."""
         from certcast.consumer.pull import pull
 
-        outcome = pull(
-            self.config,
-            certificate,
-            open_store=self.store,
-            now=self.now,
-            force=force,
-            progress=_progress(certificate.name),
-        )
-        if outcome.result == "installed":
-            _changed(outcome.text)
-            self._mail_installed(outcome)
-        elif sys.stderr.isatty():
-            click.echo(outcome.text, err=True)
+        installed: list[Outcome] = []
+        try:
+            outcome = pull(
+                self.config,
+                certificate,
+                open_store=self.store,
+                now=self.now,
+                force=force,
+                progress=_progress(),
+                installed=installed.append,
+            )
+            if outcome.result != "installed" and sys.stderr.isatty():
+                click.echo(outcome.text, err=True)
+        finally:
+            for outcome in installed:
+                _changed(outcome.text)
+                self.attempt(certificate, partial(self._mail_installed, outcome))
 
     def attempt(
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
@@ -251,9 +255,10 @@ class _Run:
         return None
 
     def failed(self, certificate: CertificateConfig | None, failure: CertcastError) -> None:
-        """Print and mail a failure; the first one gives the exit status."""
+        """Print and mail a failure. The first gives the exit status; an unsent mail yields to any other."""
         click.echo(failure.report(), err=True)
-        self.status = self.status or failure.exit_status
+        if self.status in {0, MailNotSent.exit_status}:
+            self.status = failure.exit_status
         if isinstance(failure, MailNotSent):
             return
         from certcast.notify import mail
@@ -275,9 +280,14 @@ class _Run:
 
         assert outcome.leaf is not None  # an installation has a leaf
         mail.send_installed(
-            self.config.mail, host=_host(), leaf=outcome.leaf, proved=outcome.proved, now=self.now,
+            self.config.mail,
+            host=_host(),
             certificate=outcome.certificate,
-        )  # fmt: skip
+            leaf=outcome.leaf,
+            previous=outcome.previous,
+            proved=outcome.proved,
+            now=self.now,
+        )
 
 
 def _now() -> datetime:
@@ -294,11 +304,11 @@ def _changed(text: str) -> None:
     click.echo(text)
 
 
-def _progress(name: str) -> Callable[[str], None]:
+def _progress() -> Callable[[str], None]:
     """Tell a person what is going on; a timer's journal doesn't need it."""
     if not sys.stderr.isatty():
         return lambda _text: None
-    return lambda text: click.echo(f"{name}: {text}", err=True)
+    return partial(click.echo, err=True)
 
 
 def _duration(text: str) -> float:
