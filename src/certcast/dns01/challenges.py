@@ -1,0 +1,264 @@
+"""An order's DNS-01 challenges, from the TXT values' adding to their removal.
+
+    present:   where does each belong (CNAMEs, zone) → ledger → add → ledger,
+               one after the other; then wait once, for all values together
+    cleanup:   remove what `present` made, by record id; go on past a failure
+    sweep:     the same for what a crashed run has left
+
+Together, because apex and wildcard are two values at one name: a resolver that
+has seen the name with one of them keeps that answer for the TTL, 600 s at least
+with Alidns, and the CA may ask that resolver for the second.
+
+Only what certcast made is ever removed. A value that stood there before the
+first attempt is used and left (Added.ours).
+
+Not here: who asks for it. certbot does, through plugin.py or hooks.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from certcast.dns01.ledger import Entry, Ledger
+from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from certcast.config import Config
+    from certcast.dns01.delegation import Alias
+    from certcast.dns01.ledger import Run
+    from certcast.dns01.nameservers import Nameservers
+    from certcast.dns01.provider import DnsProvider
+
+logger = logging.getLogger(__name__)
+
+# An order's authorizations are done within minutes; nobody waits for a record of this age.
+SWEEP_AFTER = timedelta(hours=2)
+
+
+class Challenge(NamedTuple):
+    """A domain, without `*.`, and the value that proves it: `validation` goes into the TXT record."""
+
+    domain: str
+    validation: str
+
+    @property
+    def name(self) -> str:
+        """Where the CA looks (RFC 8555 section 8.4)."""
+        return f"_acme-challenge.{self.domain}"
+
+
+class Challenges:
+    """The challenges of one process; zones and nameservers are looked up once each.
+
+    `progress` is told, in words for a person, what is being done.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        provider: DnsProvider | None = None,
+        progress: Callable[[str], None] = logger.info,
+    ) -> None:
+        self.ledger = Ledger(config.state_dir)
+        self._config = config
+        self._given_provider = provider
+        self._progress = progress
+
+    # -- adding
+
+    def present(self, order: Sequence[Challenge], run: Run, now: datetime) -> None:
+        """Add all values and return when the nameservers show them.
+
+        If that fails, what was added is removed again, and RenewalError or LocalFault says why.
+        """
+        entries: list[Entry] = []
+        try:
+            entries = self._intend(order, run, now)
+            for position, entry in enumerate(entries):
+                entries[position] = self._add(entry)
+            self.wait(entries)
+        except CertcastError as failure:
+            left = self._remove_each(entries)
+            failure.kept = "no challenge was answered, and " + (
+                "a TXT record stays until a later `certcast renew` removes it"
+                if left
+                else "no TXT record is left"
+            )
+            raise
+
+    def add(self, challenge: Challenge, run: Run, now: datetime) -> Entry:
+        """Add one value and don't wait; the entry in the ledger says where it stands."""
+        (entry,) = self._intend([challenge], run, now)
+        return self._add(entry)
+
+    def wait(self, entries: Sequence[Entry]) -> None:
+        """Return when all these values may be looked at: agreed by the nameservers, or after the fixed wait.
+
+        Raises NotPropagated, and what the provider raises.
+        """
+        dns = self._config.dns
+        if dns.propagation is not None:
+            self._progress(f"waiting {dns.propagation:g} s, as configured")
+            time.sleep(dns.propagation)
+            return
+        from certcast.dns01 import propagation
+
+        values: dict[tuple[str, str], set[str]] = {}
+        for entry in entries:
+            values.setdefault((entry.zone, entry.owner), set()).add(entry.value)
+        propagation.wait(
+            [
+                propagation.Expected(owner, frozenset(wanted), self._nameservers.of(zone))
+                for (zone, owner), wanted in values.items()
+            ],
+            deadline=dns.deadline,
+            settle=dns.settle,
+            progress=self._progress,
+        )
+
+    def _intend(self, order: Sequence[Challenge], run: Run, now: datetime) -> list[Entry]:
+        from certcast.dns01.delegation import place
+
+        places = [place(challenge.name, self._zones, self._alias_of) for challenge in order]
+        return self.ledger.intend(
+            Entry(challenge.name, challenge.validation, where.zone, where.rr, run, now)
+            for challenge, where in zip(order, places, strict=True)
+        )
+
+    def _add(self, entry: Entry) -> Entry:
+        self._progress(f"adding TXT {entry.value} at {entry.owner}")
+        added = self._provider.add_txt(entry.zone, entry.rr, entry.value)
+        # "It is there already" is no news where an earlier run of ours may have added it.
+        ours = added.ours or (entry.inherited and entry.ours)
+        entry = replace(entry, record_id=added.record_id, ours=ours)
+        self.ledger.put([entry])
+        return entry
+
+    # -- removing
+
+    def cleanup(self, order: Iterable[Challenge]) -> None:
+        """Remove the records of these challenges, as far as certcast made them.
+
+        All are tried; then the first failure is raised.
+        """
+        found = (self.ledger.find(challenge.name, challenge.validation) for challenge in order)
+        _raise_first(self._remove_each([entry for entry in found if entry is not None]))
+
+    def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
+        """Remove a record that the ledger has lost, if this id still holds this very value."""
+        from certcast.dns01.delegation import place
+
+        where = place(challenge.name, self._zones, self._alias_of)
+        if self._provider.find_txt(where.zone, where.rr, challenge.validation) == record_id:
+            self._provider.remove(where.zone, record_id)
+
+    def sweep(self, now: datetime) -> list[Entry]:
+        """Remove what runs that have ended left behind over two hours ago; return these entries.
+
+        All are tried; then the first failure is raised.
+        """
+        old = [entry for entry in self.left_behind() if now - entry.created > SWEEP_AFTER]
+        _raise_first(self._remove_each(old, look_first=True))
+        return old
+
+    def left_behind(self) -> list[Entry]:
+        """Return the entries whose certbot process has ended."""
+        return [entry for entry in self.ledger.entries() if not entry.run.alive()]
+
+    def _remove_each(self, entries: Iterable[Entry], *, look_first: bool = False) -> list[CertcastError]:
+        failures = []
+        for entry in entries:
+            try:
+                self._remove(entry, look_first=look_first)
+            except CertcastError as failure:
+                failure.kept = (
+                    f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
+                )
+                logger.warning("%s", failure.report())
+                failures.append(failure)
+        return failures
+
+    def _remove(self, entry: Entry, *, look_first: bool) -> None:
+        """Remove the entry's record and forget it.
+
+        With `look_first`, only if its id still holds its value: much may have happened since a crash.
+        """
+        try:
+            if entry.ours:
+                self._progress(f"removing TXT {entry.value} at {entry.owner}")
+                record_id = entry.record_id
+                if record_id is None or look_first:
+                    record_id = self._provider.find_txt(entry.zone, entry.rr, entry.value)
+                if record_id is not None and entry.record_id in (None, record_id):
+                    self._provider.remove(entry.zone, record_id)
+        except ZoneMissing:
+            # A zone that has left the account has taken the record along.
+            logger.info("%s is no longer in the account", entry.zone)
+        except CertcastError:
+            with suppress(LocalFault):
+                self.ledger.put([replace(entry, leaving=True)])
+            raise
+        self.ledger.drop(entry)
+
+    # -- what is looked up, once
+
+    @cached_property
+    def _provider(self) -> DnsProvider:
+        if self._given_provider is not None:
+            return self._given_provider
+        from certcast.dns01.alidns import Alidns
+
+        return Alidns(self._config.dns)
+
+    @cached_property
+    def _zones(self) -> Sequence[str]:
+        return [zone.name for zone in self._config.zones] or self._provider.zones()
+
+    @cached_property
+    def _nameservers(self) -> Nameservers:
+        from certcast.dns01.nameservers import Nameservers
+
+        return Nameservers(self._config, self._provider)
+
+    def _alias_of(self, name: str, zone: str | None) -> Alias:
+        from certcast.dns01 import delegation
+
+        dns = self._config.dns
+        # Who waits a fixed time may have no way to the nameservers.
+        if zone is None or dns.propagation is not None:
+            return delegation.alias_by_resolver(name, dns.resolvers)
+        return delegation.alias_in_zone(name, zone, self._nameservers.of(zone), dns.deadline)
+
+
+def sweep(config: Config, *, now: datetime) -> list[Entry]:
+    """Remove what crashed runs left behind over two hours ago, as `Challenges.sweep`."""
+    return Challenges(config).sweep(now)
+
+
+def require_nothing_left(config: Config) -> None:
+    """Raise DnsFailed if certbot runs that have ended left records behind.
+
+    For the caller of certbot: a cleanup that fails inside certbot is only logged there.
+    """
+    if left := Challenges(config).left_behind():
+        raise DnsFailed(
+            "TXT records of a finished certbot run were not removed",
+            found="\n".join(f"{entry.owner} TXT {entry.value}" for entry in left),
+            kept="the certificate is not touched by this; the records do no harm but do not belong there",
+            next="nothing now: a `certcast renew` after two hours removes them, and says so if it cannot",
+        )
+
+
+def _raise_first(failures: Sequence[CertcastError]) -> None:
+    if failures:
+        raise failures[0]

@@ -1,0 +1,76 @@
+"""What certcast needs of a DNS provider: the seam between DNS-01 and an API.
+
+A provider manages zones. In a zone stands, at a name below it (`rr`, the
+relative name; `@` is the zone itself), any number of TXT values; each pair of
+name and value is one record with an id of its own.
+
+MUST hold, for every implementation (tests/contract/test_dns_provider.py):
+
+- `add_txt` adds one value beside whatever stands at the name. It never changes
+  or removes another record.
+- It retries what can be retried, and says truly whether the record came to be
+  through it (`Added.ours`): a value that stood there before its first attempt
+  is somebody else's. An attempt whose fate is not known counts as ours.
+- `find_txt` matches zone, relative name, type and value exactly, however many
+  records the zone has.
+- `remove` takes away this one record. A record that is gone already is fine:
+  removal is what a crashed run's successor repeats.
+- Each raises only DnsDenied, ZoneMissing or DnsFailed, and no text of these
+  holds a key, a token or a signature.
+
+NOT promised: that a nameserver shows the record when `add_txt` returns
+(propagation.py waits for that), that ids are numbers, that two processes that
+add the same name and value at the same moment both learn which of them did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Alidns' free edition takes nothing shorter, and a validation is asked for once.
+TTL = 600
+
+
+@dataclass(frozen=True)
+class Added:
+    """The record that now holds the value, and whether this call made it."""
+
+    record_id: str
+    ours: bool
+
+
+class DnsProvider(Protocol):
+    """A DNS provider's API, as far as DNS-01 needs it."""
+
+    def zones(self) -> Sequence[str]:
+        """Return the names of all zones that the account manages, in lower case, without a dot at the end."""
+
+    def nameservers(self, zone: str) -> Sequence[str]:
+        """Return the host names of the zone's nameservers; ZoneMissing if the account lacks the zone."""
+
+    def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
+        """Add the TXT value at `rr` in `zone`, with `ttl` in seconds."""
+
+    def find_txt(self, zone: str, rr: str, value: str) -> str | None:
+        """Return the id of the TXT record with exactly this name and value, or None."""
+
+    def remove(self, zone: str, record_id: str) -> None:
+        """Remove the record; `zone` is for messages, where the API knows records by id alone."""
+
+
+def zone_of(name: str, zones: Sequence[str]) -> tuple[str, str] | None:
+    """Return the zone with the longest name that `name` lies in, and the name relative to it; or None.
+
+    The longest, because a sub-zone hides what its parent says about the same names
+    (RFC 1034 section 4.2). Names are compared without case (RFC 4343).
+    """
+    name = name.rstrip(".").lower()
+    holding = [zone for zone in zones if name == zone or name.endswith("." + zone)]
+    if not holding:
+        return None
+    zone = max(holding, key=len)
+    return zone, name.removesuffix(zone).rstrip(".") or "@"

@@ -1,0 +1,145 @@
+"""certcast called by a certbot that is already there: --manual hooks and the deploy hook.
+
+    auth      adds one TXT value; the last one of an order waits for all of them
+    cleanup   removes one
+    deploy    publishes the lineage that was renewed
+
+certbot's own order, for apex and wildcard: auth, auth, (validation), cleanup,
+cleanup, (files), deploy. It goes on when a hook fails and may never call one
+(the CA reuses authorizations), so nothing depends on these having run.
+
+What certbot says comes in environment variables, through a shell that certbot
+starts. They are matched whole against what they may be, and never reach a shell
+again. Which hook it is comes from the command line: certbot leaves variables of
+one lineage standing for the next.
+
+Variables: https://eff-certbot.readthedocs.io/en/stable/using.html#hooks.
+certbot 2.1 has CERTBOT_DOMAIN, newer ones CERTBOT_IDENTIFIER as well.
+
+RENEWED_DOMAINS is not read: the names are in the certificate, which is what is
+published.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from certcast.dns01.challenges import Challenge, Challenges
+from certcast.dns01.ledger import Run
+from certcast.errors import CertbotFailed, CertcastError, LineageUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from certcast.config import Config
+
+_DOMAIN = re.compile(
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+)
+# base64url of a SHA-256, without padding (RFC 8555 section 8.4)
+_VALIDATION = re.compile(r"[A-Za-z0-9_-]{43}")
+_COUNT = re.compile(r"[0-9]{1,4}")
+_RECORD_ID = re.compile(r"[0-9]{1,32}")
+
+
+def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout) -> None:
+    """Add the TXT value; if it is the order's last, return when the nameservers show all of them.
+
+    Writes the record id to `out` and nothing else, which certbot gives back to the cleanup hook. A value
+    that somebody else had put there gets no id, so that nothing ever removes it.
+    Raises RenewalError and LocalFault. certbot goes on all the same.
+    """
+    challenge = _challenge(environ)
+    remaining = int(_variable(environ, ("CERTBOT_REMAINING_CHALLENGES",), _COUNT))
+    run = _certbot(challenge.validation)
+    challenges = Challenges(config)
+    try:
+        entry = challenges.add(challenge, run, datetime.now(timezone.utc))
+        if entry.ours:
+            out.write(f"{entry.record_id}\n")
+            out.flush()
+        if remaining == 0:
+            order = [one for one in challenges.ledger.entries() if one.run == run and not one.leaving]
+            challenges.wait(order)
+    except CertcastError as failure:
+        failure.kept = (
+            "certbot goes on and lets the CA look: expect a failed validation, and no new certificate"
+        )
+        raise
+
+
+def cleanup(config: Config, environ: Mapping[str, str]) -> None:
+    """Remove the TXT value, if certcast added it.
+
+    By the record id of the ledger; where the ledger has lost it, by the one that `auth` wrote out.
+    Raises RenewalError and LocalFault.
+    """
+    challenge = _challenge(environ)
+    challenges = Challenges(config)
+    if challenges.ledger.find(challenge.name, challenge.validation):
+        challenges.cleanup([challenge])
+        return
+    written = environ.get("CERTBOT_AUTH_OUTPUT", "")
+    # Anything else is what a wrapper around the auth hook printed, or nothing: auth failed, or added nothing.
+    if _RECORD_ID.fullmatch(written):
+        challenges.cleanup_unlisted(challenge, written)
+
+
+def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], None]) -> None:
+    """Call `publish` with the name of the lineage that certbot renewed.
+
+    Raises LineageUnusable if certbot named none that is configured here, and what `publish` raises.
+    """
+    lineage = Path(environ.get("RENEWED_LINEAGE", ""))
+    wanted = [certificate.name for certificate in config.certificates]
+    if lineage.name not in wanted or not lineage.is_absolute() or not (lineage / "fullchain.pem").exists():
+        raise LineageUnusable(
+            "the deploy hook was not given a lineage that is configured here",
+            expected="RENEWED_LINEAGE=…/live/NAME, with NAME one of " + ", ".join(wanted),
+            found=f"RENEWED_LINEAGE={str(lineage)[:200]}" if lineage.name else "no RENEWED_LINEAGE",
+            kept="nothing was published; what is served stays",
+            next=f"name the lineage in {config.path} as [[certificate]], then `certcast renew`",
+        )
+    publish(lineage.name)
+
+
+def _challenge(environ: Mapping[str, str]) -> Challenge:
+    domain = _variable(environ, ("CERTBOT_IDENTIFIER", "CERTBOT_DOMAIN"), _DOMAIN)
+    return Challenge(domain, _variable(environ, ("CERTBOT_VALIDATION",), _VALIDATION))
+
+
+def _variable(environ: Mapping[str, str], names: tuple[str, ...], form: re.Pattern[str]) -> str:
+    """Return the first of the variables that is set, if it looks as certbot sets it."""
+    name = next((name for name in names if name in environ), names[-1])
+    value = environ.get(name)
+    if value is None or not form.fullmatch(value):
+        raise CertbotFailed(
+            f"{name} is not what certbot gives to a hook",
+            expected=f"certbot's value, matching {form.pattern}",
+            found=f"{name} is not set" if value is None else repr(value[:100]),
+            kept="no TXT record was touched",
+            next="let certbot call it, by --manual-auth-hook and --manual-cleanup-hook as in the README",
+        )
+    return value
+
+
+def _certbot(validation: str) -> Run:
+    """Return the certbot process that called this hook, directly or through shells and wrappers.
+
+    Those in between were started with this CERTBOT_VALIDATION in their environment; certbot itself put it
+    into its environment later, which /proc doesn't show (proc(5)).
+    """
+    marker = f"CERTBOT_VALIDATION={validation}".encode()
+    pid = os.getppid()
+    try:
+        while pid > 1 and marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        # Another user's process: a wrapper never is, so this is certbot, or what stands for it.
+        pass
+    return Run.of(pid) or Run.current()

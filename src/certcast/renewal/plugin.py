@@ -1,0 +1,99 @@
+"""certcast inside certbot: the authenticator plugin `certcast`.
+
+    certbot certonly -a certcast --certcast-config /etc/certcast/certcast.toml -d …
+
+certbot hands over all challenges of an order at once, and does not answer any
+of them when `perform` raises: a DNS failure costs no failed validation at the
+CA. It calls `cleanup` with the same challenges whatever happened in between,
+Ctrl-C included; what `perform` has already taken back is no longer in the
+ledger then, so that costs nothing.
+
+It does not build on certbot's DNSAuthenticator, whose frame is one record at a
+time and then a fixed sleep.
+
+A failed cleanup cannot stop certbot, rightly: the certificate is good. certbot
+logs it, and the record stays in the ledger, where `certcast renew` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acme import challenges as acme_challenges
+from certbot import errors, interfaces
+from certbot.display import util as display
+from certbot.plugins import common
+
+from certcast.config import config_path, load
+from certcast.dns01.challenges import Challenge, Challenges
+from certcast.dns01.ledger import Run
+from certcast.errors import CertcastError, to_document
+from certcast.renewal.certbot import FAILURE_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+class Authenticator(common.Plugin, interfaces.Authenticator):
+    """DNS-01 at Alibaba Cloud DNS, all challenges of an order together."""
+
+    description = "DNS-01 at Alibaba Cloud DNS, through certcast"
+
+    @classmethod
+    def add_parser_arguments(cls, add: Callable[..., None]) -> None:
+        """Offer --certcast-config; certbot keeps it in the lineage's renewal configuration."""
+        add("config", help="certcast's configuration (default: CERTCAST_CONFIG, /etc/certcast/certcast.toml)")
+
+    def prepare(self) -> None:
+        """Nothing: certbot's own words for a plugin that cannot be prepared would hide ours."""
+
+    def more_info(self) -> str:
+        """Say what `certbot plugins` shows."""
+        return "Adds TXT records to Alibaba Cloud DNS, waits until the nameservers show them, removes them."
+
+    def auth_hint(self, failed_achalls: list[Any]) -> str:
+        """Say what to look at when the CA did not see what the nameservers showed."""
+        return (
+            "Every nameserver that answered showed the TXT values. Other regions of the provider may be "
+            'later: raise "settle" in [dns]. With DNSSEC, see whether the zone validates.'
+        )
+
+    def get_chall_pref(self, domain: str) -> Iterable[type[acme_challenges.Challenge]]:  # noqa: ARG002, RUF100  certbot's signature
+        """Take DNS-01 only."""
+        return [acme_challenges.DNS01]
+
+    def perform(self, achalls: list[Any]) -> list[acme_challenges.ChallengeResponse]:
+        """Add all TXT values and return when the nameservers show them.
+
+        Raises PluginError, whose text is the operator's report; then certbot answers no challenge.
+        """
+        try:
+            self._challenges().present(_order(achalls), Run.current(), datetime.now(timezone.utc))
+        except CertcastError as failure:
+            _tell_parent(failure)
+            raise errors.PluginError(failure.report()) from None
+        return [achall.response(achall.account_key) for achall in achalls]
+
+    def cleanup(self, achalls: list[Any]) -> None:
+        """Remove what `perform` added. Raises PluginError, which certbot logs."""
+        try:
+            self._challenges().cleanup(_order(achalls))
+        except CertcastError as failure:
+            raise errors.PluginError(failure.report()) from None
+
+    def _challenges(self) -> Challenges:
+        return Challenges(load(config_path(self.conf("config"))), progress=display.notify)
+
+
+def _order(achalls: Sequence[Any]) -> list[Challenge]:
+    return [Challenge(achall.identifier.value, achall.validation(achall.account_key)) for achall in achalls]
+
+
+def _tell_parent(failure: CertcastError) -> None:
+    """Give the failure to the `certcast renew` that started this certbot; the exit status is always 1."""
+    if failure_file := os.environ.get(FAILURE_FILE):
+        Path(failure_file).write_text(json.dumps(to_document(failure)), encoding="utf-8")
