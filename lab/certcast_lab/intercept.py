@@ -1,0 +1,121 @@
+"""A proxy for clients that know only one address: the real cloud's.
+
+Most certificate clients have `https://alidns.aliyuncs.com` built in. Given
+HTTPS_PROXY they ask for it by CONNECT (RFC 9110 section 9.3.6), and this proxy
+leads them to the lab instead:
+
+    tls = Server(api.app, tls=server_context(*authority.issue("alidns.aliyuncs.com")))
+    with Intercept({"alidns.aliyuncs.com": tls.port}) as proxy:
+        env = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": authority.pem's file}
+
+The proxy itself only moves bytes: the TLS session ends in the emulator's own
+server, whose certificate the client believes because it was told to trust the
+lab's CA. So the client runs unmodified, certificate check included.
+
+Everything else is refused and remembered (`refused`): a test can show that a
+client asked for nothing but what it may have, and nothing leaves loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+
+HEAD_SECONDS = 10
+
+
+class Intercept:
+    """
+    An HTTP proxy at `url` that knows CONNECT only; a context manager.
+
+    `routes`: host name -> loopback port of the TLS server that stands for its port 443.
+    `connected` and `refused` list `host:port` as asked for, oldest first.
+    """
+
+    def __init__(self, routes: Mapping[str, int]) -> None:
+        self.routes = dict(routes)
+        self.connected: list[str] = []
+        self.refused: list[str] = []
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._done = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="intercept", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Close the port and every tunnel, join the thread. Again is harmless."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._done.set)
+            self._thread.join()
+
+    def __enter__(self) -> Intercept:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        tunnels: set[asyncio.Task[None]] = set()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tunnels.add(task)
+            try:
+                await self._tunnel(reader, writer)
+            finally:
+                tunnels.discard(task)
+                writer.close()
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._done.wait()
+        server.close()
+        for tunnel in tunnels:
+            tunnel.cancel()
+        await asyncio.gather(*tunnels, return_exceptions=True)
+
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError, OSError):
+            return
+        method, target = [*head.decode("latin-1").split(" ", 2), "", ""][:2]
+        host, _, port = target.rpartition(":")
+        if method != "CONNECT" or port != "443" or host not in self.routes:
+            self.refused.append(target)
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            return
+        self.connected.append(target)
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.routes[host])
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        finally:
+            inner_writer.close()
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Move bytes until the source ends, then end the sink; a cut connection ends it just the same."""
+    with contextlib.suppress(OSError):
+        while data := await source.read(65_536):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
