@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig, Config
     from certcast.consumer.pull import Outcome
+    from certcast.renewal.publish import Published
     from certcast.storage.store import Store
 
 
@@ -91,8 +92,8 @@ def renew(context: click.Context, name: str | None) -> int:
         )
         for failure in done.failures:
             run.failed(certificate, failure)
-        if done.published and done.published.result == "published":
-            _changed(f"{certificate.name}: published serial {done.published.manifest.leaf.serial}")
+        if done.published and done.published.result in {"published", "repaired"}:
+            _changed(_published_text(certificate.name, done.published))
         if done.published and run.config.consumer is not None:
             run.attempt(certificate, partial(run.pull, certificate, force=True))
     return run.status
@@ -164,7 +165,7 @@ def _deploy(run: _Run, name: str) -> None:
     published = publish_live(
         run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=run.now
     )
-    _changed(f"{name}: published serial {published.manifest.leaf.serial}")
+    _changed(_published_text(name, published))
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
 
@@ -302,6 +303,13 @@ def _host() -> str:
 
 def _changed(text: str) -> None:
     click.echo(text)
+
+
+def _published_text(name: str, published: Published) -> str:
+    from certcast.lifetime import utc_text
+
+    leaf = published.manifest.leaf
+    return f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}"
 
 
 def _progress() -> Callable[[str], None]:

@@ -106,7 +106,8 @@ def publish(
             record = Record(sequence, _appended(record.leaves, following), following)
             _write_record(folder, wanted.name, record)
             store.put(manifest.manifest_key(wanted.name), manifest.write(following))
-            result = "repaired" if result == "unchanged" else result
+            if result == "unchanged":
+                result = "published" if found is not None and found.leaf != following.leaf else "repaired"
         _prune(wanted, store, record, following, folder)
     return Published(result, following)
 
