@@ -54,11 +54,10 @@ class Query:
 class _Server:
     """One address of 127.0.0.1 that answers DNS; `hostname` is its name in NS records and the log."""
 
-    def __init__(self, zones: Zones, hostname: str, log: list[Query]) -> None:
+    def __init__(self, service: NameService, hostname: str) -> None:
         self.hostname = hostname
         self.port = 0
-        self._zones = zones
-        self._log = log
+        self._service = service
 
     @property
     def address(self) -> tuple[str, int]:
@@ -68,7 +67,7 @@ class _Server:
     @property
     def queries(self) -> list[Query]:
         """What it was asked so far, oldest first."""
-        return [query for query in self._log if query.server == self.hostname]
+        return [query for query in self._service.queries if query.server == self.hostname]
 
     def respond(self, message: bytes, transport: Transport) -> bytes | None:
         """Return the reply to a query on the wire; None for silence."""
@@ -86,7 +85,7 @@ class _Server:
             reply.rr, reply.auth, truncated = [], [], True
             reply.header.tc = 1
             wire = reply.pack()
-        self._log.append(
+        self._service.queries.append(
             Query(
                 self.hostname,
                 transport,
@@ -106,9 +105,15 @@ class _Server:
 class Nameserver(_Server):
     """An authoritative nameserver; its three switches may be turned at any time."""
 
-    lag: float = 0.0
-    servfail: bool = False
-    silent: bool = False
+    def __init__(self, service: NameService, hostname: str) -> None:
+        super().__init__(service, hostname)
+        self.work_well()
+
+    def work_well(self) -> None:
+        """Turn all switches off."""
+        self.lag: float = 0
+        self.servfail = False
+        self.silent = False
 
     @property
     def answers(self) -> bool:
@@ -120,21 +125,17 @@ class Nameserver(_Server):
             return None
         if self.servfail:
             return _failure(request, "SERVFAIL")
-        return answer(self._zones, request, at=time.monotonic() - self.lag)
+        return answer(self._service.zones, request, at=time.monotonic() - self.lag)
 
 
 class Resolver(_Server):
     """What the CA asks; SERVFAIL when no nameserver answers."""
 
-    def __init__(self, zones: Zones, nameservers: Sequence[Nameserver], log: list[Query]) -> None:
-        super().__init__(zones, "resolver", log)
-        self._nameservers = nameservers
-
     def _reply(self, request: DNSRecord) -> DNSRecord | None:
-        lags = [nameserver.lag for nameserver in self._nameservers if nameserver.answers]
+        lags = [nameserver.lag for nameserver in self._service.servers if nameserver.answers]
         if not lags:
             return _failure(request, "SERVFAIL")
-        reply = answer(self._zones, request, at=time.monotonic() - max(lags))
+        reply = answer(self._service.zones, request, at=time.monotonic() - max(lags))
         reply.header.aa, reply.header.ra = 0, 1
         return reply
 
@@ -210,12 +211,16 @@ def _udp_limit(request: DNSRecord) -> int:
 
 
 class NameService:
-    """`servers`, one per hostname, and the `resolver`, listening until `stop()`."""
+    """`servers`, one per hostname, and the `resolver`, listening until `stop()`.
+
+    `zones` may be exchanged for others at any time.
+    """
 
     def __init__(self, zones: Zones, hostnames: Sequence[str]) -> None:
+        self.zones = zones
         self.queries: list[Query] = []
-        self.servers = [Nameserver(zones, hostname, self.queries) for hostname in hostnames]
-        self.resolver = Resolver(zones, self.servers, self.queries)
+        self.servers = [Nameserver(self, hostname) for hostname in hostnames]
+        self.resolver = Resolver(self, "resolver")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dns", daemon=True)
         self._closing: list[Callable[[], None]] = []

@@ -100,8 +100,10 @@ class RenewalInfo:
         with self._lock:
             self._windows[certificate_id(certificate_pem)] = window
 
-    def suggest_default(self) -> None:
-        """Forget every window that was set."""
+    def reset(self) -> None:
+        """Forget every window that was set, and every request that passed."""
+        self.retry_after = RETRY_AFTER
+        self.passed.clear()
         with self._lock:
             self._windows.clear()
 

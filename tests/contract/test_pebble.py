@@ -154,7 +154,6 @@ def test_some_good_nonces_are_refused_and_clients_cope(ca: Ca, fullchain: bytes)
 def test_renewal_is_suggested_at_two_thirds_of_the_life(ca: Ca, fullchain: bytes):
     """Without being told otherwise, the CA suggests what Let's Encrypt does, and to ask again in 6 hours."""
     leaf = x509.load_pem_x509_certificate(fullchain)
-    ca.front.suggest_default()
     renew_at, ask_again = ca.client.renewal_time(fullchain)
 
     assert renew_at is not None

@@ -1,0 +1,84 @@
+"""certcast.toml for the hosts of the lab: what an operator would write, with the lab's addresses.
+
+The two texts differ from a real host's in four lines only: the endpoints of the
+three services, and `trust_roots`, since no public root signs for the lab.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX, REGION
+from certcast_lab.hosts import WebHost
+from certcast_lab.lab import Lab
+
+Names = dict[str, tuple[str, ...]]
+"""Certificates by their name at certbot, each with the names that it must hold."""
+
+EXAMPLE: Names = {"example.test": ("example.test", "*.example.test")}
+
+
+def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
+    """Return the configuration of a host that serves `certificates` with its nginx."""
+    return f"""\
+state_dir = {_toml(host.certcast_folder)}
+
+[store]
+url = "oss://{BUCKET}/{PREFIX}"
+region = "{REGION}"
+endpoint = "{lab.oss_url}"
+{"".join(_certificate(name, names) for name, names in certificates.items())}
+[consumer]
+trust_roots = {_toml(lab.roots_file)}
+
+[[consumer.nginx]]
+listeners = {_addresses(("127.0.0.1", port) for port in host.ports)}
+test = {_toml(host.test_command)}
+reload = {_toml(host.reload_command)}
+pid_file = {_toml(host.pid_file)}
+
+[mail]
+host = "localhost"
+port = {lab.mailbox.ports["starttls"]}
+security = "starttls"
+ca_file = {_toml(lab.ca_file)}
+sender = "certcast@{host.name}.example.test"
+failures_to = ["it@example.test"]
+installs_to = ["administrator@example.test"]
+"""
+
+
+def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
+    """Return the configuration of the renewal host, which serves with its own nginx, too."""
+    nameservers = _addresses(server.address for server in lab.dns.servers)
+    zones = "".join(
+        f'\n[[zone]]\nname = "{zone.name}"\nnameservers = {nameservers}\n'
+        for zone in lab.cloud.zones.all()
+        if zone.owner == ACCOUNT
+    )
+    return f"""{consumer_toml(lab, host, certificates)}
+[renewal]
+server = "{lab.directory_url}"
+config_dir = {_toml(host.root / "etc/letsencrypt")}
+work_dir = {_toml(host.root / "var/lib/letsencrypt")}
+logs_dir = {_toml(host.root / "var/log/letsencrypt")}
+
+[dns]
+endpoint = "{lab.alidns_url}"
+resolvers = {_addresses([lab.dns.resolver.address])}
+settle = "0s"
+{zones}"""
+
+
+def _certificate(name: str, names: tuple[str, ...]) -> str:
+    return f'\n[[certificate]]\nname = "{name}"\nnames = {_toml(names)}\n'
+
+
+def _addresses(addresses: Iterable[tuple[str, int]]) -> str:
+    return _toml([f"{host}:{port}" for host, port in addresses])
+
+
+def _toml(value: object) -> str:
+    """Strings and lists of strings are written alike in TOML and in JSON; paths as their text."""
+    return json.dumps(value, default=str)

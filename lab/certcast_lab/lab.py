@@ -1,0 +1,178 @@
+"""The lab, assembled: everything that certcast meets, on loopback, in one process.
+
+    with Lab(folder) as lab:
+        web1 = lab.host("web1")
+        web1.certcast_toml.write_text(consumer_toml(lab, web1))            # configuration.py
+        lab.certcast(web1.certcast_toml, "pull", user="consumer")
+        web1.served("www.example.test").serial
+
+Who talks to whom:
+
+    certcast ── Alidns API ──> zone data <── nameservers, each with its lag <── certcast, resolver
+       │                                                                             │
+       ├── certbot ── ACME ── renewal information (proxy) ── pebble ── validates ────┘
+       ├── OSS API ──> bucket
+       ├── SMTP ──> mailbox
+       └── nginx, one per host
+
+What starts slowly (pebble makes RSA keys) starts first and alone on the side.
+`reset()` gives the next test a first day: a fresh cloud account behind the same
+addresses, no hosts, no mail, no faults. The CA and its root stay.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from certcast_lab.ca import Authority
+from certcast_lab.cloud import NAMESERVERS, Cloud
+from certcast_lab.hosts import WebHost
+from certcast_lab.mailbox import Mailbox
+from certcast_lab.nameservers import NameService
+from certcast_lab.pebble import LIFE, Pebble
+from certcast_lab.renewal_info import RenewalInfo
+from certcast_lab.serve import Server
+
+
+class Lab:
+    """A running lab whose files are below `folder`; a context manager, as stopping is not optional."""
+
+    def __init__(self, folder: Path, *, reuse_authorizations: int = 0) -> None:
+        self.folder = folder
+        self.hosts: dict[str, WebHost] = {}
+        self._round = 0
+        self._stack = ExitStack()
+        try:
+            self._start(reuse_authorizations)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, reuse_authorizations: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.authority = Authority("certcast lab: TLS inside")
+        self.ca_file = self.folder / "lab-ca.pem"
+        self.ca_file.write_bytes(self.authority.pem)
+        self.cloud = Cloud()
+        self.dns = NameService(self.cloud.zones, NAMESERVERS)
+        self._stack.callback(self.dns.stop)
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            starting = beside.submit(self._start_pebble, reuse_authorizations)
+            self._alidns = _Exchangeable(self.cloud.alidns.app)
+            self._oss = _Exchangeable(self.cloud.oss)
+            self.alidns_url = self._serve(self._alidns)
+            self.oss_url = self._serve(self._oss)
+            self.mailbox = Mailbox(self.authority)
+            self._stack.callback(self.mailbox.stop)
+            self.pebble = starting.result()
+        self.renewal_info = RenewalInfo(self.pebble, self.authority)
+        self._stack.callback(self.renewal_info.stop)
+        self.roots_file = self.folder / "pebble-root.pem"
+        self.roots_file.write_bytes(self.pebble.root_pem())
+
+    def _start_pebble(self, reuse_authorizations: int) -> Pebble:
+        pebble = Pebble(
+            self.folder / "pebble",
+            self.authority,
+            resolver=self.dns.resolver.address,
+            life=LIFE,
+            reuse_authorizations=reuse_authorizations,
+        )
+        self._stack.callback(pebble.stop)
+        return pebble
+
+    def _serve(self, app: ASGIApp) -> str:
+        server = Server(app)
+        self._stack.callback(server.stop)
+        return server.url
+
+    @property
+    def directory_url(self) -> str:
+        """Where ACME begins, renewal information included."""
+        return self.renewal_info.directory_url
+
+    def host(self, name: str, *, names: tuple[str, ...] = ("example.test", "*.example.test")) -> WebHost:
+        """Return the web host of that name; started, with a placeholder certificate, the first time."""
+        if name not in self.hosts:
+            host = WebHost(self.folder / f"hosts-{self._round}", name, names=names)
+            # Before it starts: a host that fails half-way is stopped like any other.
+            self._stack.callback(host.stop)
+            self.hosts[name] = host.start()
+        return self.hosts[name]
+
+    def environment(self, user: Literal["renewal", "consumer"]) -> dict[str, str]:
+        """Return what a shell on a host of this kind exports: the user's keys, and trust in the lab's CA."""
+        keys = self.cloud.renewal if user == "renewal" else self.cloud.consumer
+        return {
+            "ALIBABA_CLOUD_ACCESS_KEY_ID": keys.access_key_id,
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": keys.access_key_secret,
+            "ALIBABA_CLOUD_ECS_METADATA_DISABLED": "true",
+            "REQUESTS_CA_BUNDLE": str(self.ca_file),
+        }
+
+    def certcast(
+        self, configuration: Path, *arguments: str, user: Literal["renewal", "consumer"]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the `certcast` command as an operator would, and wait for its end; output is captured."""
+        return subprocess.run(
+            ["certcast", "--config", str(configuration), *arguments],
+            env={**_without_clouds(), **self.environment(user)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def reset(self) -> None:
+        """Begin a new first day; only the CA remembers."""
+        for host in self.hosts.values():
+            host.stop()
+        self.hosts.clear()
+        self._round += 1
+        self.cloud = Cloud()
+        self._alidns.app, self._oss.app = self.cloud.alidns.app, self.cloud.oss
+        self.dns.zones = self.cloud.zones
+        self.dns.queries.clear()
+        for nameserver in self.dns.servers:
+            nameserver.work_well()
+        self.mailbox.clear()
+        self.renewal_info.reset()
+
+    def stop(self) -> None:
+        """Stop everything in the reverse order of its start; harmless twice."""
+        self._stack.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Exchangeable:
+    """An ASGI application behind which another one can be put, at the same address."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def _without_clouds() -> dict[str, str]:
+    """The environment without what could lead out of the lab: real keys, proxies, another configuration."""
+    foreign = ("ALIBABA_CLOUD_", "ALICLOUD_", "OSS_", "AWS_", "CERTCAST_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+    }
