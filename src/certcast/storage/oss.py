@@ -14,8 +14,8 @@ Retries are stamina's and the SDK's own are off. The SDK's don't cover reading
 an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
 sleep past any deadline. Both sign each attempt anew.
 
-Facts about statuses and codes: OSS developer reference, "Error responses", and
-what real servers were seen to answer.
+Not here: what a refusal means for the operator (oss_errors.py), and the deadline's
+way of cutting (transport.py).
 """
 
 from __future__ import annotations
@@ -32,17 +32,10 @@ import alibabacloud_oss_v2 as oss
 import stamina
 from requests.exceptions import RequestException
 
-from certcast.credentials import CredentialsMissing, provider
-from certcast.errors import (
-    ConfigInvalid,
-    StoreClock,
-    StoreDenied,
-    StoreError,
-    StoreNoBucket,
-    StoreTooLarge,
-    StoreUnreachable,
-)
-from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix
+from certcast.credentials import provider
+from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
+from certcast.storage.oss_errors import store_error
+from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
 from certcast.storage.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
@@ -60,7 +53,6 @@ LONGEST_PAUSE_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 # Shorter than the deadline, so that a silent connection leaves time for another.
 SILENCE_SECONDS = 10.0
-CHUNK = 16 * 1024
 
 # Naming rules of buckets, OSS developer reference.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -150,20 +142,16 @@ class OssStore:
             body=body,
             content_md5=base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
         )
-        return self._within_deadline("oss:PutObject", key, lambda: self._client.put_object(request).etag)
+        return self._within_deadline("oss:PutObject", key, lambda: str(self._client.put_object(request).etag))
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`. One deadline is around all pages."""
-        paginator = self._client.list_objects_v2_paginator()
-        start = len(self._prefix)
+        paginator = self._client.list_objects_v2_paginator(limit=1000)
+        request = oss.ListObjectsV2Request(bucket=self._bucket, prefix=self._prefix + checked_prefix(prefix))
 
         def attempt() -> list[str]:
-            request = oss.ListObjectsV2Request(
-                bucket=self._bucket, prefix=self._prefix + checked_prefix(prefix), max_keys=1000
-            )
-            return sorted(
-                found.key[start:] for page in paginator.iter_page(request) for found in page.contents or ()
-            )
+            pages = paginator.iter_page(request)
+            return sorted(found.key[len(self._prefix) :] for page in pages for found in page.contents or ())
 
         return self._within_deadline("oss:ListObjects", prefix, attempt)
 
@@ -207,7 +195,7 @@ class OssStore:
                     found=f"{action} {key}: the answer came too slowly",
                     next="look at the network between this host and the endpoint, then run it again",
                 ) from None
-            raise _store_error(self.url, action, key, error) from None
+            raise store_error(self.url, action, key, error) from None
 
 
 def _read(body: oss.StreamBody, key: str, limit: int, crc64: str | None) -> bytes:
@@ -216,16 +204,11 @@ def _read(body: oss.StreamBody, key: str, limit: int, crc64: str | None) -> byte
 
     octets = bytearray()
     checksum = Crc64(0)
-    for chunk in body.iter_bytes(block_size=min(CHUNK, limit + 1)):
+    for chunk in body.iter_bytes(block_size=limit + 1):
         octets += chunk
         checksum.update(chunk)
         if len(octets) > limit:
-            raise StoreTooLarge(
-                f"{key} is larger than such an object can be",
-                expected=f"at most {limit:,} octets",
-                found="more than that; the rest was not read",
-                next=f"look at who wrote {key}, then publish again",
-            )
+            raise too_large(key, limit)
     if crc64 is not None and int(crc64) != checksum.sum64():
         raise StoreUnreachable(
             f"{key} was damaged on its way",
@@ -256,59 +239,3 @@ def _is_address(host: str) -> bool:
 
 def _for_sdk(keys: Keys) -> oss.credentials.Credentials:
     return oss.credentials.Credentials(keys.access_key_id, keys.access_key_secret, keys.security_token)
-
-
-_NEXT_FOR_KEYS = "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, store.profile, or the host's RAM role"
-_NEXT_BY_CODE = {
-    "AccessDenied": "let the RAM user of this host do {action} there, then run it again",
-    "InvalidAccessKeyId": "give this host an AccessKey that exists and is active",
-    "InvalidSecurityToken": "get a new STS token",
-    "SecurityTokenExpired": "get a new STS token",
-    "SignatureDoesNotMatch": "correct the AccessKey secret of this host",
-}
-
-
-def _store_error(url: str, action: str, key: str, error: Exception) -> StoreError | ConfigInvalid:
-    """Say what an SDK error means for the operator. Its own text is never shown: it holds whole requests."""
-    cause: object = error
-    while isinstance(cause, oss.exceptions.BaseError) and "error" in cause.kwargs:
-        cause = cause.kwargs["error"]
-    if isinstance(cause, (CredentialsMissing, oss.exceptions.CredentialsEmptyError)):
-        return StoreDenied(
-            f"{url}: there is no AccessKey to sign with", found=str(cause) or None, next=_NEXT_FOR_KEYS
-        )
-    if not isinstance(cause, oss.exceptions.ServiceError):
-        return StoreUnreachable(
-            f"{url} cannot be reached",
-            found=f"{action} {key}: {cause}",
-            next="look at store.endpoint, store.region and the network of this host",
-        )
-    code = cause.code if cause.code and cause.code != "BadErrorResponse" else "not an answer of OSS"
-    found = f"{action} {key}: {cause.status_code} {code}"
-    found += f", {cause.message}" if cause.error_fileds else ""
-    found += f" (request {cause.request_id})" if cause.request_id else ""
-    if code == "RequestTimeTooSkewed":
-        return StoreClock(
-            f"{url}: the clock of this host is wrong",
-            expected=f"within 15 minutes of {(cause.error_fileds or {}).get('ServerTime', 'the store')}",
-            found=found,
-            next="`timedatectl status`; set the clock, then run it again",
-        )
-    if code == "NoSuchBucket":
-        return StoreNoBucket(
-            f"{url}: there is no such bucket",
-            found=found,
-            next="correct store.url or store.region in the configuration file, or create the bucket",
-        )
-    # A proxy's own 403 and 404 pages have no code of OSS, and say nothing about keys.
-    if cause.error_fileds and cause.status_code in {400, 401, 403}:
-        return StoreDenied(
-            f"{url}: the store refused the request",
-            found=found,
-            next=_NEXT_BY_CODE.get(code, "look the code up in the error list of OSS").format(action=action),
-        )
-    return StoreUnreachable(
-        f"{url} gives no usable answer",
-        found=found,
-        next="run it again later; the next timer does so too",
-    )

@@ -20,7 +20,7 @@ An implementation MUST keep these:
 - An etag belongs to the bytes: as long as `get` with `unless` answers UNCHANGED,
   the body is the one that came with that etag. It is opaque, and of no use with
   another store.
-- `get` hands over at most `limit` octets, and stops reading at limit + 1.
+- `get` hands over at most `limit` octets, and stops reading once there are more.
 - One deadline is around each call, retries included: `DEADLINE_SECONDS` after its
   start it has returned or raised StoreUnreachable, even if the peer sends one
   octet at a time for ever. (Only the system's resolver may take longer to find
@@ -41,6 +41,8 @@ import enum
 import re
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from certcast.errors import StoreTooLarge
 
 DEADLINE_SECONDS = 30.0
 
@@ -96,3 +98,13 @@ def checked_prefix(prefix: str) -> str:
     if prefix:
         checked_key(prefix.removesuffix("/"))
     return prefix
+
+
+def too_large(key: str, limit: int) -> StoreTooLarge:
+    """The error for an object beyond its reader's limit."""
+    return StoreTooLarge(
+        f"{key} is larger than such an object can be",
+        expected=f"at most {limit:,} octets",
+        found="more than that; the rest was not read",
+        next=f"look at who wrote {key}, then publish again",
+    )

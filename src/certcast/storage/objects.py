@@ -1,0 +1,235 @@
+"""Buckets that are not Alibaba Cloud's, through obstore: S3, a folder, memory.
+
+    s3://bucket/prefix     keys from the AWS_* environment, which obstore reads
+    file:///folder         must exist: an unmounted disk is not an empty store
+    memory://name          one per name and process
+
+Retries are obstore's own: after a failed attempt only it knows whether another
+one makes sense, and it goes on where an interrupted body stopped. It bounds the
+retries and each attempt apart, so each is given half of the deadline; then the
+last attempt that may still begin ends in time. Its time-out of an attempt does
+cut a body that drips, unlike a socket's.
+
+S3 checks the body of a `put` by the signature, which covers its SHA-256.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast.errors import (
+    ConfigInvalid,
+    StoreClock,
+    StoreDenied,
+    StoreError,
+    StoreNoBucket,
+    StoreUnreachable,
+)
+from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
+
+try:
+    import obstore
+    from obstore import exceptions
+    from obstore.store import LocalStore, MemoryStore, S3Store
+except ImportError:
+    raise ConfigInvalid(
+        "store.url: stores other than oss:// need the package obstore",
+        kept="nothing was changed",
+        next="`pip install 'certcast[buckets]'` in certcast's environment",
+    ) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore import GetResult
+    from obstore.store import ClientConfig, S3Config
+
+    from certcast.config import StoreConfig
+
+ATTEMPTS = 5
+CONNECT_SECONDS = 5
+# What obstore quotes of an S3 error document; its exceptions carry it as text only.
+CODE = re.compile(r"<Code>(\w+)</Code>")
+STATUS = re.compile(r"non-2xx status code: (\d{3})")
+TEXT = re.compile(r"<Message>([^<]+)</Message>")
+
+_memories: dict[str, MemoryStore] = {}
+
+
+class ObjectsStore:
+    """`s3://`, `file://` or `memory://`. See store.py for what it promises."""
+
+    def __init__(
+        self, url: str, inner: LocalStore | MemoryStore | S3Store, *, folder: Path | None = None
+    ) -> None:
+        self.url = url
+        self._inner = inner
+        self._folder = folder
+
+    @classmethod
+    def from_config(cls, config: StoreConfig, *, deadline: float = DEADLINE_SECONDS) -> ObjectsStore:
+        """Return the store of `[store]`. StoreNoBucket for a folder that isn't there."""
+        scheme, _, rest = config.url.partition("://")
+        if scheme == "memory":
+            return cls(config.url, _memories.setdefault(rest, MemoryStore()))
+        if scheme == "file":
+            _check_folder(config.url, Path(rest))
+            with _translated(config.url, "open"):
+                return cls(config.url, LocalStore(rest), folder=Path(rest))
+        return cls(config.url, _s3(config, rest, timedelta(seconds=deadline / 2)))
+
+    def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
+        """See `Store.get`."""
+        checked_key(key)
+        with _translated(self.url, f"get {key}"):
+            try:
+                result = obstore.get(self._inner, key, options={"if_none_match": unless} if unless else {})
+                body = _read(result, key, limit)
+            except exceptions.NotModifiedError:
+                return Unchanged.UNCHANGED
+            except FileNotFoundError as error:
+                self._check_missing(error)
+                return None
+            return Object(body, result.meta["e_tag"] or "")
+
+    def put(self, key: str, body: bytes) -> str:
+        """See `Store.put`. In a folder: files 0600, folders 0700, whatever the caller's umask."""
+        checked_key(key)
+        with _translated(self.url, f"put {key}"), _owner_only():
+            return obstore.put(self._inner, key, body)["e_tag"] or ""
+
+    def list(self, prefix: str) -> list[str]:
+        """See `Store.list`."""
+        checked_prefix(prefix)
+        # obstore's prefixes are whole folders; what is asked for may end within a name.
+        folder = prefix.rpartition("/")[0]
+        with _translated(self.url, f"list {prefix}"):
+            pages = obstore.list(self._inner, prefix=folder or None)
+            return sorted(
+                found["path"] for page in pages for found in page if found["path"].startswith(prefix)
+            )
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        checked_key(key)
+        with _translated(self.url, f"delete {key}"):
+            try:
+                obstore.delete(self._inner, key)
+            except FileNotFoundError as error:
+                self._check_missing(error)
+
+    def _check_missing(self, error: FileNotFoundError) -> None:
+        """Return if the store itself said that there is no such key; else raise what it is."""
+        if self._folder is not None:
+            _check_folder(self.url, self._folder)
+        elif isinstance(self._inner, S3Store) and _code(error) != "NoSuchKey":
+            raise error
+
+
+def _read(result: GetResult, key: str, limit: int) -> bytes:
+    """Return the whole body; StoreTooLarge, and no more reading, beyond `limit`."""
+    octets = bytearray()
+    # Chunks come as they arrive; the default gathers 10 MiB before it shows any.
+    for chunk in result.stream(min_chunk_size=1):
+        octets += chunk
+        if len(octets) > limit:
+            raise too_large(key, limit)
+    return bytes(octets)
+
+
+def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
+    bucket, _, prefix = rest.partition("/")
+    client: ClientConfig = {"timeout": half, "connect_timeout": timedelta(seconds=CONNECT_SECONDS)}
+    place: S3Config = {}
+    if config.endpoint:
+        place["endpoint"] = config.endpoint
+        # A plain-text endpoint is only ever one that somebody wrote down as such.
+        client["allow_http"] = config.endpoint.startswith("http://")
+    if config.region:
+        place["region"] = config.region
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        config=place,
+        client_options=client,
+        retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": half},
+    )
+
+
+def _check_folder(url: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise StoreNoBucket(
+            f"{url}: there is no such folder",
+            next=f"mount it, or make it once: `install -d -m 700 {folder}`",
+        )
+
+
+@contextmanager
+def _owner_only() -> Iterator[None]:
+    """Make files as private as keys need, from their first moment on.
+
+    obstore asks for 0666 and leaves the rest to the umask, which belongs to the
+    whole process; certcast writes from one thread. A chmod afterwards would leave
+    the file readable meanwhile.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def _translated(url: str, what: str) -> Iterator[None]:
+    """Turn what obstore raises into a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise _store_error(url, what, error) from None
+
+
+def _code(error: Exception) -> str | None:
+    match = CODE.search(str(error))
+    return match[1] if match else None
+
+
+def _store_error(url: str, what: str, error: Exception) -> StoreError:
+    """Say what the error means for the operator. Of obstore's text, a page long, the first line is shown."""
+    code = _code(error)
+    status, text = STATUS.search(str(error)), TEXT.search(str(error))
+    found = f"{what}: {str(error).splitlines()[0]}"
+    if status:
+        found = f"{what}: {status[1]} {code or 'not an answer of S3'}" + (f", {text[1]}" if text else "")
+    if code == "RequestTimeTooSkewed":
+        return StoreClock(
+            f"{url}: the clock of this host is wrong",
+            found=found,
+            next="`timedatectl status`; set the clock, then run it again",
+        )
+    if code == "NoSuchBucket":
+        return StoreNoBucket(
+            f"{url}: there is no such bucket",
+            found=found,
+            next="correct store.url in the configuration file, or create the bucket",
+        )
+    refused = isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError))
+    # A proxy's own 403 page has no code. A folder's EACCES is only a number in a text.
+    if (refused and code) or "(os error 13)" in str(error):
+        return StoreDenied(
+            f"{url}: the store refused the request",
+            found=found,
+            next="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and what they may do there; "
+            "of a folder, its owner and mode",
+        )
+    return StoreUnreachable(
+        f"{url} gives no usable answer",
+        found=found,
+        next="look at store.endpoint and the network of this host, then run it again",
+    )

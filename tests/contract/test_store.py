@@ -1,0 +1,316 @@
+"""One suite for every store, unchanged: what store.py promises, on real implementations.
+
+oss runs against the lab's emulator, s3 against moto, file and memory as they are.
+"""
+
+import io
+import stat
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from certcast.config import StoreConfig
+from certcast.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
+from certcast.storage import open_store
+from certcast.storage.store import Object, Store, Unchanged
+from certcast_lab.oss_api import OssApi
+from certcast_lab.oss_bucket import Bucket
+from certcast_lab.ram import Ram, User
+from certcast_lab.serve import Server
+
+EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*", "Resource": "*"}]}
+
+
+@dataclass
+class Place:
+    """Where one implementation keeps its objects, and a place of the same kind that isn't there."""
+
+    config: StoreConfig
+    missing: StoreConfig | None
+
+    def open(self, below: str = "") -> Store:
+        config = self.config
+        if config.url.startswith("file://"):
+            Path(config.url.removeprefix("file://") + below).mkdir(exist_ok=True)
+        return open_store(StoreConfig(config.url + below, config.region, config.endpoint))
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[tuple[OssApi, str]]:
+    """The lab's OSS and its endpoint."""
+    ram = Ram()
+    ram.add(User("1234567890", "publisher", "LTAIexample", "secret", policies=[EVERYTHING]))
+    api = OssApi(ram)
+    with Server(api) as server:
+        yield api, server.url
+
+
+@contextmanager
+def oss_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    environ, (api, endpoint) = request.getfixturevalue("monkeypatch"), request.getfixturevalue("emulator")
+    environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAIexample")
+    environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
+    api.add_bucket(Bucket("bucket", account="1234567890"))
+    yield Place(
+        StoreConfig("oss://bucket/prefix", "cn-hangzhou", endpoint),
+        StoreConfig("oss://absent/prefix", "cn-hangzhou", endpoint),
+    )
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """moto's endpoint. One for all tests: stopping it takes half a second."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    with redirect_stdout(io.StringIO()):
+        server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def s3_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    environ, endpoint = request.getfixturevalue("monkeypatch"), request.getfixturevalue("moto")
+    environ.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    environ.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for method, path in (("POST", "/moto-api/reset"), ("PUT", "/bucket")):
+        urllib.request.urlopen(urllib.request.Request(endpoint + path, method=method)).close()
+    yield Place(
+        StoreConfig("s3://bucket/prefix", "us-east-1", endpoint),
+        StoreConfig("s3://absent/prefix", "us-east-1", endpoint),
+    )
+
+
+@contextmanager
+def file_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    folder = request.getfixturevalue("tmp_path")
+    (folder / "bucket").mkdir()
+    yield Place(StoreConfig(f"file://{folder}/bucket"), StoreConfig(f"file://{folder}/absent"))
+
+
+@contextmanager
+def memory_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    yield Place(StoreConfig(f"memory://{request.node.name}"), None)
+
+
+PLACES = {"oss": oss_place, "s3": s3_place, "file": file_place, "memory": memory_place}
+
+
+@pytest.fixture(params=PLACES)
+def place(request) -> Iterator[Place]:
+    with PLACES[request.param](request) as place:
+        yield place
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.open()
+
+
+def body_of(found: object) -> bytes:
+    assert isinstance(found, Object)
+    return found.body
+
+
+def test_what_was_put_is_what_is_got(store):
+    """A release comes out of the bucket octet by octet as it went in."""
+    body = bytes(range(256)) * 40
+
+    etag = store.put("certs/example.com/manifest", body)
+
+    found = store.get("certs/example.com/manifest", limit=len(body))
+    assert body == body_of(found)
+    assert etag == found.etag
+
+
+def test_an_empty_object_is_an_object(store):
+    """Nothing stored isn't confused with nothing there."""
+    store.put("empty", b"")
+    assert b"" == body_of(store.get("empty", limit=0))
+
+
+def test_a_key_that_was_never_put_is_missing_without_fuss(store):
+    """A host that looks before anything was published gets a plain "not there"."""
+    store.put("certs/example.com/manifest", b"m")
+
+    assert store.get("certs/example.org/manifest", limit=10) is None
+    assert store.get("certs/example.com", limit=10) is None
+    assert store.get("certs", limit=10, unless='"0"') is None
+    assert [] == store.list("hosts/")
+    store.delete("hosts/web-1.json")
+
+
+def test_an_unchanged_object_is_not_sent_again(store):
+    """A host that has the manifest already learns so without downloading it."""
+    etag = store.put("manifest", b"first")
+
+    assert store.get("manifest", limit=10, unless=etag) is Unchanged.UNCHANGED
+
+    second = store.put("manifest", b"second")
+    assert b"second" == body_of(store.get("manifest", limit=10, unless=etag))
+    assert store.get("manifest", limit=10, unless=second) is Unchanged.UNCHANGED
+
+
+def test_an_etag_never_hides_other_bytes(store):
+    """Whatever happens to an object in between, "unchanged" means the bytes that the host knows."""
+    first = store.put("manifest", b"aaaa")
+    store.delete("manifest")
+    store.put("manifest", b"bbbb")
+
+    assert b"bbbb" == body_of(store.get("manifest", limit=10, unless=first))
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024, 3 * 1024 * 1024])
+def test_a_reader_takes_no_more_than_its_limit(store, size):
+    """Who can write to the bucket can't fill a host's memory: one octet too many is refused."""
+    store.put("manifest", b"x" * size)
+
+    assert size == len(body_of(store.get("manifest", limit=size)))
+    with pytest.raises(StoreTooLarge, match="manifest is larger"):
+        store.get("manifest", limit=size - 1)
+
+
+def test_putting_again_replaces(store):
+    """A new manifest takes the place of the old one under the same key."""
+    store.put("manifest", b"old, and longer")
+    store.put("manifest", b"new")
+    assert b"new" == body_of(store.get("manifest", limit=100))
+    assert ["manifest"] == store.list("")
+
+
+def test_a_deleted_object_is_gone(store):
+    """A release that was pruned is not offered any more, and pruning twice is harmless."""
+    store.put("releases/1/fullchain.pem", b"1")
+    store.put("releases/2/fullchain.pem", b"2")
+
+    store.delete("releases/1/fullchain.pem")
+    store.delete("releases/1/fullchain.pem")
+
+    assert store.get("releases/1/fullchain.pem", limit=10) is None
+    assert ["releases/2/fullchain.pem"] == store.list("releases")
+
+
+def test_listing_is_by_prefix_and_sorted(store):
+    """All releases of one certificate are found, and none of another whose name begins alike."""
+    for key in ["certs/b/2", "certs/b/10", "certs/b", "certs/bc/1", "certs/a/1", "hosts/b"]:
+        if key != "certs/b":  # a folder can't hold a file and a folder of one name
+            store.put(key, b"")
+
+    assert ["certs/b/10", "certs/b/2"] == store.list("certs/b/")
+    assert ["certs/b/10", "certs/b/2", "certs/bc/1"] == store.list("certs/b")
+    assert ["certs/a/1", "certs/b/10", "certs/b/2", "certs/bc/1", "hosts/b"] == store.list("")
+
+
+def test_a_long_listing_is_complete(place):
+    """More hosts than fit on one page of the API are all seen."""
+    store = place.open()
+    keys = sorted(f"hosts/web-{number}.json" for number in range(1001))
+    for key in keys:
+        store.put(key, b"{}")
+    assert keys == store.list("hosts/")
+
+
+def test_stores_with_different_prefixes_do_not_meet(place):
+    """Two fleets can share a bucket; neither sees the other's objects."""
+    one, other = place.open("/one"), place.open("/one-more")
+    one.put("manifest", b"one")
+
+    assert other.get("manifest", limit=10) is None
+    assert [] == other.list("")
+    assert ["manifest"] == one.list("")
+    assert place.config.url + "/one" == one.url
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/certs", "certs/", "certs//x", "../x", "certs/../x", "certs/.x", "a b", "a?b", "a%2Fb", "ä"]
+)
+def test_a_key_that_stores_understand_differently_is_refused(store, key):
+    """No name can reach out of the prefix, or mean one thing in a bucket and another in a folder."""
+    for call in (lambda: store.get(key, limit=1), lambda: store.put(key, b""), lambda: store.delete(key)):
+        with pytest.raises(ValueError, match="not a key"):
+            call()
+
+
+@pytest.fixture(params=[name for name in PLACES if name != "memory"])
+def absent(request) -> Iterator[Callable[[], Store]]:
+    with PLACES[request.param](request) as place:
+        yield lambda: open_store(place.missing)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.get("manifest", limit=10),
+        lambda store: store.put("manifest", b""),
+        lambda store: store.list(""),
+        lambda store: store.delete("manifest"),
+    ],
+    ids=["get", "put", "list", "delete"],
+)
+def test_a_missing_bucket_is_not_an_empty_one(absent, call):
+    """A mistyped bucket or an unmounted disk is named as such, and never taken for "nothing published"."""
+    with pytest.raises(StoreNoBucket) as failure:
+        call(absent())
+    assert failure.value.next
+
+
+def test_readers_see_the_old_or_the_new_object_and_nothing_else(place):
+    """A host that pulls in the very moment of publishing gets one manifest or the other, whole."""
+    bodies = [letter * 50_000 for letter in (b"a", b"b")]
+    writer, reader = place.open(), place.open()
+    writer.put("manifest", bodies[0])
+    done = threading.Event()
+
+    def rewrite() -> None:
+        for turn in range(60):
+            writer.put("manifest", bodies[turn % 2])
+        done.set()
+
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    seen = []
+    try:
+        while not done.is_set():
+            seen.append(body_of(reader.get("manifest", limit=50_000)))
+    finally:
+        thread.join()
+    assert seen
+    assert set(seen) <= set(bodies)
+
+
+def test_a_folder_keeps_keys_from_other_users(tmp_path):
+    """What is published into a folder is readable by its owner alone, whatever the umask."""
+    store = open_store(StoreConfig(f"file://{tmp_path}"))
+
+    store.put("certs/example.com/privkey.pem", b"key")
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert {"certs": 0o700, "example.com": 0o700, "privkey.pem": 0o600} == modes
+
+
+@pytest.mark.parametrize(
+    ("config", "mistake"),
+    [
+        (StoreConfig("oss://bucket/prefix"), "store.region is missing"),
+        (StoreConfig("oss://Bucket", "cn-hangzhou"), "Bucket is not the name of a bucket"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_before_anything_is_sent(config, mistake):
+    """A half-written [store] is explained at once, in the words of the configuration file."""
+    with pytest.raises(ConfigInvalid, match=mistake):
+        open_store(config)
+
+
+def test_every_error_says_what_to_do_next(absent):
+    """An operator never meets a failure of the bucket without a next step."""
+    with pytest.raises(CertcastError) as failure:
+        absent().get("manifest", limit=10)
+    assert "next" in failure.value.report()
