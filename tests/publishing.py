@@ -16,9 +16,7 @@ from certcast.storage.store import Store
 from certcast_lab.ca import Pair
 
 
-def release(
-    store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any
-) -> Manifest:
+def release(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any) -> Manifest:
     """Return the manifest for `pair`, with fields replaced by `changes`; nothing is written."""
     files = {FULLCHAIN: pair.fullchain_pem, PRIVKEY: pair.key_pem}
     manifest = Manifest(
@@ -34,9 +32,7 @@ def release(
     return replace(manifest, **changes)
 
 
-def publish(
-    store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any
-) -> Manifest:
+def publish(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any) -> Manifest:
     """Write both files, then the manifest, as every publisher must; return the manifest."""
     manifest = release(store, name, pair, sequence=sequence, now=now, **changes)
     store.put(release_key(name, manifest.leaf.sha256, FULLCHAIN), pair.fullchain_pem)

@@ -26,7 +26,6 @@ from certcast.consumer import state as memory
 from certcast.consumer.install import Folder, version_name
 from certcast.errors import (
     CertcastError,
-    ConfigInvalid,
     DigestMismatch,
     ManifestExpired,
     NotProved,
@@ -89,16 +88,11 @@ def pull(
     Raises LocalFault, Busy, StoreError, ReleaseError, InstallError or Overdue, all
     with `kept` filled in.
     """
-    if config.consumer is None:
-        raise ConfigInvalid(
-            "this host has no [consumer] section",
-            kept="nothing was changed",
-            next=f"add [consumer] and [[consumer.nginx]] to {config.path}",
-        )
+    consumer = config.consumer or config.lacks("consumer", "certcast pull")
     folder = Folder(config.state_dir, certificate.name)
     with files.lock(folder.lock):
         state = memory.load(folder.state).at(config.store.url)
-        run = _Run(config, config.consumer, certificate, folder, state, now, progress, after)
+        run = _Run(config, consumer, certificate, folder, state, now, progress, after)
         try:
             with files.reported(f"install {certificate.name}", kept="what nginx has loaded stays as it is"):
                 outcome, alarm = run.go(open_store, force=force)
@@ -136,7 +130,9 @@ class _Run:
         self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
         published, trouble = self._look(open_store)
         manifest = published.manifest
-        self.state = replace(self.state, seen=published.text, sequence=manifest.sequence)
+        self.state = replace(
+            self.state, sequence=manifest.sequence, seen=published.text, expires=manifest.expires
+        )
         if self._in_service(manifest):
             self._save(etag=published.etag, last_checked=self.now)
             return self._outcome("current"), trouble or self._expired(manifest) or self._overdue(manifest)

@@ -3,7 +3,8 @@
     last_downloaded   when a release was last taken into service
     last_checked      when the store last answered
     store, sequence   the highest sequence that was accepted, and where
-    seen, etag        that manifest as it was published; the ETag only once it is proved
+    seen, expires     that manifest as it was published, and until when it counts
+    etag              its ETag, only once the release is proved
     unfinished        the leaf that was accepted and is not proved yet
     broke             the leaf whose handshakes broke, so that it was taken back
     proved            the release that handshakes last showed
@@ -48,6 +49,7 @@ class State:
     store: str = ""
     sequence: int = 0
     seen: str | None = None
+    expires: datetime | None = None
     etag: str | None = None
     unfinished: str | None = None
     broke: str | None = None
@@ -57,7 +59,7 @@ class State:
         """Return what still holds for `store`: after a move the sequence does, the old manifest doesn't."""
         if self.store == store:
             return self
-        return replace(self, store=store, seen=None, etag=None, last_checked=None)
+        return replace(self, store=store, seen=None, expires=None, etag=None, last_checked=None)
 
 
 def due(state: State, now: datetime, idle_check: float) -> str | None:
@@ -72,12 +74,14 @@ def due(state: State, now: datetime, idle_check: float) -> str | None:
         return "an installation is unfinished"
     if state.proved.leaf.life.in_window(now):
         return f"in the window, {remaining_text(state.proved.leaf.not_after, now)} left"
-    return "idle check" if _idle_check_due(state.last_checked, now, idle_check) else None
-
-
-def _idle_check_due(last_checked: datetime | None, now: datetime, idle_check: float) -> bool:
     if idle_check == float("inf"):
-        return False
+        return None
+    if state.expires is not None and state.expires < now:
+        return "the manifest has expired"  # an alarm must not pause until the next idle check
+    return "idle check" if _long_ago(state.last_checked, now, idle_check) else None
+
+
+def _long_ago(last_checked: datetime | None, now: datetime, idle_check: float) -> bool:
     if last_checked is None:
         return True
     # A look in the future means that the clock was set back; waiting for that day could take years.
@@ -105,9 +109,12 @@ def save(path: Path, state: State) -> None:
     files.write_json(path, _to_document(state))
 
 
+_MOMENTS = ("last_downloaded", "last_checked", "expires")
+
+
 def _to_document(state: State) -> dict[str, Any]:
     document = asdict(state)
-    for name in ("last_downloaded", "last_checked"):
+    for name in _MOMENTS:
         document[name] = document[name] and utc_text(document[name])
     if state.proved is not None:
         leaf = document["proved"]["leaf"]
@@ -127,13 +134,8 @@ def _from_document(document: dict[str, Any]) -> State:
     return State(
         **{
             **document,
-            "last_downloaded": _moment(document["last_downloaded"]),
-            "last_checked": _moment(document["last_checked"]),
+            **{name: document[name] and from_utc_text(document[name]) for name in _MOMENTS},
             "sequence": int(document["sequence"]),
             "proved": proved,
         }
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else from_utc_text(text)

@@ -1,0 +1,229 @@
+"""A host with a real nginx, a store in a folder, and a CA: what stories about `pull` are told with.
+
+with consumer(tmp_path) as web:          nginx serves a placeholder that certcast never saw
+    web.publish("A"); web.first_pull()   released, staged, included by the operator, proved
+    assert web.served() == web.leaf("A")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certcast import certificate
+from certcast.config import Config, load
+from certcast.consumer import state
+from certcast.consumer.install import Folder
+from certcast.consumer.pull import Outcome, pull
+from certcast.errors import NotIncluded
+from certcast.storage import open_store
+from certcast.storage.store import Object, Store, Unchanged
+from certcast_lab.ca import Authority, Pair
+from certcast_lab.hosts import WebHost
+from publishing import publish
+
+NAME = "example.test"
+NAMES = ("example.test", "*.example.test")
+# A long-lived day for every story: certificates are issued around it, no clock is asked.
+DAY = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+
+
+@dataclass
+class Consumer:
+    """The host, its store, and the releases that were published, by the letter a test gave them."""
+
+    host: WebHost
+    config: Config
+    store: Store
+    root: Authority
+    issuer: Authority
+    sequence: int = 0
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    progress: list[str] = field(default_factory=list)
+
+    def issue(self, *names: str, days_ago: float = 1, life: float = 90, **options: Any) -> Pair:
+        """Issue a pair whose life began `days_ago` before DAY, with its intermediate."""
+        begin = DAY - timedelta(days=days_ago)
+        end = begin + timedelta(days=life)
+        return self.issuer.issue(*(names or NAMES), not_before=begin, not_after=end, **options)
+
+    def publish(self, letter: str, pair: Pair | None = None, **changes: Any) -> Pair:
+        """Publish a pair (a good new one, if none is given) under the next sequence."""
+        self.sequence = changes.pop("sequence", self.sequence + 1)
+        # Each is issued a second after the one before: "newer" is a later not_before.
+        pair = pair or self.issue(days_ago=1 - self.sequence / 86400)
+        changes.setdefault("now", DAY)
+        changes.setdefault("expires", DAY + timedelta(days=365))
+        publish(self.store, NAME, pair, sequence=self.sequence, **changes)
+        self.pairs[letter] = pair
+        return pair
+
+    def pull(self, now: datetime = DAY, *, store: Store | None = None, **options: Any) -> Outcome:
+        """Run certcast's pull once; `store` stands before the real one."""
+        return pull(
+            self.config,
+            self.config.certificates[0],
+            open_store=lambda: store or self.store,
+            now=now,
+            progress=self.progress.append,
+            **options,
+        )
+
+    def first_pull(self) -> Outcome:
+        """What happens once on each host: staged, then the operator includes the snippet, then proved."""
+        with pytest.raises(NotIncluded):
+            self.pull()
+        self.host.include(self.folder.snippet)
+        return self.pull()
+
+    def configure(self, **changes: Any) -> None:
+        """Change fields of [consumer]."""
+        assert self.config.consumer
+        self.config = replace(self.config, consumer=replace(self.config.consumer, **changes))
+
+    def leaf(self, letter: str) -> str:
+        """Return the SHA-256 of a published leaf."""
+        return certificate.describe(certificate.read_chain(self.pairs[letter].fullchain_pem).leaf).sha256
+
+    def served(self, name: str = "www.example.test") -> str:
+        """Return the SHA-256 of the leaf that nginx serves."""
+        return self.host.served(name).sha256
+
+    @property
+    def folder(self) -> Folder:
+        """Where certcast keeps this certificate."""
+        return Folder(self.config.state_dir, NAME)
+
+    @property
+    def state(self) -> state.State:
+        """What certcast remembers."""
+        return state.load(self.folder.state)
+
+    def versions(self) -> list[int]:
+        """Return the sequences of the versions that are kept."""
+        return sorted(sequence for sequence, _ in self.folder.held().values())
+
+    def leftovers(self) -> list[str]:
+        """Return what a run must not leave behind."""
+        expected = {"versions", "nginx.conf", "current", "state.json", "lock"}
+        root = self.folder.root
+        left = {path.name for path in root.iterdir()} - expected if root.exists() else set()
+        return sorted(left | {path.name for path in self.folder.versions.glob(".*")})
+
+
+@contextlib.contextmanager
+def consumer(folder: Path, *, listeners: int = 1) -> Iterator[Consumer]:
+    """Start nginx with a placeholder; end it whatever happens."""
+    root = Authority("Test Root")
+    (folder / "roots.pem").write_bytes(root.pem)
+    (folder / "store").mkdir()
+    host = WebHost(folder, "web1", names=NAMES, listeners=listeners)
+    try:
+        host.start()
+        config = configuration(folder, host)
+        yield Consumer(host, config, open_store(config.store), root, Authority("Test Issuer", parent=root))
+    finally:
+        host.stop()
+
+
+def configuration(folder: Path, host: WebHost) -> Config:
+    """Write the host's certcast.toml, and return what it says."""
+    listeners = [f"127.0.0.1:{port}" for port in host.ports]
+    host.certcast_toml.write_text(
+        f"""\
+state_dir = "{host.certcast_folder}"
+
+[store]
+url = "file://{folder}/store"
+
+[[certificate]]
+name = "{NAME}"
+names = {json.dumps(NAMES)}
+
+[consumer]
+trust_roots = "{folder}/roots.pem"
+proof_deadline = "5s"
+
+[[consumer.nginx]]
+test = {json.dumps(host.test_command)}
+reload = {json.dumps(host.reload_command)}
+pid_file = "{host.pid_file}"
+listeners = {json.dumps(listeners)}
+"""
+    )
+    return load(host.certcast_toml)
+
+
+class Wrapped:
+    """A store that is another one, but for what a subclass does to what is read."""
+
+    def __init__(self, inner: Store, key_end: str = "") -> None:
+        self.url = inner.url
+        self.inner = inner
+        self.key_end = key_end
+        self.asked: list[str] = []
+
+    def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
+        self.asked.append(key.rpartition("/")[2])
+        found = self.inner.get(key, limit=limit, unless=unless)
+        if isinstance(found, Object) and key.endswith(self.key_end):
+            return self.changed(found)
+        return found
+
+    def changed(self, found: Object) -> Object | None:
+        return found
+
+    def put(self, key: str, body: bytes) -> str:
+        return self.inner.put(key, body)
+
+    def list(self, prefix: str) -> list[str]:
+        return self.inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+
+class Truncating(Wrapped):
+    """The second half of the object is missing."""
+
+    def changed(self, found: Object) -> Object | None:
+        return replace(found, body=found.body[: len(found.body) // 2])
+
+
+class Flipping(Wrapped):
+    """One bit in the middle is another one."""
+
+    def changed(self, found: Object) -> Object | None:
+        middle = len(found.body) // 2
+        flipped = bytes([found.body[middle] ^ 1])
+        return replace(found, body=found.body[:middle] + flipped + found.body[middle + 1 :])
+
+
+class Missing(Wrapped):
+    """The object is not there."""
+
+    def changed(self, found: Object) -> Object | None:
+        return None
+
+
+class Failing(Wrapped):
+    """Every read fails."""
+
+    def __init__(self, inner: Store, error: Exception) -> None:
+        super().__init__(inner)
+        self.error = error
+
+    def changed(self, found: Object) -> Object | None:
+        raise self.error
+
+
+def crashing_at(step: str, crash: Callable[[], None]) -> Callable[[str], None]:
+    """Return an `after` that calls `crash` when `step` is done."""
+    return lambda done: crash() if done == step else None

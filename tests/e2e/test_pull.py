@@ -1,0 +1,276 @@
+"""Stories of one consumer: a release is published, pulled, and what nginx then serves.
+
+Real nginx, real handshakes by a client that shares no code with certcast's proof.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from certcast.consumer.pull import Outcome
+from certcast.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
+from certcast.storage.store import Store
+from consuming import DAY, NAME, Consumer, Wrapped, consumer
+
+IN_WINDOW = DAY + timedelta(days=60)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Consumer]:
+    with consumer(tmp_path) as started:
+        yield started
+
+
+def never_opened() -> Store:
+    raise AssertionError("the store was opened")
+
+
+def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
+    """
+    On a host whose site does not include certcast's snippet yet, the first run leaves nginx
+    alone and ends with the line to add; running again says it again without a download.
+    """
+    placeholder = web.served()
+    web.publish("A")
+    with pytest.raises(NotIncluded) as first:
+        web.pull()
+    asked = Wrapped(web.store)
+    with pytest.raises(NotIncluded):
+        web.pull(store=asked)
+
+    assert f"include {web.folder.snippet};" in (first.value.next or "")
+    assert ["manifest"] == asked.asked
+    assert placeholder == web.served()
+    assert web.state.proved is None
+
+
+@pytest.mark.row(8)
+def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer) -> None:
+    """
+    Once the site includes the snippet, the next run reloads nginx and says "installed" with the
+    listeners and names on which the new leaf was seen.
+    """
+    web.publish("A")
+    outcome = web.first_pull()
+
+    assert "installed" == outcome.result
+    port = web.host.ports[0]
+    assert (
+        f"127.0.0.1:{port} as example.test",
+        f"127.0.0.1:{port} as certcast-proof.example.test",
+    ) == outcome.proved
+    assert web.leaf("A") == web.served() == web.served("example.test")
+    assert DAY == web.state.last_downloaded
+
+
+@pytest.mark.row(8)
+def test_newer_release_replaces_the_old_one(web: Consumer) -> None:
+    """A newer release with a new key is served after one run, and nothing temporary stays."""
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    told: list[Outcome] = []
+    outcome = web.pull(IN_WINDOW, installed=told.append)
+
+    assert web.leaf("B") == web.served()
+    assert [outcome] == told
+    assert outcome.leaf
+    assert outcome.previous
+    assert (web.leaf("B"), web.leaf("A")) == (outcome.leaf.sha256, outcome.previous.sha256)
+    assert IN_WINDOW == web.state.last_downloaded
+    assert [] == web.leftovers()
+
+
+@pytest.mark.row(7)
+def test_outside_the_window_nothing_is_asked_until_the_idle_check(web: Consumer) -> None:
+    """
+    Outside the window the store is not even opened; after `idle_check` it is asked once, and
+    a release that came early is taken.
+    """
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    soon = web.pull(DAY + timedelta(minutes=59), after=lambda step: None)
+    assert "nothing due" == soon.result
+    assert web.leaf("A") == web.served()
+
+    assert "installed" == web.pull(DAY + timedelta(minutes=60)).result
+    assert web.leaf("B") == web.served()
+
+
+@pytest.mark.row(7)
+def test_idle_check_never_is_silent_until_the_window(web: Consumer) -> None:
+    """With `idle_check = "never"` the store is left alone until two thirds of the life are over."""
+    web.configure(idle_check=float("inf"))
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    before = web.state.proved.leaf.life.window_start - timedelta(seconds=1)  # type: ignore[union-attr]  # proved above
+
+    assert "nothing due" == web.pull(before).result
+    assert "installed" == web.pull(before + timedelta(seconds=1)).result
+
+
+def test_now_ignores_window_and_idle_check(web: Consumer) -> None:
+    """`--now` asks the store at once, whatever the window says."""
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    assert "installed" == web.pull(DAY + timedelta(minutes=1), force=True).result
+
+
+def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
+    """In the window, a run that finds the proved release asks for the manifest only, and reloads nothing."""
+    web.publish("A")
+    web.first_pull()
+    workers = web.host.workers()
+    asked = Wrapped(web.store)
+    assert "current" == web.pull(IN_WINDOW, store=asked).result
+    assert ["manifest"] == asked.asked
+    assert workers == web.host.workers()
+
+
+@pytest.mark.row(8)
+def test_reused_key_is_refused_and_named(web: Consumer) -> None:
+    """A new certificate with the old key is not installed; the report names the file that stayed the same."""
+    first = web.publish("A")
+    web.first_pull()
+    web.publish("B", web.issue(days_ago=0, key=first.key_pem))
+    with pytest.raises(FilesUnchanged, match=r"brings the same privkey\.pem as before") as refused:
+        web.pull(IN_WINDOW)
+
+    assert web.leaf("A") == web.served()
+    assert "nginx was not touched" in (refused.value.kept or "")
+    assert [] == web.leftovers()
+
+
+@pytest.mark.row(8)
+def test_reused_key_is_installed_where_the_configuration_allows_it(web: Consumer) -> None:
+    """With `allow_reused_key` a certificate for the old key is installed."""
+    first = web.publish("A")
+    web.first_pull()
+    web.configure(allow_reused_key=True)
+    web.publish("B", web.issue(days_ago=0, key=first.key_pem))
+    web.pull(IN_WINDOW)
+    assert web.leaf("B") == web.served()
+
+
+@pytest.mark.row(10)
+def test_chain_that_stays_the_same_does_not_stop_the_installation(web: Consumer) -> None:
+    """The CA's intermediate is the same in every release; only leaf and key have to change."""
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    chains = [web.pairs[letter].fullchain_pem.split(b"-----END CERTIFICATE-----", 1)[1] for letter in "AB"]
+    assert chains[0] == chains[1]
+    assert "installed" == web.pull(IN_WINDOW).result
+
+
+def test_nothing_published_says_so(web: Consumer) -> None:
+    """Before the first renewal the run says that nothing was published, and on which host to renew."""
+    with pytest.raises(ManifestMissing, match="nothing has been published") as missing:
+        web.pull()
+    assert "renewal host" in (missing.value.next or "")
+
+
+def test_expired_manifest_is_installed_and_then_alarms(web: Consumer) -> None:
+    """A silent renewal host is an alarm, but its last release is installed all the same."""
+    web.publish("A")
+    web.first_pull()
+    web.publish("B", expires=DAY + timedelta(days=7))
+    told: list[Outcome] = []
+    with pytest.raises(ManifestExpired, match="renewal host is silent") as alarm:
+        web.pull(DAY + timedelta(days=8), installed=told.append)
+
+    assert web.leaf("B") == web.served()
+    assert ["installed"] == [outcome.result for outcome in told]
+    assert "serial" in (alarm.value.kept or "")
+    # After a 304 the stored manifest counts: the alarm stays.
+    with pytest.raises(ManifestExpired):
+        web.pull(DAY + timedelta(days=9))
+
+
+def test_manifest_dated_anew_ends_the_alarm(web: Consumer) -> None:
+    """The same release with a later expiry is accepted under the same sequence, without an installation."""
+    web.publish("A", expires=DAY + timedelta(days=7))
+    web.first_pull()
+    later = DAY + timedelta(days=8)
+    with pytest.raises(ManifestExpired):
+        web.pull(later)
+    web.publish("A", web.pairs["A"], sequence=1, now=later)
+    workers = web.host.workers()
+    assert "current" == web.pull(later).result
+    assert workers == web.host.workers()
+
+
+def test_overdue_certificate_alarms(web: Consumer) -> None:
+    """Two days into the window without a newer release, the run says so, and how much time is left."""
+    web.publish("A")
+    web.first_pull()
+    late = DAY + timedelta(days=62)
+    with pytest.raises(Overdue, match="a newer certificate should be here") as overdue:
+        web.pull(late)
+    assert "27 days left" in (overdue.value.found or "")
+
+
+def test_step_back_is_followed_when_the_publisher_says_so(web: Consumer) -> None:
+    """An older certificate is installed only under a higher sequence that says `step_back`."""
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    web.pull(IN_WINDOW)
+    web.publish("A", web.pairs["A"], step_back=True)
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert web.leaf("A") == web.served()
+
+
+def test_three_versions_are_kept(web: Consumer) -> None:
+    """After many releases three versions are left on the disk, the served one among them."""
+    web.publish("A")
+    web.first_pull()
+    for letter in "BCDE":
+        web.publish(letter)
+        web.pull(force=True)
+    assert [3, 4, 5] == web.versions()
+    assert web.leaf("E") == web.served()
+    assert f"5-{web.leaf('E')[:16]}" == web.folder.current.readlink().name
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o022])
+def test_keys_are_private_whatever_the_umask(web: Consumer, umask: int) -> None:
+    """Keys are 0600 in folders that are 0700, and so is the state, under any umask."""
+    web.publish("A")
+    before = os.umask(umask)
+    try:
+        web.first_pull()
+    finally:
+        os.umask(before)
+
+    for path in (web.config.state_dir, *web.config.state_dir.rglob("*")):
+        if not path.is_symlink():
+            expected = 0o700 if path.is_dir() else 0o600
+            assert expected == stat.S_IMODE(path.stat().st_mode), path
+
+
+def test_every_listener_is_proved(tmp_path: Path) -> None:
+    """On a host with two listeners, the outcome names both, each with every name."""
+    with consumer(tmp_path, listeners=2) as web:
+        web.publish("A")
+        assert 4 == len(web.first_pull().proved)
+        assert {web.leaf("A")} == {web.host.served(NAME, port).sha256 for port in web.host.ports}
+
+
+def test_deleted_snippet_is_written_again(web: Consumer) -> None:
+    """A run that asks the store also puts a snippet back that somebody has deleted."""
+    web.publish("A")
+    web.first_pull()
+    web.folder.snippet.unlink()
+    assert not web.host.test()
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert web.host.test()
