@@ -161,7 +161,9 @@ class Ledger:
             yield
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        document = files.read_json(self.path) or {"records": []}
+        document = files.read_json(self.path)
+        if document is None:
+            return {}
         try:
             entries = [_entry(fields) for fields in document["records"]]
         except (ValueError, TypeError, KeyError) as error:

@@ -1,0 +1,109 @@
+"""The ledger of TXT records: what a crash may leave behind is known afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+
+from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.errors import LocalFault
+
+NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
+NAME = "_acme-challenge.example.com"
+
+
+def entry(value: str, run: Run | None = None, *, zone: str = "example.com") -> Entry:
+    return Entry(NAME, value, zone, "_acme-challenge", run or Run.current(), NOW)
+
+
+def test_two_values_at_one_name_are_two_entries(tmp_path):
+    """Apex and wildcard share a name; removing one's record says nothing of the other's."""
+    ledger = Ledger(tmp_path)
+    apex, wildcard = ledger.intend([entry("apex"), entry("wildcard")])
+    ledger.put([replace(apex, record_id="1"), replace(wildcard, record_id="2")])
+
+    ledger.drop(apex)
+
+    assert [replace(wildcard, record_id="2")] == Ledger(tmp_path).entries()
+
+
+def test_an_entry_comes_back_from_disk_as_it_was(tmp_path):
+    """What the auth hook wrote down, the cleanup hook reads: zone, name, id, time and run."""
+    written = replace(entry("value"), record_id="176062010691676160", ours=False, leaving=True)
+
+    Ledger(tmp_path).put([written])
+
+    assert written == Ledger(tmp_path).find(NAME, "value")
+
+
+def test_an_intention_takes_over_what_an_earlier_run_wrote_down(tmp_path):
+    """The CA hands out a pending value again: the new run owns the record that the crashed one made."""
+    ledger = Ledger(tmp_path)
+    dead = Run(pid=2**22 + 1, started=1, boot="an earlier one")
+    ledger.put([replace(entry("value", dead), record_id="7")])
+
+    (taken_over,) = ledger.intend([entry("value")])
+
+    assert ("7", True, Run.current()) == (taken_over.record_id, taken_over.inherited, taken_over.run)
+    assert [taken_over] == ledger.entries()
+
+
+def test_an_intention_at_another_place_is_a_new_one(tmp_path):
+    """A CNAME that was moved between two runs doesn't lend the old record's id to the new zone."""
+    ledger = Ledger(tmp_path)
+    ledger.put([replace(entry("value"), record_id="7")])
+
+    (fresh,) = ledger.intend([entry("value", zone="acme.example.net")])
+
+    assert (None, False) == (fresh.record_id, fresh.inherited)
+
+
+def test_a_run_is_alive_exactly_as_long_as_its_process():
+    """A record is nobody's leftover while its certbot lives, and is one from the moment it ends."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as certbot:
+        run = Run.of(certbot.pid)
+        assert run is not None
+        assert run.alive()
+        certbot.communicate(b"\n")
+
+    assert not run.alive()
+
+
+def test_a_process_id_that_was_given_out_again_is_another_run():
+    """A new process with a dead certbot's id doesn't keep its records alive."""
+    living = Run.of(os.getpid())
+    assert living is not None
+
+    assert not replace(living, started=living.started - 1).alive()
+    assert not replace(living, boot="before the reboot").alive()
+
+
+def test_a_process_that_never_was_is_no_run():
+    """Asking for a process that doesn't exist gives nothing, not an error."""
+    assert Run.of(2**22 + 1) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"records": [{"name": 1}]}', '{"records": 3}', "{}"])
+def test_a_damaged_ledger_is_reported_and_kept(tmp_path, content):
+    """A ledger that can't be read is never replaced by an empty one: it may know of records that are ours."""
+    ledger = Ledger(tmp_path)
+    ledger.put([])
+    ledger.path.write_text(content)
+
+    with pytest.raises(LocalFault, match="damaged"):
+        ledger.intend([entry("value")])
+
+    assert content == ledger.path.read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
+    """An unusable state folder is an error of this host, with the path, and not a traceback."""
+    (tmp_path / "dns01").write_text("a file where the folder should be")
+
+    with pytest.raises(LocalFault, match="dns01"):
+        Ledger(tmp_path).entries()
