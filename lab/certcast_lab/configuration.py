@@ -21,14 +21,7 @@ EXAMPLE: Names = {"example.test": ("example.test", "*.example.test")}
 
 def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
     """Return the configuration of a host that serves `certificates` with its nginx."""
-    return f"""\
-state_dir = {_toml(host.certcast_folder)}
-
-[store]
-url = "oss://{BUCKET}/{PREFIX}"
-region = "{REGION}"
-endpoint = "{lab.oss_url}"
-{"".join(_certificate(name, names) for name, names in certificates.items())}
+    return f"""{_shared(lab, host, certificates)}
 [consumer]
 trust_roots = {_toml(lab.roots_file)}
 
@@ -37,7 +30,18 @@ listeners = {_addresses(("127.0.0.1", port) for port in host.ports)}
 test = {_toml(host.test_command)}
 reload = {_toml(host.reload_command)}
 pid_file = {_toml(host.pid_file)}
+"""
 
+
+def _shared(lab: Lab, host: WebHost, certificates: Names) -> str:
+    return f"""\
+state_dir = {_toml(host.certcast_folder)}
+
+[store]
+url = "oss://{BUCKET}/{PREFIX}"
+region = "{REGION}"
+endpoint = "{lab.oss_url}"
+{"".join(_certificate(name, names) for name, names in certificates.items())}
 [mail]
 host = "localhost"
 port = {lab.mailbox.ports["starttls"]}
@@ -49,15 +53,16 @@ installs_to = ["administrator@example.test"]
 """
 
 
-def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
-    """Return the configuration of the renewal host, which serves with its own nginx, too."""
+def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serves: bool = True) -> str:
+    """Return the configuration of the renewal host; one that `serves` installs with its own nginx, too."""
     nameservers = _addresses(server.address for server in lab.dns.servers)
     zones = "".join(
         f'\n[[zone]]\nname = "{zone.name}"\nnameservers = {nameservers}\n'
         for zone in lab.cloud.zones.all()
         if zone.owner == ACCOUNT
     )
-    return f"""{consumer_toml(lab, host, certificates)}
+    shared = consumer_toml(lab, host, certificates) if serves else _shared(lab, host, certificates)
+    return f"""{shared}
 [renewal]
 server = "{lab.directory_url}"
 config_dir = {_toml(host.root / "etc/letsencrypt")}

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,9 @@ from certcast_lab.nameservers import NameService
 from certcast_lab.pebble import LIFE, Pebble
 from certcast_lab.renewal_info import RenewalInfo
 from certcast_lab.serve import Server
+
+# The one of this environment: PATH may know another, or none.
+CERTCAST = str(Path(sys.executable).with_name("certcast"))
 
 
 class Lab:
@@ -123,7 +127,7 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Run the `certcast` command as an operator would, and wait for its end; output is captured."""
         return subprocess.run(
-            ["certcast", "--config", str(configuration), *arguments],
+            [CERTCAST, "--config", str(configuration), *arguments],
             env={**_without_clouds(), **self.environment(user)},
             capture_output=True,
             text=True,

@@ -79,7 +79,7 @@ def renew(context: click.Context, name: str | None) -> int:
 
     run = _Run(context.obj, "renew")
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
-    run.attempt(None, partial(Challenges(run.config).sweep, run.now))
+    run.attempt(None, partial(Challenges(run.config).sweep, _now()))
     for certificate in run.config.chosen(name):
         done = renew_one(
             run.config,
@@ -87,7 +87,7 @@ def renew(context: click.Context, name: str | None) -> int:
             certificate,
             open_store=run.store,
             publisher=_host(),
-            now=run.now,
+            clock=_now,
             progress=_progress(),
         )
         for failure in done.failures:
@@ -124,7 +124,6 @@ def _watch(run: _Run, certificates: tuple[CertificateConfig, ...], period: float
     told: dict[str, str | None] = {}
     while True:
         begun = time.monotonic()
-        run.now = _now()
         for certificate in certificates:
             code = run.attempt(
                 certificate,
@@ -163,7 +162,7 @@ def _deploy(run: _Run, name: str) -> None:
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
     (certificate,) = run.config.chosen(name)
     published = publish_live(
-        run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=run.now
+        run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=_now()
     )
     _changed(_published_text(name, published))
     if run.config.consumer is not None:
@@ -197,7 +196,6 @@ class _Run:
 
         self.config: Config = load(config_path(config_file))
         self.doing = doing
-        self.now = _now()
         self.status = 0
         self._store: Store | None = None
 
@@ -219,7 +217,7 @@ class _Run:
                 self.config,
                 certificate,
                 open_store=self.store,
-                now=self.now,
+                now=_now(),
                 force=force,
                 progress=_progress(),
                 installed=installed.append,
@@ -271,7 +269,7 @@ class _Run:
                 host=_host(),
                 doing=self.doing,
                 certificate=certificate.name if certificate else None,
-                now=self.now,
+                now=_now(),
             )
         except MailNotSent as second:
             click.echo(second.report(), err=True)
@@ -287,7 +285,7 @@ class _Run:
             leaf=outcome.leaf,
             previous=outcome.previous,
             proved=outcome.proved,
-            now=self.now,
+            now=_now(),
         )
 
 

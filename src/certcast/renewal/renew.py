@@ -59,17 +59,21 @@ def renew(
     *,
     open_store: Callable[[], Store],
     publisher: str,
-    now: datetime,
+    clock: Callable[[], datetime],
     progress: Callable[[str], None],
 ) -> Renewed:
-    """Renew what is due and publish what is newer; never raises a CertcastError, but collects them."""
+    """Renew what is due and publish what is newer; never raises a CertcastError, but collects them.
+
+    `clock` and not one moment: certbot may take minutes, and the new certificate's life begins after that.
+    """
     done = Renewed(wanted.name)
     before = _live(renewal, wanted)
     try:
-        _let_certbot_renew(config, renewal, wanted, before=before, now=now, progress=progress)
+        _let_certbot_renew(config, renewal, wanted, before=before, now=clock(), progress=progress)
     except CertcastError as failure:
         # Going on is right: an earlier run may have left something to publish.
         done.failures.append(failure)
+    now = clock()
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
         done.ordered = before is None or live.leaf != before.leaf
