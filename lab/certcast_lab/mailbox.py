@@ -11,6 +11,7 @@ Like real servers it can turn ugly at any time:
     fault = "greylist"   451 at RCPT, come back later
     fault = "close"      the connection ends when the message begins
     delay = seconds      before each answer to MAIL, RCPT and DATA; an hour is a hang
+    unknown.add(who)     550 at RCPT for this address alone
 
 SMTP is aiosmtpd's, in a thread of its own.
 """
@@ -69,6 +70,7 @@ class Mailbox:
         self.ports: dict[Door, int] = {}
         self.fault: Fault | None = None
         self.delay: float = 0
+        self.unknown: set[str] = set()
         self._accounts: dict[bytes, bytes] = {}
         self._messages: list[Received] = []
         self._arrival = threading.Condition()
@@ -95,6 +97,7 @@ class Mailbox:
         with self._arrival:
             self._messages.clear()
         self._accounts.clear()
+        self.unknown.clear()
         self.fault, self.delay = None, 0
 
     def require_login(self, username: str, password: str) -> None:
@@ -187,6 +190,8 @@ class _Handler:
         await asyncio.sleep(self._mailbox.delay)
         if reply := _AT_RCPT.get(self._mailbox.fault or ""):
             return reply
+        if address in self._mailbox.unknown:
+            return "550 5.1.1 no such mailbox"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 

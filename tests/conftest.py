@@ -1,0 +1,42 @@
+"""What all tests share: one lab, and a machine that leads nowhere.
+
+Starting a lab costs a quarter of a second to a second (the CA's keys); making
+a first day of it again costs milliseconds. So the session has one lab, and
+each test that asks for `lab` finds it fresh: no hosts, no records, an empty
+bucket, no mail, all switches off. What stays is the CA, with its root.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from certcast_lab.lab import Lab
+
+# The official credential chain would ask an ECS instance's metadata service, for seconds.
+os.environ["ALIBABA_CLOUD_ECS_METADATA_DISABLED"] = "true"
+
+# The developer's own keys, proxies and configuration are no business of a test.
+for name in list(os.environ):
+    foreign = name.startswith(
+        ("ALIBABA_CLOUD_ACCESS_KEY", "ALIBABA_CLOUD_SECURITY", "OSS_", "AWS_", "CERTCAST_")
+    )
+    if foreign or name.lower().endswith("_proxy"):
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def _one_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(_one_lab: Lab) -> Iterator[Lab]:
+    """A lab on its first day."""
+    try:
+        yield _one_lab
+    finally:
+        _one_lab.reset()
