@@ -179,8 +179,9 @@ class AlidnsApi:
                 f"server string to sign is:{signed.string_to_sign}",
             )
         self._nonces = {key: used for key, used in self._nonces.items() if now - used < NONCE_MEMORY}
-        if self._nonces.setdefault((user.access_key_id, signed.nonce), now) is not now:
+        if (user.access_key_id, signed.nonce) in self._nonces:
             raise Refusal("SignatureNonceUsed")
+        self._nonces[user.access_key_id, signed.nonce] = now
         return user
 
     def _authorize(self, user: User, action: str, domain: str, request: Request) -> None:
