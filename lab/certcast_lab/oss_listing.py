@@ -81,7 +81,7 @@ def _after(entries: list[str], query: Mapping[str, str]) -> list[str]:
     start = query.get("start-after", "")
     if "continuation-token" in query:
         try:
-            start = base64.urlsafe_b64decode(query["continuation-token"]).decode()
+            start = base64.b64decode(query["continuation-token"], altchars=b"-_", validate=True).decode()
         except ValueError:
             raise OssError(400, "InvalidArgument", "The continuation-token is not valid.") from None
     return [entry for entry in entries if entry.encode() > start.encode()]
