@@ -65,10 +65,11 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove what a crash may have left: staging folders hold keys, and must not stay."""
-        for leftover in (*self.root.glob("incoming-*"), *self.versions.glob(".damaged-*")):
-            _remove(leftover)
-        for leftover in self.root.glob(".*.new"):
-            leftover.unlink()
+        for incoming in self.root.glob("incoming-*"):
+            _remove(incoming)
+        for half_written in self.root.glob(".*.new"):
+            half_written.unlink()
+        self._remove_damaged()
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -132,6 +133,11 @@ class Folder:
         newest = sorted(self.held().items(), key=lambda item: item[1], reverse=True)[:KEPT_VERSIONS]
         for name in self.held().keys() - {name for name, _ in newest} - set(keep):
             _remove(self.versions / name)
+        self._remove_damaged()
+
+    def _remove_damaged(self) -> None:
+        for damaged in self.versions.glob(".damaged-*"):
+            _remove(damaged)
 
     # -- the switch
 

@@ -1,0 +1,537 @@
+"""What a consumer refuses, and what it does when nginx or the disk refuses.
+
+In each story a good release A is served; then something is wrong with B. A stays
+served, nothing temporary stays, and the report names what is the matter.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certcast.config import Argv, NginxConfig
+from certcast.errors import (
+    Busy,
+    CertcastError,
+    DigestMismatch,
+    GateRefused,
+    LocalFault,
+    ManifestInvalid,
+    ManifestReplayed,
+    NginxMissing,
+    NginxRefused,
+    NotProved,
+    ReloadFailed,
+    StoreTooLarge,
+)
+from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, manifest_key, write
+from certcast_lab.ca import Authority, Pair
+from consuming import DAY, NAME, NAMES, Consumer, Flipping, Missing, Truncating, Wrapped, consumer
+from publishing import release
+
+IN_WINDOW = DAY + timedelta(days=60)
+SOON = DAY + timedelta(minutes=1)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Consumer]:
+    """A host that serves release A."""
+    with consumer(tmp_path) as started:
+        started.publish("A")
+        started.first_pull()
+        yield started
+
+
+@contextmanager
+def refused(web: Consumer, error: type[CertcastError], match: str) -> Iterator[pytest.ExceptionInfo[Any]]:
+    """Expect `error`; afterwards A is served by the very same workers, and nothing is left behind."""
+    workers = web.host.workers()
+    with pytest.raises(error, match=match) as caught:
+        yield caught
+    assert web.leaf("A") == web.served()
+    assert workers == web.host.workers()
+    assert [] == web.leftovers()
+    assert caught.value.kept is not None
+    assert "serial" in caught.value.kept
+    assert web.host.test()
+
+
+# -- the bucket
+
+
+@pytest.mark.parametrize("wrapper", [Truncating, Flipping, Missing])
+@pytest.mark.parametrize("file", [FULLCHAIN, PRIVKEY])
+def test_damaged_file_is_refused_and_named(web: Consumer, wrapper: type[Wrapped], file: str) -> None:
+    """A file that is cut short, changed or missing in the store is named; B comes once it is whole."""
+    web.publish("B")
+    with refused(web, DigestMismatch, f"{file} of sequence 2"):
+        web.pull(IN_WINDOW, store=wrapper(web.store, file))
+    assert [1] == web.versions()
+    assert "installed" == web.pull(SOON).result
+    assert web.leaf("B") == web.served()
+
+
+def test_truncated_manifest_is_refused(web: Consumer) -> None:
+    """A manifest that is cut short is not acted on. (One that is changed is the signature's business.)"""
+    web.publish("B")
+    with refused(web, ManifestInvalid, "cannot be used"):
+        web.pull(IN_WINDOW, store=Truncating(web.store, "manifest"))
+
+
+def test_endless_manifest_is_not_read_to_its_end(web: Consumer) -> None:
+    """A manifest of more than 64 KiB is refused by its size."""
+    web.store.put(manifest_key(NAME), b" " * (64 * 1024 + 1))
+    with refused(web, StoreTooLarge, "."):
+        web.pull(IN_WINDOW)
+
+
+def test_manifest_of_another_store_is_refused(web: Consumer) -> None:
+    """A manifest that was written for another bucket, and copied here, is not believed."""
+    manifest = release(web.store, NAME, web.issue(), sequence=2, now=DAY)
+    web.store.put(manifest_key(NAME), write(replace(manifest, store="oss://somebody-elses/bucket")))
+    with refused(web, ManifestInvalid, "another store"):
+        web.pull(IN_WINDOW)
+
+
+def test_older_sequence_is_refused(web: Consumer) -> None:
+    """A bucket that was set back to an earlier release does not bring it back."""
+    web.publish("C", sequence=5)
+    web.pull(IN_WINDOW)
+    web.publish("B", sequence=4)
+    with pytest.raises(ManifestReplayed, match="older manifest") as caught:
+        web.pull(IN_WINDOW)
+    assert caught.value.expected == "sequence 5 or higher"
+    assert web.leaf("C") == web.served()
+
+
+def test_version_directories_remember_the_sequence(web: Consumer) -> None:
+    """Moving a damaged state file away, as its report advises, opens no door to older releases."""
+    web.folder.state.write_text("{")
+    with pytest.raises(LocalFault, match="damaged"):
+        web.pull(IN_WINDOW)
+    web.folder.state.unlink()
+    web.publish("B", sequence=1)
+    with pytest.raises(ManifestInvalid, match="two different manifests have sequence 1"):
+        web.pull(IN_WINDOW)
+    web.publish("A", web.pairs["A"], sequence=1)
+    assert "installed" == web.pull(IN_WINDOW).result
+
+
+def test_second_release_of_one_sequence_is_refused(web: Consumer) -> None:
+    """Two publishers that use the same sequence are noticed, and the first one's release stays."""
+    web.publish("B", sequence=1)
+    with refused(web, ManifestInvalid, "two different manifests have sequence 1"):
+        web.pull(IN_WINDOW)
+
+
+def test_manifest_with_an_earlier_expiry_is_a_replay(web: Consumer) -> None:
+    """An old copy of the current manifest, which expires earlier, is refused."""
+    web.publish("A", web.pairs["A"], sequence=1, expires=DAY + timedelta(days=100))
+    with refused(web, ManifestReplayed, "older manifest"):
+        web.pull(IN_WINDOW)
+
+
+# -- the gate
+
+
+def refuse_release(web: Consumer, pair: Pair, why: str, **changes: Any) -> None:
+    web.publish("B", pair, **changes)
+    with refused(web, GateRefused, "must not be served") as caught:
+        web.pull(IN_WINDOW)
+    assert why in caught.value.found
+
+
+def test_key_of_another_certificate_is_refused(web: Consumer) -> None:
+    """A certificate that was published with somebody else's key never reaches nginx."""
+    pair = web.issue()._replace(key_pem=web.issue().key_pem)
+    refuse_release(web, pair, "privkey.pem is not the key of this certificate")
+
+
+def test_certificate_for_other_names_is_refused(web: Consumer) -> None:
+    """A certificate that lacks a configured name is refused, and the report names it."""
+    refuse_release(web, web.issue("example.test", "www.example.test"), "does not hold *.example.test")
+
+
+def test_expired_certificate_is_refused(web: Consumer) -> None:
+    """A certificate whose life is over is refused, though it is the newest."""
+    refuse_release(web, web.issue(days_ago=0, life=30), "valid from 2026-11-23")
+
+
+def test_certificate_of_tomorrow_is_refused(web: Consumer) -> None:
+    """A certificate that is not valid yet is refused: browsers would refuse it too."""
+    refuse_release(web, web.issue(days_ago=-61), "valid from 2027-01-23")
+
+
+def test_certificate_of_an_unknown_authority_is_refused(web: Consumer) -> None:
+    """A certificate that no trusted root vouches for is refused."""
+    pair = Authority("Somebody").issue(*NAMES, not_before=DAY, not_after=DAY + timedelta(days=90))
+    refuse_release(web, pair, "no chain to a trusted root")
+
+
+def test_certificate_without_its_intermediate_is_refused(web: Consumer) -> None:
+    """A fullchain.pem with the leaf alone is refused: clients could not build the path either."""
+    pair = web.issue(days_ago=0)
+    end = b"-----END CERTIFICATE-----\n"
+    alone = pair._replace(fullchain_pem=pair.fullchain_pem.split(end)[0] + end)
+    refuse_release(web, alone, "no chain to a trusted root")
+
+
+def test_older_certificate_is_refused(web: Consumer) -> None:
+    """Under a higher sequence, too, a certificate issued before the served one needs a `step_back`."""
+    refuse_release(web, web.issue(days_ago=3), "the one that is served")
+
+
+def test_revoked_certificate_is_refused(web: Consumer) -> None:
+    """A leaf on the manifest's list of revoked ones is never served."""
+    pair = web.issue(days_ago=0)
+    leaf = release(web.store, NAME, pair, sequence=2, now=DAY).leaf.sha256
+    refuse_release(web, pair, "revoked", revoked=(leaf,))
+
+
+def test_file_that_is_no_certificate_is_refused(web: Consumer) -> None:
+    """Bytes that match their digest and are still no certificate end in a report, not a traceback."""
+    pair = web.issue(days_ago=0)
+    manifest = release(web.store, NAME, pair, sequence=2, now=DAY, expires=DAY + timedelta(days=365))
+    junk = {FULLCHAIN: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", PRIVKEY: b"no key"}
+    manifest = replace(manifest, files={name: Digest.of(body) for name, body in junk.items()})
+    for name, body in junk.items():
+        web.store.put(f"certs/{NAME}/releases/{manifest.leaf.sha256}/{name}", body)
+    web.store.put(manifest_key(NAME), write(manifest))
+    with refused(web, GateRefused, "must not be served") as caught:
+        web.pull(IN_WINDOW)
+    assert "cannot be read" in caught.value.found
+
+
+def test_missing_trust_roots_are_reported(web: Consumer, tmp_path: Path) -> None:
+    """A `trust_roots` that leads nowhere is a report that names the path."""
+    web.configure(trust_roots=tmp_path / "nowhere.pem")
+    web.publish("B")
+    with refused(web, LocalFault, "root certificates") as caught:
+        web.pull(IN_WINDOW)
+    assert "nowhere.pem" in caught.value.found
+
+
+# -- nginx
+
+
+def with_commands(
+    web: Consumer, *, test: list[str] | None = None, reload: list[str] | None = None
+) -> NginxConfig:
+    """Replace nginx's commands in the configuration; return what they were."""
+    assert web.config.consumer
+    before = web.config.consumer.nginx[0]
+    changed = replace(
+        before, test=Argv(tuple(test or before.test)), reload=Argv(tuple(reload or before.reload))
+    )
+    web.configure(nginx=(changed,))
+    return before
+
+
+def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
+    """
+    A configuration that somebody broke is not reloaded: the report quotes nginx, the snippet names
+    A again, and once it is mended the next run brings B, window or not.
+    """
+    web.publish("B")
+    web.host.break_configuration()
+    with pytest.raises(NginxRefused) as caught:
+        web.pull(IN_WINDOW)
+    assert "certcast_lab_broke_this_on_purpose" in (caught.value.found or "")
+    assert "switched back to version 1-" in (caught.value.kept or "")
+    assert web.leaf("A") == web.served()
+    assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
+
+    web.host.mend()
+    assert web.host.test()
+    assert "installed" == web.pull(SOON).result
+    assert web.leaf("B") == web.served()
+
+
+def test_failing_reload_command_switches_back(web: Consumer) -> None:
+    """When the reload command fails, the snippet names A again and the report says which command failed."""
+    web.publish("B")
+    before = with_commands(web, reload=["sh", "-c", "echo no rights; exit 4"])
+    with refused(web, ReloadFailed, "failed") as caught:
+        web.pull(IN_WINDOW)
+    assert caught.value.found == "exit status 4\nno rights"
+    assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
+
+    web.configure(nginx=(before,))
+    assert "installed" == web.pull(SOON).result
+
+
+def test_second_nginx_that_cannot_be_reloaded_takes_the_first_one_back(web: Consumer) -> None:
+    """Of two nginx on a host, both serve A again when the second one cannot be reloaded."""
+    assert web.config.consumer
+    good = web.config.consumer.nginx[0]
+    web.configure(nginx=(good, replace(good, reload=Argv(("false",)))))
+    web.publish("B")
+    with pytest.raises(ReloadFailed) as caught:
+        web.pull(IN_WINDOW)
+    assert "reloaded; what worked before works again" in (caught.value.kept or "")
+    assert web.leaf("A") == web.served()
+
+
+def test_reload_that_does_nothing_is_not_believed(web: Consumer) -> None:
+    """A reload command that exits 0 without reloading ends in "not proved": the old workers still accept."""
+    web.publish("B")
+    web.configure(proof_deadline=0.5)
+    before = with_commands(web, reload=["true"])
+    with pytest.raises(NotProved, match="does not serve the new certificate") as caught:
+        web.pull(IN_WINDOW)
+    assert "workers from before still accept" in (caught.value.found or "")
+    assert DAY == web.state.last_downloaded
+
+    web.configure(nginx=(before,))
+    assert "installed" == web.pull(SOON).result
+    assert web.leaf("B") == web.served()
+
+
+def test_missing_nginx_is_reported(web: Consumer) -> None:
+    """A host without the nginx program gets a report that names the command."""
+    web.publish("B")
+    with_commands(web, test=["/nowhere/nginx", "-t"])
+    with refused(web, NginxMissing, "/nowhere/nginx"):
+        web.pull(IN_WINDOW)
+
+
+def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> None:
+    """While nginx is stopped the run says so; nginx then starts with B, and the next run proves it."""
+    web.publish("B")
+    web.host.stop()
+    with pytest.raises(NginxMissing, match="nginx is not running") as caught:
+        web.pull(IN_WINDOW)
+    assert "passed the test" in (caught.value.kept or "")
+    web.host.start()
+    assert web.leaf("B") == web.served()
+    assert "installed" == web.pull(SOON).result
+
+
+def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
+    """
+    A second ssl_certificate below the include makes nginx serve that one, without any complaint of
+    its test: the proof notices, says where, and gives the likely reason.
+    """
+    old = web.pairs["A"].write(web.host.root / "etc/nginx/old")
+    site = web.host.site_conf
+    include = f"include {web.folder.snippet};"
+    site.write_text(
+        site.read_text().replace(
+            include, f"{include}\nssl_certificate {old[0]};\nssl_certificate_key {old[1]};"
+        )
+    )
+    web.publish("B")
+    with pytest.raises(NotProved) as caught:
+        web.pull(IN_WINDOW)
+    assert f"127.0.0.1:{web.host.ports[0]} as example.test: still leaf {web.leaf('A')[:16]}" in (
+        caught.value.found or ""
+    )
+    assert "the last one of a key type wins" in (caught.value.next or "")
+    assert web.state.unfinished == web.leaf("B")
+
+
+def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
+    """When a site no longer includes the snippet, the next release is not called installed."""
+    web.host.name_files(*web.pairs["A"].write(web.host.root / "etc/nginx/old"))
+    web.publish("B")
+    with pytest.raises(NotProved) as caught:
+        web.pull(IN_WINDOW)
+    assert f"add `include {web.folder.snippet};`" in (caught.value.next or "")
+
+
+def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(tmp_path: Path) -> None:
+    """
+    An ECDSA certificate where the site allows only RSA ciphers passes nginx's test and then serves
+    nobody: it is taken back at once, later runs leave nginx alone, and `--now` tries again.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A", web.issue(key_type="rsa"))
+        web.first_pull()
+        rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
+        site = web.host.site_conf.read_text()
+        web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
+        web.publish("B")
+
+        with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
+            web.pull(IN_WINDOW)
+        assert "what worked before works again" in (caught.value.kept or "")
+        assert web.leaf("A") == web.served()
+
+        with refused(web, NotProved, "broke handshakes here"):
+            web.pull(IN_WINDOW)
+
+        web.host.site_conf.write_text(site)
+        assert "installed" == web.pull(IN_WINDOW, force=True).result
+        assert web.leaf("B") == web.served()
+
+
+def test_long_lived_connection_does_not_delay_the_proof(web: Consumer) -> None:
+    """A client that keeps its connection open holds an old worker back: proved all the same."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    web.publish("B")
+    with (
+        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=5) as connection,
+        client.wrap_socket(connection, server_hostname=NAME) as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.1\r\n")  # a request that is not finished keeps the worker
+        assert "installed" == web.pull(IN_WINDOW).result
+    assert web.leaf("B") == web.served()
+
+
+def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
+    """Clients that connect without a pause meet no failed handshake while three releases are installed."""
+    stop = threading.Event()
+    seen: list[str] = []
+    failures: list[Exception] = []
+
+    def connect_without_pause() -> None:
+        while not stop.is_set():
+            try:
+                seen.append(web.served())
+            except OSError as error:
+                failures.append(error)
+
+    client = threading.Thread(target=connect_without_pause)
+    client.start()
+    try:
+        for letter in "BCD":
+            web.publish(letter)
+            web.pull(force=True)
+    finally:
+        stop.set()
+        client.join()
+    assert [] == failures
+    assert {web.leaf(letter) for letter in "ABCD"} >= set(seen) > {web.leaf("A")}
+
+
+def test_cloud_keys_are_not_in_the_environment_of_nginx_commands(
+    web: Consumer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The bucket's AccessKey does not reach the commands that test and reload nginx."""
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "canary-4711")
+    seen = tmp_path / "environment"
+    before = with_commands(web, test=["sh", "-c", f"env > {seen}"])
+    web.publish("B")
+    web.pull(IN_WINDOW)
+    assert before
+    assert "PATH=" in seen.read_text()
+    assert "canary-4711" not in seen.read_text()
+
+
+# -- this host
+
+
+def test_two_runs_at_once(web: Consumer) -> None:
+    """A second run of the same certificate ends at once and says that another one is at work."""
+    web.publish("B")
+    met: list[CertcastError] = []
+
+    def second_run(step: str) -> None:
+        if step == "fetched":
+            with pytest.raises(Busy) as caught:
+                web.pull(IN_WINDOW)
+            met.append(caught.value)
+
+    assert "installed" == web.pull(IN_WINDOW, after=second_run).result
+    assert 1 == len(met)
+
+
+class FullDisk:
+    """Refuses the n-th write-like call below a folder, as a full file system would."""
+
+    def __init__(self) -> None:
+        self.below: str | None = None
+        self.left = 0
+        sys.addaudithook(self._audit)  # cannot be taken out again: idle while `below` is None
+
+    @contextmanager
+    def at(self, call: int, below: Path) -> Iterator[FullDisk]:
+        self.below, self.left = str(below), call
+        try:
+            yield self
+        finally:
+            self.below = None
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.below is None or event not in {"open", "os.mkdir", "os.rename", "os.symlink"}:
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        path = str(arguments[1] if event == "os.symlink" else arguments[0])
+        if path.startswith(self.below) and not path.endswith("lock"):
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+DISK = FullDisk()
+
+
+def pull_with_full_disk(web: Consumer, call: int) -> LocalFault | None:
+    """Return how the run ended whose n-th write failed; None if it does not write so often."""
+    with DISK.at(call, web.config.state_dir):
+        try:
+            web.pull(force=True)
+        except LocalFault as fault:
+            return fault
+    assert DISK.left > 0, "a write failed, and the run called itself a success"
+    return None
+
+
+def test_disk_that_is_full_at_any_write_keeps_a_good_pair_in_service(web: Consumer) -> None:
+    """
+    Whichever write meets a full disk, the run ends with a report that says so, nginx serves a good
+    pair and could start; with room again the next run brings the release into service.
+    """
+    for call in range(1, 100):
+        web.publish("B")
+        fault = pull_with_full_disk(web, call)
+        if fault is None:
+            break
+        assert "No space left on device" in (fault.found or "")
+        assert "df -h" in (fault.next or "")
+        assert web.host.test()
+        assert web.served() in {web.leaf("A"), web.leaf("B")}
+        web.pull(force=True)
+        assert web.leaf("B") == web.served()
+        assert [] == web.leftovers()
+        web.pairs["A"] = web.pairs["B"]
+    assert call > 10, "the run writes more often than that"
+
+
+def test_file_size_limit_of_the_kernel(web: Consumer) -> None:
+    """When the kernel itself refuses to write (here: `ulimit -f`), the command line user gets a report."""
+    web.publish("B")
+    script = (
+        "import sys; from certcast.cli import main;"
+        f"sys.argv = ['certcast', '--config', {str(web.host.certcast_toml)!r}, 'pull', '--now'];"
+        "sys.exit(main())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 4 == ended.returncode, ended.stderr
+    assert "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert web.leaf("A") == web.served()
+    assert web.host.test()
