@@ -42,7 +42,8 @@ class Pebble:
 
     `directory_url` is where ACME starts, TLS by `authority`; `resolver` is the
     (address, port) of the DNS server that it asks. `reuse_authorizations` is
-    the percentage of valid authorizations that a new order gets again.
+    the percentage of valid authorizations that a new order gets again. A CA
+    that `believes_everything` validates nothing, for what is not about validation.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Pebble:
         resolver: tuple[str, int],
         life: timedelta = LIFE,
         reuse_authorizations: int = 0,
+        believes_everything: bool = False,
     ) -> None:
         self.folder = folder
         self._authority = authority
@@ -62,6 +64,7 @@ class Pebble:
             "PEBBLE_VA_NOSLEEP": "1",
             "PEBBLE_AUTHZREUSE": str(reuse_authorizations),
             "PEBBLE_WFE_NONCEREJECT": "0",
+            "PEBBLE_VA_ALWAYS_VALID": "1" if believes_everything else "0",
         }
         folder.mkdir(parents=True, exist_ok=True)
         self._trust = ssl.create_default_context(cadata=authority.pem.decode())

@@ -118,20 +118,25 @@ def pull(context: click.Context, name: str | None, force: bool, watch: str | Non
 
 
 def _watch(run: _Run, certificates: tuple[CertificateConfig, ...], period: float, *, force: bool) -> int:
-    """Pull each `period` seconds until a signal; a failure that goes on is told once."""
+    """Pull each `period` seconds until a signal; a failure that goes on is told once.
+
+    Being stopped is how a resident process ends well: exit status 0.
+    """
     import time
 
     told: dict[str, str | None] = {}
-    while True:
-        begun = time.monotonic()
-        for certificate in certificates:
-            code = run.attempt(
-                certificate,
-                partial(run.pull, certificate, force=force),
-                unless=told.get(certificate.name),
-            )
-            told[certificate.name] = code
-        time.sleep(max(0.0, period - (time.monotonic() - begun)))
+    try:
+        while True:
+            begun = time.monotonic()
+            for certificate in certificates:
+                told[certificate.name] = run.attempt(
+                    certificate,
+                    partial(run.pull, certificate, force=force),
+                    unless=told.get(certificate.name),
+                )
+            time.sleep(max(0.0, period - (time.monotonic() - begun)))
+    except KeyboardInterrupt:
+        return 0
 
 
 @cli.command()

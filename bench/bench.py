@@ -1,0 +1,371 @@
+"""What certcast costs, beside the floor it stands on. `make bench` prints the table.
+
+Whole processes, timed from outside: wall by the clock, CPU and peak memory as the kernel
+accounts them to the finished child and its children (getrusage). Every figure is the median of
+its runs; things that are compared run in turn, A B A B, since machines drift.
+
+Against the lab: real certbot, pebble, nginx; emulated Alidns and OSS; loopback only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from certcast.certificate import describe, read_chain
+from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, load
+from certcast.renewal.lineage import Lineage
+from certcast.renewal.publish import publish
+from certcast.storage.oss import OssStore
+from certcast_lab import oss_signatures, signatures
+from certcast_lab.ca import Authority
+from certcast_lab.cloud import REGION
+from certcast_lab.configuration import consumer_toml, renewal_toml
+from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.pebble import Pebble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from certcast_lab.hosts import WebHost
+
+NAMES = ("example.test", "*.example.test")
+WANTED = CertificateConfig(CertificateName("example.test"), tuple(DnsName(name) for name in NAMES))
+CERTBOT = str(Path(sys.executable).with_name("certbot"))
+# A run with nothing to do must not import any of these: SDK, X.509, TLS; and without a socket, no network.
+HEAVY = ("alibabacloud_oss_v2", "alibabacloud_credentials", "cryptography", "ssl", "socket", "requests")
+
+
+# Started anew for each run, because Linux counts into a child's peak memory what its parent
+# held at the fork: this parent holds 9 MiB, the lab's process 70.
+_LAUNCHER = """
+import os, sys, time
+begun = time.perf_counter()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - begun
+print(os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run, or the medians of several: seconds, seconds, MiB of the largest process."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+class Command:
+    """Something to run; `before` prepares each run and is not timed."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        environment: dict[str, str],
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        self.name, self.argv, self.environment, self.before = name, argv, environment, before
+
+    def run(self) -> Cost:
+        """Run it once; it must exit with 0."""
+        if self.before:
+            self.before()
+        done = subprocess.run(
+            [sys.executable, "-S", "-E", "-c", _LAUNCHER, *self.argv],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        *words, figures = done.stdout.splitlines()
+        status, wall, cpu, kibibytes = (float(figure) for figure in figures.split())
+        if status:
+            sys.exit(f"{' '.join(self.argv)} failed:\n{done.stderr}" + "\n".join(words))
+        return Cost(wall, cpu, kibibytes / 1024)
+
+
+def measure(*commands: Command, runs: int) -> list[Cost]:
+    """Return the medians of each command, run in turn `runs` times after one warm-up."""
+    found: dict[str, list[Cost]] = defaultdict(list)
+    for number in range(runs + 1):
+        for command in commands:
+            cost = command.run()
+            if number:
+                found[command.name].append(cost)
+    return [
+        Cost(
+            median(cost.wall for cost in found[command.name]),
+            median(cost.cpu for cost in found[command.name]),
+            median(cost.memory for cost in found[command.name]),
+        )
+        for command in commands
+    ]
+
+
+class Bench:
+    """The lab with one consumer whose releases come from a CA that issues at once."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.ca = Authority("bench")
+        self.issued = datetime.now(timezone.utc) - timedelta(days=1)
+        self.host = lab.host("web1")
+        roots = lab.folder / "bench-root.pem"
+        roots.write_bytes(self.ca.pem)
+        toml = consumer_toml(lab, self.host).replace(str(lab.roots_file), str(roots))
+        self.host.certcast_toml.write_text(toml)
+        self.environment = {**os.environ, **lab.environment("consumer")}
+
+    def row(self, what: str, figure: str, target: str) -> None:
+        """Print a line of the table."""
+        print(f"  {what:<58} {figure:<34} {target}", flush=True)
+
+    def certcast(self, name: str, *arguments: str, before: Callable[[], None] | None = None) -> Command:
+        """Return a certcast command on the consumer."""
+        argv = [CERTCAST, "--config", str(self.host.certcast_toml), *arguments]
+        return Command(name, argv, self.environment, before)
+
+    def publish(self) -> None:
+        """Publish a newer release with a new key, as the renewal host would."""
+        self.issued += timedelta(seconds=1)
+        pair = self.ca.issue(*NAMES, not_before=self.issued)
+        leaf = describe(read_chain(pair.fullchain_pem).leaf)
+        config = load(self.host.certcast_toml).store
+        with _environment(self.lab.environment("renewal")):
+            store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoint))
+        publish(
+            WANTED,
+            Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf),
+            store,
+            state_dir=self.lab.folder / "publisher",
+            publisher="bench",
+            now=datetime.now(timezone.utc),
+        )
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def consumer(bench: Bench) -> None:
+    """What a host that serves pays."""
+    bench.publish()
+    include(bench)
+    floor = Command("floor", [sys.executable, "-c", "pass"], bench.environment)
+
+    bare, idle = measure(floor, bench.certcast("idle", "pull"), runs=15)
+    bench.row("python3 -c pass", f"{bare.wall * 1000:.0f} ms, {bare.memory:.0f} MiB", "the floor")
+    bench.row(
+        "pull, nothing due",
+        f"{idle.wall * 1000:.0f} ms = {idle.wall / bare.wall:.1f} x floor, {idle.memory:.0f} MiB",
+        "<= 12 x, <= 30 MiB",
+    )
+    loaded = heavy_modules(bench)
+    bench.row("  of its imports, SDK, X.509, TLS and sockets", ", ".join(loaded) or "none", "none")
+
+    requests = len(bench.lab.cloud.oss.requests)
+    (unchanged,) = measure(bench.certcast("304", "pull", "--now"), runs=9)
+    answers = {request.status for request in bench.lab.cloud.oss.requests[requests:]}
+    assert answers == {304}, answers
+    bench.row("pull, answered 304", f"{unchanged.cpu:.2f} s CPU, {unchanged.wall:.2f} s wall", "<= 0.5 s CPU")
+
+    bench.row("pull --watch, each poll (304)", f"{1000 * watch(bench):.1f} ms CPU", "<= 10 ms CPU")
+
+    (changed,) = measure(bench.certcast("change", "pull", "--now", before=bench.publish), runs=7)
+    bench.row("pull with a change, to its proof", f"{changed.wall:.2f} s wall", "<= 1.2 s wall")
+
+
+def include(bench: Bench) -> None:
+    """Bring the consumer to where its certificate is included and proved."""
+    bench.lab.certcast(bench.host.certcast_toml, "pull", user="consumer")
+    bench.host.include(bench.host.certcast_folder / "certs/example.test/nginx.conf")
+    bench.certcast("first", "pull").run()
+
+
+def heavy_modules(bench: Bench) -> list[str]:
+    """Return which of HEAVY a `pull` with nothing due imports."""
+    argv = [sys.executable, "-X", "importtime", *bench.certcast("", "pull").argv]
+    done = subprocess.run(argv, env=bench.environment, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    return [name for name in HEAVY if name in imported]
+
+
+def watch(bench: Bench, polls: int = 100) -> float:
+    """Return the CPU seconds of one poll of a resident `pull --watch`, the start not counted."""
+
+    def wait_for(more: int) -> None:
+        enough = len(bench.lab.cloud.oss.requests) + more
+        while len(bench.lab.cloud.oss.requests) < enough:
+            assert child.poll() is None, "pull --watch ended"
+            time.sleep(0.005)
+
+    argv = bench.certcast("watch", "pull", "--now", "--watch", "20ms").argv
+    child = subprocess.Popen(argv, env=bench.environment)
+    try:
+        wait_for(5)
+        before = cpu_seconds(child.pid)
+        wait_for(polls)
+        return (cpu_seconds(child.pid) - before) / polls
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what the kernel has accounted to a running process (proc(5), stat: utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def renewal(bench: Bench) -> None:
+    """What the renewal host pays: certbot with our plugin beside certbot with empty hooks."""
+    lab = bench.lab
+    host = lab.host("renewal")
+    host.certcast_toml.write_text(renewal_toml(lab, host, serves=False))
+    environment = {**os.environ, **lab.environment("renewal")}
+    credulous = Pebble(
+        lab.folder / "credulous", lab.authority, resolver=lab.dns.resolver.address, believes_everything=True
+    )
+    try:
+        plain = Command(
+            "plain",
+            [
+                *certbot(host, "plain", credulous.directory_url),
+                *("--manual", "--preferred-challenges", "dns"),
+                *("--manual-auth-hook", "true", "--manual-cleanup-hook", "true"),
+            ],
+            environment,
+        )
+        ours = Command(
+            "ours",
+            [
+                *certbot(host, "ours", lab.directory_url),
+                *("--authenticator", "certcast", "--certcast-config", str(host.certcast_toml)),
+            ],
+            environment,
+        )
+        base, quick = measure(plain, ours, runs=5)
+        lab.dns.servers[1].lag = 2.0
+        (lagging,) = measure(ours, runs=3)
+    finally:
+        credulous.stop()
+        lab.dns.servers[1].lag = 0.0
+    bench.row("certbot --manual, empty hooks, apex + wildcard", f"{base.wall:.2f} s", "the floor")
+    bench.row(
+        "certbot with certcast's plugin, no DNS lag",
+        f"{quick.wall:.2f} s = floor {quick.wall - base.wall:+.2f} s = {quick.wall / base.wall:.2f} x",
+        "<= floor + 1.0 s",
+    )
+    bench.row(
+        "certbot with certcast's plugin, 2 s DNS lag",
+        f"{lagging.wall:.2f} s = floor {lagging.wall - base.wall:+.2f} s",
+        "<= floor + lag + 1.5 s",
+    )
+
+
+def certbot(host: WebHost, folder: str, server: str) -> list[str]:
+    """Return a certbot command that orders in any case."""
+    root = host.root / folder
+    return [
+        *(CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email"),
+        *("--server", server, "--force-renewal", "--cert-name", "example.test"),
+        *("--config-dir", str(root / "etc"), "--work-dir", str(root / "work")),
+        *("--logs-dir", str(root / "logs"), "-d", "example.test", "-d", "*.example.test"),
+    ]
+
+
+def emulators(bench: Bench) -> None:
+    """How much traffic the lab itself can bear: one client, one connection, every request signed."""
+    lab = bench.lab
+    for name, url, request in (
+        ("Alidns emulator, DescribeDomainRecords", lab.alidns_url, describe_domain_records),
+        ("OSS emulator, GetObject", lab.oss_url, get_object),
+    ):
+        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        begun, count = time.perf_counter(), 500
+        for number in range(count):
+            target, headers = request(lab, number)
+            connection.request("GET", target, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200, (name, answer.status)
+        connection.close()
+        bench.row(name, f"{count / (time.perf_counter() - begun):,.0f} requests/s", "")
+
+
+def describe_domain_records(lab: Lab, number: int) -> tuple[str, dict[str, str]]:
+    """Return a request signed with RPC-SHA1, with a nonce of its own."""
+    user = lab.cloud.renewal
+    parameters = {
+        "Action": "DescribeDomainRecords",
+        "DomainName": "example.test",
+        "Version": "2015-01-09",
+        "Format": "JSON",
+        "AccessKeyId": user.access_key_id,
+        "SignatureMethod": "HMAC-SHA1",
+        "SignatureVersion": "1.0",
+        "SignatureNonce": f"bench-{os.getpid()}-{number}",
+        "Timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    text = signatures.rpc_string_to_sign("GET", parameters)
+    parameters["Signature"] = signatures.rpc_signature(text, user.access_key_secret)
+    return "/?" + urlencode(parameters), {}
+
+
+def get_object(lab: Lab, _number: int) -> tuple[str, dict[str, str]]:
+    """Return a request for the manifest, signed with V4."""
+    user = lab.cloud.consumer
+    now = datetime.now(timezone.utc)
+    headers = {
+        "x-oss-date": now.strftime("%Y%m%dT%H%M%SZ"),
+        "x-oss-content-sha256": oss_signatures.UNSIGNED_PAYLOAD,
+    }
+    key = "certcast/certs/example.test/manifest"
+    scope = (now.strftime("%Y%m%d"), REGION, "oss")
+    claim = oss_signatures.Claim(user.access_key_id, "", scope)
+    request = oss_signatures.SignedRequest("GET", lab.cloud.bucket.name, key, (), headers)
+    signed = oss_signatures.signature(
+        user.access_key_secret, oss_signatures.string_to_sign(request, claim), scope
+    )
+    credential = "/".join((user.access_key_id, *scope, "aliyun_v4_request"))
+    headers["Authorization"] = f"{oss_signatures.V4} Credential={credential},Signature={signed}"
+    return f"/{lab.cloud.bucket.name}/{key}", headers
+
+
+def main() -> None:
+    """Print the table."""
+    os.environ["ALIBABA_CLOUD_ECS_METADATA_DISABLED"] = "true"
+    with tempfile.TemporaryDirectory(prefix="certcast-bench-") as folder, Lab(Path(folder)) as lab:
+        bench = Bench(lab)
+        print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs; medians\n")
+        consumer(bench)
+        renewal(bench)
+        emulators(bench)
+
+
+if __name__ == "__main__":
+    main()
