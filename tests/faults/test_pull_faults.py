@@ -420,6 +420,28 @@ def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
     assert {web.leaf(letter) for letter in "ABCD"} >= set(seen) > {web.leaf("A")}
 
 
+def test_foreign_reload_never_meets_a_torn_pair(web: Consumer) -> None:
+    """Whenever somebody else tests or starts nginx while releases are installed, it accepts what it reads."""
+    stop = threading.Event()
+    results: list[bool] = []
+
+    def test_without_pause() -> None:
+        while not stop.is_set():
+            results.append(web.host.test())
+
+    somebody = threading.Thread(target=test_without_pause)
+    somebody.start()
+    try:
+        for letter in "BCDEF":
+            web.publish(letter)
+            web.pull(force=True)
+    finally:
+        stop.set()
+        somebody.join()
+    assert len(results) > 10
+    assert all(results)
+
+
 def test_cloud_keys_are_not_in_the_environment_of_nginx_commands(
     web: Consumer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,0 +1,97 @@
+"""The folder of one certificate: names, what is swept, what is pruned, what nginx is told to read."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from certcast.consumer.install import Folder, version_name
+from certcast.errors import ConfigInvalid
+from certcast.files import make_private_dir, write_new
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path, "example.test")
+    make_private_dir(made.versions)
+    return made
+
+
+def install(folder: Folder, sequence: int, leaf: str) -> str:
+    with folder.staging() as incoming:
+        write_new(incoming / "fullchain.pem", leaf.encode())
+        write_new(incoming / "privkey.pem", b"key")
+        folder.take_over(incoming, version_name(sequence, leaf))
+    return version_name(sequence, leaf)
+
+
+def leaf(digit: str) -> str:
+    return digit * 64
+
+
+def test_snippet_names_both_files_absolutely(folder: Folder) -> None:
+    """The one file that a site includes holds exactly the two lines that belong together."""
+    version = install(folder, 42, leaf("a"))
+    folder.switch(version)
+    lines = [line for line in folder.snippet.read_text().splitlines() if not line.startswith("#")]
+    assert [
+        f"ssl_certificate {folder.versions}/42-{'a' * 16}/fullchain.pem;",
+        f"ssl_certificate_key {folder.versions}/42-{'a' * 16}/privkey.pem;",
+    ] == lines
+    assert folder.serves(version)
+
+
+@pytest.mark.parametrize("odd", ["with space", "do$$lar", "semi;colon", 'quo"te', "bra{ce"])
+def test_path_that_nginx_would_read_otherwise_is_refused(tmp_path: Path, odd: str) -> None:
+    """A state_dir that nginx would take for syntax or a variable is refused before anything is written."""
+    with pytest.raises(ConfigInvalid, match="cannot stand in an nginx configuration"):
+        Folder(tmp_path / odd, "example.test")
+
+
+def test_crash_leftovers_are_swept_and_nothing_else(folder: Folder) -> None:
+    """Staging folders (they hold keys) and half-written files of a killed run go; versions stay."""
+    version = install(folder, 1, leaf("a"))
+    folder.switch(version)
+    (folder.root / "incoming-0badcafe").mkdir()
+    (folder.root / "incoming-0badcafe" / "privkey.pem").write_bytes(b"secret")
+    (folder.root / ".nginx.conf.new").write_bytes(b"ssl_certif")
+    (folder.root / ".current.new").symlink_to("versions/gone")
+    (folder.versions / ".damaged-0badcafe").mkdir()
+    folder.sweep()
+    assert {"versions", "nginx.conf"} == {path.name for path in folder.root.iterdir()}
+    assert [version] == [path.name for path in folder.versions.iterdir()]
+
+
+def test_staging_is_gone_after_a_failure(folder: Folder) -> None:
+    """A download that fails leaves no key behind."""
+    with contextlib.suppress(OSError), folder.staging() as incoming:
+        write_new(incoming / "privkey.pem", b"secret")
+        raise OSError("the disk is full")
+    assert not list(folder.root.glob("incoming-*"))
+
+
+def test_newest_three_stay_and_what_must_be_kept(folder: Folder) -> None:
+    """By number, not by text: 9, 10 and 11 are the newest three; the served one stays however old it is."""
+    for sequence, digit in ((1, "a"), (2, "b"), (9, "c"), (10, "d"), (11, "e")):
+        install(folder, sequence, leaf(digit))
+    folder.prune(keep=(version_name(1, leaf("a")), None))
+    assert [1, 9, 10, 11] == sorted(sequence for sequence, _ in folder.held().values())
+
+
+def test_foreign_files_are_not_versions(folder: Folder) -> None:
+    """What an operator puts beside the versions is neither counted nor removed."""
+    (folder.versions / "notes.txt").write_text("mine")
+    install(folder, 3, leaf("a"))
+    folder.prune(keep=())
+    assert 3 == folder.highest_sequence()
+    assert (folder.versions / "notes.txt").exists()
+
+
+def test_damaged_version_is_replaced_whole(folder: Folder) -> None:
+    """A version that is fetched again takes the place of the damaged one under the same name."""
+    version = install(folder, 1, leaf("a"))
+    (folder.versions / version / "privkey.pem").unlink()
+    install(folder, 1, leaf("a"))
+    assert {"fullchain.pem": leaf("a").encode(), "privkey.pem": b"key"} == folder.read(version)
