@@ -109,8 +109,8 @@ class WebHost:
         self.pid_file = self.root / "run/nginx.pid"
         self.certcast_toml = self.root / "etc/certcast/certcast.toml"
         self.certcast_folder = self.root / "var/lib/certcast"
-        nginx = ["nginx", "-p", f"{self.root}/", "-c", str(self.nginx_conf)]
-        self.test_command = [*nginx, "-t", "-q"]
+        nginx = ["nginx", "-p", str(self.root), "-c", "etc/nginx/nginx.conf"]
+        self.test_command = [*nginx, "-t"]
         self.reload_command = [*nginx, "-s", "reload"]
         self._argv = nginx
         self._listeners = listeners
