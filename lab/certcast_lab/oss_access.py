@@ -37,7 +37,10 @@ RIGHTS = {"HeadObject": "GetObject", "ListObjectsV2": "ListObjects"}
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, decoded: header names in lower case, `key` None when it is about a bucket."""
+    """One request, decoded: header names in lower case, `key` None when it is about a bucket.
+
+    `bare`: the path is a bucket's name without the slash behind it.
+    """
 
     action: str
     method: str
@@ -46,6 +49,7 @@ class Asked:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     source_ip: str
+    bare: bool
 
     @property
     def target(self) -> str:
@@ -65,7 +69,9 @@ def authenticate(asked: Asked, ram: Ram, bucket: Bucket | None, now: float) -> U
             OSSAccessKeyId=claim.access_key_id,
         )
     _check_clock(asked.headers, now)
-    signed = SignedRequest(asked.method, asked.bucket, asked.key, list(asked.query.items()), asked.headers)
+    signed = SignedRequest(
+        asked.method, asked.bucket, asked.key, list(asked.query.items()), asked.headers, asked.bare
+    )
     if not matches(user.access_key_secret, signed, claim):
         raise OssError(
             403,

@@ -122,7 +122,8 @@ class OssApi:
             action = "ListObjectsV2" if listing else "NotEmulated"
         headers = {name.lower(): value for name, value in request.headers.items()}
         source_ip = request.client.host if request.client else ""
-        return Asked(action, request.method, bucket, key, query, headers, source_ip)
+        bare = path == f"/{bucket}"
+        return Asked(action, request.method, bucket, key, query, headers, source_ip, bare)
 
     def _address(self, host: str, path: str) -> tuple[str | None, str | None]:
         """Bucket and key: from the path at an IP address, else from host and path."""
@@ -181,7 +182,7 @@ def _put(asked: Asked, bucket: Bucket, key: str, stored: Stored) -> Response:
         if name.startswith("if-"):
             message = "A header you provided implies functionality that is not implemented."
             raise OssError(400, "NotImplemented", message, Header=name.title())
-    if "content-length" not in asked.headers:
+    if "content-length" not in asked.headers and asked.headers.get("transfer-encoding") != "chunked":
         raise OssError(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
     digest = content_md5(stored.body)
     if asked.headers.get("content-md5", digest) != digest:

@@ -51,18 +51,24 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """What a signature covers: everything decoded, header names in lower case, no body."""
+    """What a signature covers: everything decoded, header names in lower case, no body.
+
+    `bare` is a bucket in a path that doesn't end in a slash, as opendal sends and signs it.
+    """
 
     method: str
     bucket: str | None
     key: str | None
     query: Sequence[tuple[str, str]]
     headers: Mapping[str, str]
+    bare: bool = False
 
     @property
     def resource(self) -> str:
         """The path that is signed: `/`, `/bucket/` or `/bucket/key`."""
-        return f"/{self.bucket}/{self.key or ''}" if self.bucket else "/"
+        if self.bucket is None:
+            return "/"
+        return f"/{self.bucket}" if self.bare else f"/{self.bucket}/{self.key or ''}"
 
 
 @dataclass(frozen=True)

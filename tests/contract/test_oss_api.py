@@ -8,7 +8,9 @@ import base64
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -57,7 +59,7 @@ class Lab:
         key: str | None,
         *,
         query: str = "",
-        body: bytes = b"",
+        body: bytes | Iterator[bytes] = b"",
         user: User = PUBLISHER,
         region: str = "cn-hangzhou",
         version: int = 4,
@@ -241,9 +243,19 @@ def test_a_key_has_a_greatest_length(lab):
     assert (400, "InvalidObjectName") == refusal(lab.send("PUT", "k" * 1024))
 
 
-def test_a_body_of_unknown_length_is_refused(lab):
-    """A client that streams without a length is told what is missing."""
-    assert (411, "MissingContentLength") == refusal(lab.send("PUT", "key", body=iter([b"1"])))
+def test_a_body_needs_a_length_or_chunks(lab):
+    """A client that streams is understood, and one that announces no body at all is told what is missing."""
+    assert 200 == lab.send("PUT", "key", body=iter([b"1", b"2"])).status_code
+    assert b"12" == lab.send("GET", "key").content
+
+    signed = lab.send("PUT", "key").request
+    connection = HTTPConnection(signed.url.split("/")[2], timeout=10)
+    with closing(connection):
+        connection.putrequest("PUT", signed.path_url)
+        for name in ("Authorization", "x-oss-date", "x-oss-content-sha256"):
+            connection.putheader(name, signed.headers[name])
+        connection.endheaders()
+        assert 411 == connection.getresponse().status
 
 
 def listed(answer: requests.Response) -> dict[str, Any]:
