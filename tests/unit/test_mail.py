@@ -181,12 +181,15 @@ def test_a_long_subject_is_cut_and_the_text_is_whole(outbox: list[EmailMessage])
     assert "very badly" in outbox[0].get_content()
 
 
-def test_mail_needs_no_eight_bit_relay(outbox: list[EmailMessage]):
+@pytest.mark.parametrize("text", ["Zertifikat für Bücher", "证书已更新", "x" * 2000 + " für"])
+def test_mail_needs_no_eight_bit_relay(outbox: list[EmailMessage], text: str):
     """Every octet on the wire is ASCII, whatever the text says, in lines that RFC 5321 allows."""
-    fail(errors.CertbotFailed("Zertifikat für Bücher 证书 " + "x" * 2000))
+    fail(errors.CertbotFailed("certbot failed", found=text))
+
     wire = outbox[0].as_bytes()
     assert wire.isascii()
     assert max(len(line) for line in wire.split(b"\r\n")) <= 998
+    assert text in outbox[0].get_content()
 
 
 def test_a_host_with_nothing_to_tell_loads_no_mail_library():
