@@ -137,6 +137,7 @@ def _whole_body(request: PreparedRequest, response: Response) -> bytes:
     try:
         body: bytes = response.raw.read(WHOLE_BODY_LIMIT + 1, decode_content=True)
     except HTTPError as error:
+        response.raw.close()
         raise RequestsConnectionError(error, request=request) from error
     if len(body) > WHOLE_BODY_LIMIT:
         response.raw.close()
