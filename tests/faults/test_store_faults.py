@@ -301,6 +301,8 @@ WHOLE = (
 )
 
 
+# oss-v2 forgets to close an answer whose Content-Length is no number.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
 @pytest.mark.usefixtures("no_pauses")
 def test_an_answer_that_breaks_off_anywhere_is_no_answer(length):
@@ -431,7 +433,8 @@ def child(endpoint: str, home: str, **environ: str) -> tuple[str, bool]:
 
 
 def test_keys_in_the_environment_need_no_credentials_package(cloud, tmp_path):
-    """The usual host starts without half a second of imports."""
+    """The usual host starts without half a second of imports, and a retry that helped is not worth a word."""
+    cloud.faults.turn_on("throttle", action="GetObject", times=1)
     said, loaded = child(
         cloud.url,
         str(tmp_path),

@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -75,6 +76,10 @@ class OssStore:
         self._prefix = f"{prefix}/" if prefix else ""
         self._deadline = deadline
         self._cutter = Cutter()
+        # What these say of a single attempt ("retry_scheduled", a broken header with its traceback) would
+        # reach cron's mail from a run that went well. If no attempt succeeds, the error says what was seen.
+        for noisy in ("stamina", "urllib3.connection"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         self._client = oss.Client(
             oss.Config(
                 region=region,
