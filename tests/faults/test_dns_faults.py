@@ -1,0 +1,532 @@
+"""DNS-01 when the API, the nameservers or certcast itself fail: no record is lost, none is left.
+
+The emulated Alidns with its switches, two real nameservers with theirs, the
+real ledger on disk; a crash is a process that ends between two steps.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import stamina
+
+from certcast.config import Address, CertificateConfig, Config, DnsConfig, StoreConfig, ZoneConfig
+from certcast.dns01 import alidns, challenges
+from certcast.dns01.challenges import Challenge, Challenges
+from certcast.dns01.ledger import Run
+from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
+from certcast_lab.cloud import NAMESERVERS, PROVIDER, Cloud
+from certcast_lab.nameservers import NameService
+from certcast_lab.serve import Server
+
+NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
+LATER = NOW + timedelta(hours=2, minutes=1)
+APEX = Challenge("example.test", "A" * 43)
+WILDCARD = Challenge("example.test", "W" * 43)
+ORDER = [APEX, WILDCARD]
+ENDED = Run(pid=2**22 + 1, started=1, boot="a certbot that has ended")
+
+
+class Services:
+    def __init__(self):
+        self.cloud = Cloud()
+        self.dns = NameService(self.cloud.zones, NAMESERVERS)
+        self._server = Server(self)
+        self.url = self._server.url
+
+    async def __call__(self, scope, receive, send):
+        await self.cloud.alidns.app(scope, receive, send)
+
+    def stop(self):
+        self._server.stop()
+        self.dns.stop()
+
+
+@pytest.fixture(scope="module")
+def services():
+    """One API server and two nameservers for the module; the cloud behind them is new for each test."""
+    services = Services()
+    try:
+        yield services
+    finally:
+        services.stop()
+
+
+@pytest.fixture
+def cloud(services):
+    services.cloud = Cloud()
+    services.dns.zones = services.cloud.zones
+    services.dns.queries.clear()
+    for server in services.dns.servers:
+        server.work_well()
+    return services.cloud
+
+
+@pytest.fixture
+def dns(services, cloud):
+    return services.dns
+
+
+@pytest.fixture
+def configured(services, cloud, tmp_path, monkeypatch):
+    """A renewal host's configuration; keyword arguments go into [dns]."""
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", cloud.renewal.access_key_id)
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", cloud.renewal.access_key_secret)
+    addresses = tuple(Address(*server.address) for server in services.dns.servers)
+
+    def make(zones=("example.test",), **dns):
+        usual = {
+            "endpoint": services.url,
+            "resolvers": (Address(*services.dns.resolver.address),),
+            "settle": 0.0,
+            "deadline": 20.0,
+        }
+        return Config(
+            store=StoreConfig("memory://unused"),
+            certificates=(CertificateConfig("example.test", ("example.test", "*.example.test")),),
+            dns=DnsConfig(**{**usual, **dns}),
+            zones=tuple(ZoneConfig(zone, addresses) for zone in zones),
+            state_dir=tmp_path / "state",
+        )
+
+    return make
+
+
+@pytest.fixture
+def desk(configured):
+    return Challenges(configured())
+
+
+@pytest.fixture
+def quick_retries():
+    """Retries without their pauses, and three at most."""
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+def values(cloud, zone=None):
+    return sorted(record.value for record in cloud.zones.records(zone or cloud.zone) if record.type == "TXT")
+
+
+BOTH = sorted([APEX.validation, WILDCARD.validation])
+
+
+# -- the API
+
+
+@pytest.mark.parametrize("fault", ["throttle", "server_error"])
+def test_a_throttled_or_failing_api_is_asked_again(cloud, desk, quick_retries, fault):
+    """Throttling and 5xx answers pass; the order goes on with exactly its two records."""
+    cloud.alidns.faults.turn_on(fault, action="AddDomainRecord", times=2)
+
+    desk.present(ORDER, Run.current(), NOW)
+
+    assert BOTH == values(cloud)
+    assert 2 == cloud.alidns.faults.consumed(fault)
+    assert 4 == cloud.alidns.count("AddDomainRecord")
+
+
+@pytest.mark.parametrize("fault", ["lost_reply", "truncated"])
+def test_a_reply_lost_after_success_is_not_added_twice(cloud, desk, quick_retries, fault):
+    """The work was done, the answer never came: the record is found by its value, is ours, and goes."""
+    cloud.alidns.faults.turn_on(fault, action="AddDomainRecord", times=1)
+
+    desk.present(ORDER, Run.current(), NOW)
+    assert BOTH == values(cloud)
+
+    desk.cleanup(ORDER)
+    assert [] == values(cloud)
+
+
+def test_a_reply_that_comes_too_late_is_a_lost_one(cloud, desk, quick_retries, monkeypatch):
+    """An API that hangs is given up after the time-out, and what it did meanwhile is found."""
+    monkeypatch.setattr(alidns, "_READ_TIMEOUT", 300)
+    cloud.alidns.faults.turn_on("delay", action="AddDomainRecord", times=1, seconds=30)
+
+    desk.present([APEX], Run.current(), NOW)
+
+    assert [APEX.validation] == values(cloud)
+    desk.cleanup([APEX])
+    assert [] == values(cloud)
+
+
+def test_a_list_that_lags_behind_does_not_hide_a_duplicate(cloud, desk):
+    """The reply is lost, and the list of records is a moment behind: the record is found all the same."""
+    cloud.alidns.faults.turn_on("lost_reply", action="AddDomainRecord", times=1)
+    cloud.alidns.faults.turn_on("stale", action="DescribeDomainRecords", times=1, seconds=60)
+
+    desk.present([APEX], Run.current(), NOW)
+    desk.cleanup([APEX])
+
+    assert 1 == cloud.alidns.faults.consumed("stale")
+    assert [] == values(cloud)
+
+
+def test_a_nonce_that_was_seen_before_is_replaced(cloud, desk, monkeypatch):
+    """If something on the way replays a request, the next attempt is signed anew and passes."""
+    from alibabacloud_tea_openapi.utils import Utils
+
+    fresh = Utils.get_nonce
+    nonces = ["seen", "seen"]
+    monkeypatch.setattr(Utils, "get_nonce", lambda: nonces.pop() if nonces else fresh())
+
+    desk.present(ORDER, Run.current(), NOW)
+
+    assert ["SignatureNonceUsed"] == [logged.code for logged in cloud.alidns.log if logged.code]
+    assert BOTH == values(cloud)
+
+
+def test_an_api_that_stays_down_ends_the_order_with_nothing_left(cloud, desk, quick_retries):
+    """When Alidns fails to the end, the error says so, no record and no ledger entry remains."""
+    cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
+
+    with pytest.raises(DnsFailed, match="AddDomainRecord") as failed:
+        desk.present(ORDER, Run.current(), NOW)
+
+    assert "no challenge was answered, and no TXT record is left" == failed.value.kept
+    assert [] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+def test_the_second_value_failing_takes_the_first_one_back(cloud, desk, monkeypatch):
+    """An order is whole or not at all: when its second record is refused, its first is removed."""
+    refused = Challenge("example.test", "not a value that Alidns takes \N{SNOWMAN}" * 200)
+
+    class Refusing(alidns.Alidns):
+        def add_txt(self, zone, rr, value, ttl=600):
+            if value == refused.validation:
+                raise DnsFailed("Alidns refused AddDomainRecord in example.test")
+            return super().add_txt(zone, rr, value, ttl)
+
+    monkeypatch.setattr(alidns, "Alidns", Refusing)
+
+    with pytest.raises(DnsFailed):
+        desk.present([APEX, refused], Run.current(), NOW)
+
+    assert 1 == cloud.alidns.count("AddDomainRecord")
+    assert [] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+def test_a_policy_that_forbids_adding_stops_the_order_by_name(cloud, desk):
+    """An AccessKey without the right to the zone ends the order before the CA is asked anything."""
+    cloud.renewal.policies = []
+
+    with pytest.raises(DnsDenied, match="may not do AddDomainRecord in example.test"):  # noqa: RUF043
+        desk.present(ORDER, Run.current(), NOW)
+
+    assert [] == values(cloud)
+
+
+def test_an_endpoint_that_nobody_listens_at_is_reported(configured, quick_retries):
+    """A wrong endpoint, or no network, is an error about the API with the reason, not a traceback."""
+    desk = Challenges(configured(endpoint="http://127.0.0.1:1"))
+
+    with pytest.raises(DnsFailed, match="did not answer AddDomainRecord") as failed:
+        desk.present([APEX], Run.current(), NOW)
+
+    assert "Connection refused" in failed.value.found
+
+
+def test_a_proxy_that_answers_in_the_apis_place_is_reported(configured, quick_retries):
+    """A captive page with status 200 or 502 instead of Alidns' JSON is no success and no traceback."""
+
+    async def page(scope, receive, send):
+        status = 502 if b"Delete" in scope["query_string"] else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"<html>Please log in</html>"})
+
+    with Server(page) as server, pytest.raises(DnsFailed, match="did not answer AddDomainRecord"):
+        Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
+
+
+# -- somebody else's records
+
+
+def test_a_value_that_somebody_else_had_put_there_is_used_and_left(cloud, desk):
+    """A first Add that says "duplicate" means that the record isn't ours: it serves, and it stays."""
+    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
+
+    desk.present(ORDER, Run.current(), NOW)
+    desk.cleanup(ORDER)
+
+    assert [APEX.validation] == values(cloud)
+    assert [] == desk.ledger.entries()
+    assert 1 == cloud.alidns.count("DeleteDomainRecord")
+
+
+def test_other_values_at_the_same_name_survive(cloud, desk):
+    """Another client's order for the same name keeps its record through ours."""
+    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
+
+    desk.present(ORDER, Run.current(), NOW)
+    desk.cleanup(ORDER)
+
+    assert ["another order's"] == values(cloud)
+
+
+# -- crashes
+
+
+class Crash(BaseException):
+    """kill -9: nothing of the process's own clean-up runs."""
+
+
+def crash_in(monkeypatch, when, method):
+    """From now on, Alidns' method ends the process `when` the call is made: before it or after it."""
+    original = getattr(alidns.Alidns, method)
+
+    def dying(self, *arguments, **options):
+        if when == "after":
+            original(self, *arguments, **options)
+        raise Crash
+
+    monkeypatch.setattr(alidns.Alidns, method, dying)
+    return lambda: monkeypatch.setattr(alidns.Alidns, method, original)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_around_adding_is_swept_by_a_later_run(cloud, configured, monkeypatch, when):
+    """Killed right before or right after the API call, certcast leaves a record that the next run removes."""
+    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
+    revive = crash_in(monkeypatch, when, "add_txt")
+    with pytest.raises(Crash):
+        Challenges(configured()).present(ORDER, ENDED, NOW)
+    revive()
+
+    swept = challenges.sweep(configured(), now=LATER)
+
+    assert 2 == len(swept)
+    assert ["another order's"] == values(cloud)
+    assert [] == Challenges(configured()).ledger.entries()
+
+
+def test_a_crash_after_removal_is_swept_without_harm(cloud, configured, monkeypatch):
+    """Killed between the removal and the ledger, the entry goes; the removal isn't asked for again."""
+    desk = Challenges(configured())
+    desk.present([APEX], ENDED, NOW)
+    revive = crash_in(monkeypatch, "after", "remove")
+    with pytest.raises(Crash):
+        desk.cleanup([APEX])
+    revive()
+
+    challenges.sweep(configured(), now=LATER)
+
+    assert 1 == cloud.alidns.count("DeleteDomainRecord")
+    assert [] == Challenges(configured()).ledger.entries()
+
+
+def test_a_value_that_comes_back_after_a_crash_is_still_ours(cloud, configured, monkeypatch):
+    """The CA reuses a pending challenge: the new run takes the crashed one's record over and removes it."""
+    revive = crash_in(monkeypatch, "after", "add_txt")
+    with pytest.raises(Crash):
+        Challenges(configured()).present([APEX], ENDED, NOW)
+    revive()
+
+    desk = Challenges(configured())
+    desk.present([APEX], Run.current(), NOW)
+    assert [APEX.validation] == values(cloud)
+    desk.cleanup([APEX])
+
+    assert [] == values(cloud)
+
+
+def test_the_sweep_spares_what_is_young_or_in_use(cloud, configured):
+    """Another certbot's record is left alone while it lives, and for two hours in any case."""
+    desk = Challenges(configured())
+    desk.present([APEX], Run.current(), NOW)
+    desk.present([WILDCARD], ENDED, NOW)
+
+    assert [] == challenges.sweep(configured(), now=NOW + timedelta(hours=2))
+    assert [WILDCARD.validation] == [entry.value for entry in challenges.sweep(configured(), now=LATER)]
+
+    assert [APEX.validation] == values(cloud)
+
+
+def test_the_sweep_spares_a_record_that_somebody_made_anew(cloud, configured):
+    """Same name, same value, another id: somebody removed ours and added theirs, so theirs stays."""
+    desk = Challenges(configured())
+    desk.present([APEX], ENDED, NOW)
+    (ours,) = cloud.zones.records(cloud.zone)
+    cloud.zones.delete(ours)
+    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
+
+    challenges.sweep(configured(), now=LATER)
+
+    assert [APEX.validation] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+def test_one_removal_that_fails_does_not_stop_the_others(cloud, configured, quick_retries):
+    """A failed removal is reported and kept in the ledger; the other records go, and a later run ends it."""
+    other = cloud.add_zone("other.test")
+    elsewhere = Challenge("other.test", "E" * 43)
+    config = configured(zones=("example.test", "other.test"))
+    desk = Challenges(config)
+    desk.present([APEX, elsewhere], ENDED, NOW)
+    cloud.alidns.faults.turn_on("server_error", action="DeleteDomainRecord", times=3)
+
+    with pytest.raises(DnsFailed, match="DeleteDomainRecord") as failed:
+        desk.cleanup([APEX, elsewhere])
+
+    assert "stays until a later `certcast renew` removes it" in failed.value.kept
+    assert ([APEX.validation], []) == (values(cloud), values(cloud, other))
+    with pytest.raises(DnsFailed, match="were not removed"):
+        challenges.require_nothing_left(config)
+
+    challenges.sweep(config, now=LATER)
+    assert [] == values(cloud)
+    challenges.require_nothing_left(config)
+
+
+def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configured):
+    """An entry in a zone that is gone is forgotten: there is nothing left to remove."""
+    desk = Challenges(configured())
+    desk.present([APEX], ENDED, NOW)
+    everything = {"Effect": "Allow", "Action": "alidns:*", "Resource": "*"}
+    cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
+    desk.ledger.put([replace(entry, zone="gone.test") for entry in desk.ledger.entries()])
+
+    challenges.sweep(configured(), now=LATER)
+
+    assert [] == desk.ledger.entries()
+
+
+def test_a_ledger_that_cannot_be_written_adds_nothing(cloud, configured):
+    """Without a ledger no record is added: nobody would know of it after a crash."""
+    config = configured()
+    config.state_dir.mkdir()
+    (config.state_dir / "dns01").write_text("a file where the folder should be")
+
+    with pytest.raises(LocalFault):
+        Challenges(config).present(ORDER, Run.current(), NOW)
+
+    assert 0 == cloud.alidns.count("AddDomainRecord")
+
+
+# -- the nameservers
+
+
+def test_waiting_lasts_as_long_as_the_slowest_nameserver_lags(desk, dns):
+    """With one nameserver a second behind, the order waits that second, and hardly longer."""
+    dns.servers[1].lag = 1.0
+    begun = time.monotonic()
+
+    desk.present(ORDER, Run.current(), NOW)
+
+    assert 1.0 <= time.monotonic() - begun < 3.0
+
+
+def test_waiting_costs_next_to_nothing_when_nothing_lags(desk, dns):
+    """With quick nameservers there is no fixed wait: each is asked for the values once."""
+    desk.present(ORDER, Run.current(), NOW)
+
+    txt = [query for query in dns.queries if query.type == "TXT"]
+    assert {"ns1.lab-dns.test", "ns2.lab-dns.test"} == {query.server for query in txt}
+    assert 2 == len(txt)
+
+
+def test_servfail_passes(desk, dns):
+    """A nameserver that answers SERVFAIL for a while is asked again, and doesn't hold up the others."""
+    dns.servers[0].servfail = True
+    dns.servers[1].lag = 0.5
+
+    desk.present(ORDER, Run.current(), NOW)
+
+
+def test_one_dead_nameserver_does_not_stop_the_order(desk, dns):
+    """One of two nameservers is silent: half of them answer, and that is enough."""
+    dns.servers[0].silent = True
+
+    desk.present(ORDER, Run.current(), NOW)
+
+
+def test_dead_nameservers_are_named(cloud, configured, dns):
+    """When no nameserver answers, nothing is added, and the error says of each what it did."""
+    dns.servers[0].silent = True
+    dns.servers[1].servfail = True
+
+    with pytest.raises(NotPropagated) as failed:
+        Challenges(configured(deadline=5.0)).present(ORDER, Run.current(), NOW)
+
+    first, second = ("{}:{}".format(*server.address) for server in dns.servers)
+    assert f"{first}: no answer, neither by UDP nor by TCP\n{second}: SERVFAIL" == failed.value.found
+    assert 0 == cloud.alidns.count("AddDomainRecord")
+
+
+def test_a_deadline_that_passes_says_which_server_shows_what(cloud, configured, dns):
+    """A nameserver that never gets the values is named with what it has, and the records go again."""
+    dns.servers[1].lag = 3600
+
+    with pytest.raises(NotPropagated, match="did not show 2 values") as failed:
+        Challenges(configured(deadline=1.0)).present(ORDER, Run.current(), NOW)
+
+    first, second = ("{}:{}".format(*server.address) for server in dns.servers)
+    assert f"{first}: has 2 of 2 values\n{second}: has 0 of 2 values" == failed.value.found
+    assert "no challenge was answered, and no TXT record is left" == failed.value.kept
+    assert [] == values(cloud)
+
+
+def test_an_answer_too_long_for_a_datagram_is_read_by_tcp(cloud, desk, dns):
+    """A name with many TXT values is truncated over UDP: the values are seen by TCP."""
+    for number in range(12):
+        cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", f"another-order-{number:02}-".ljust(43, "x"))
+
+    desk.present(ORDER, Run.current(), NOW)
+
+    assert {"udp", "tcp"} == {query.transport for query in dns.queries if query.type == "TXT"}
+
+
+def test_a_fixed_wait_asks_no_nameserver(configured, dns):
+    """`propagation = "wait:…"` waits just that, and works where nameservers can't be reached."""
+    for server in dns.servers:
+        server.lag = 3600
+    begun = time.monotonic()
+
+    Challenges(configured(propagation=0.3)).present(ORDER, Run.current(), NOW)
+
+    assert 0.3 <= time.monotonic() - begun < 3
+    assert {"resolver"} == {query.server for query in dns.queries}
+
+
+def test_nameservers_are_found_through_the_provider(cloud, configured, dns, monkeypatch):
+    """A zone without configured nameservers is asked at those that Alidns names, at their addresses."""
+    from certcast.dns01 import nameservers
+
+    # Real nameservers listen on port 53; the lab's cannot.
+    monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
+
+    Challenges(configured(zones=())).present(ORDER, Run.current(), NOW)
+
+    assert BOTH == values(cloud)
+    assert 1 == cloud.alidns.count("DescribeDomainInfo")
+    assert {"A", "AAAA"} <= {query.type for query in dns.queries if query.server == "resolver"}
+
+
+# -- where the record belongs
+
+
+def test_a_delegated_challenge_is_answered_in_the_zone_it_leads_to(cloud, configured):
+    """A CNAME from _acme-challenge into a zone of its own: the values stand there, and go from there."""
+    validation = cloud.add_zone("acme.test")
+    cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "example-test.acme.test")
+    desk = Challenges(configured(zones=("example.test", "acme.test")))
+
+    desk.present(ORDER, Run.current(), NOW)
+    assert (BOTH, []) == (values(cloud, validation), values(cloud))
+
+    desk.cleanup(ORDER)
+    assert [] == values(cloud, validation)
+
+
+def test_a_sub_zone_in_other_hands_is_refused_before_anything_is_added(cloud, configured):
+    """A record in the parent would never be seen below a delegation: refused at once, by the zone's name."""
+    cloud.zones.create("sub.example.test", PROVIDER, NAMESERVERS)
+
+    with pytest.raises(ZoneMissing, match="lies in sub.example.test, which example.test delegates"):  # noqa: RUF043
+        Challenges(configured()).present([Challenge("sub.example.test", "S" * 43)], Run.current(), NOW)
+
+    assert 0 == cloud.alidns.count("AddDomainRecord")
