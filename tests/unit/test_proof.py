@@ -75,6 +75,11 @@ def test_target_that_was_down_before_cannot_be_broken() -> None:
     assert 2 == len(verdict({2: DOWN, 3: DOWN}, {2: DOWN, 3: DOWN}).dark)
 
 
+def test_nothing_seen_is_nothing_proved() -> None:
+    """A host for which no listener is configured is never called proved."""
+    assert not judge({}, {}, release=NEW, ours=()).proved
+
+
 def test_old_worker_that_still_accepts_is_no_proof() -> None:
     """As long as a worker from before accepts connections, the new leaf may be luck."""
     found = verdict({}, {}, held=(Worker(4711, 1),))

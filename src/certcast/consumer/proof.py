@@ -81,8 +81,8 @@ class Verdict:
 
     @property
     def proved(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.broken or self.stale or self.dark or self.held)
+        """Whether the release was seen, and nothing is wrong."""
+        return bool(self.shown) and not (self.broken or self.stale or self.dark or self.held)
 
     def lines(self) -> list[str]:
         """Return what is wrong, one line each."""

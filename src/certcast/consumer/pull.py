@@ -99,6 +99,8 @@ def pull(
             if outcome.result == "installed":
                 installed(outcome)
             if alarm is not None:
+                if outcome.result == "installed":
+                    alarm.kept = "installed and proved in this run"
                 raise alarm
         except CertcastError as error:
             error.kept = f"{run.served()}; {error.kept or 'nginx was not touched'}"
@@ -130,14 +132,11 @@ class _Run:
         self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
         published, trouble = self._look(open_store)
         manifest = published.manifest
-        self.state = replace(
-            self.state, sequence=manifest.sequence, seen=published.text, expires=manifest.expires
-        )
         if self._in_service(manifest):
-            self._save(etag=published.etag, last_checked=self.now)
-            return self._outcome("current"), trouble or self._expired(manifest) or self._overdue(manifest)
+            self._save(etag=published.etag)
+            return self._outcome("current"), self._expired(manifest) or self._overdue(manifest)
         # From here on every run is due, until the proof.
-        self._save(unfinished=manifest.leaf.sha256, etag=None, last_checked=self.now)
+        self._save(unfinished=manifest.leaf.sha256, etag=None)
         self.after("accepted")
         if not force:
             self._require_not_broken_before(manifest)
@@ -157,12 +156,20 @@ class _Run:
 
         try:
             self.store = open_store()
-            return published.look(self.store, self.state, self.folder), None
+            found = published.look(self.store, self.state, self.folder)
         except CertcastError as trouble:
             accepted = published.last_seen(self.state, self.certificate.name)
             if self.state.unfinished is None or accepted is None:
                 raise
             return accepted, trouble
+        self.state = replace(
+            self.state,
+            last_checked=self.now,
+            sequence=found.manifest.sequence,
+            seen=found.text,
+            expires=found.manifest.expires,
+        )
+        return found, None
 
     def _in_service(self, manifest: Manifest) -> bool:
         """Whether the published leaf is the proved one, and the snippet still names it."""
@@ -280,7 +287,9 @@ class _Run:
         self.after("saved")
         self.folder.prune(keep=(version, previous))
         self.after("pruned")
-        return replace(self._outcome("installed"), proved=shown, previous=old.leaf if old else None)
+        outcome = self._outcome("installed")
+        text = f"{outcome.text}; seen in {len(shown)} handshakes"
+        return replace(outcome, proved=shown, previous=old.leaf if old else None, text=text)
 
     def _save(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
