@@ -23,8 +23,8 @@ An implementation MUST keep these:
 - `get` hands over at most `limit` octets, and stops reading once there are more.
 - One deadline is around each call, retries included: `DEADLINE_SECONDS` after its
   start it has returned or raised StoreUnreachable, even if the peer sends one
-  octet at a time for ever. (Only the system's resolver may take longer to find
-  an address; its own limits are then added.)
+  octet at a time for ever. (What the system needs to find an address and to
+  connect is bounded apart: by its resolver's limits, and 5 s an address.)
 - What a retry may mend is retried here (no answer, 429, 5xx, a body that came
   damaged), each attempt signed anew; what only a person can mend is raised at
   once. Errors are StoreError and what is kept is the caller's to add.
