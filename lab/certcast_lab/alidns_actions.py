@@ -3,12 +3,8 @@
 An action takes a `Call` (decoded parameters, the caller's account, the zones)
 and returns the fields of its reply, or raises `Refusal`. `ACTIONS` says of each
 what it needs and about which domain the permission is asked. The reply's
-envelope, signatures and permissions are the door's business (alidns_api.py).
-
-Rules of the data, as the service has them: the same RR, type, value and line
-twice is a duplicate; values of one name may stand side by side (two TXT for an
-apex and its wildcard), but a CNAME stands alone, save for TXT and MX at `@`; a
-TTL lies between 600 (the free edition's floor) and 86400.
+envelope, signatures and permissions are the door's business (alidns_api.py),
+what may be a record and beside which others is a rule (alidns_rules.py).
 
 Source: https://help.aliyun.com/zh/dns/api-alidns-2015-01-09-overview, its page
 per action, and bodies seen on the wire, which win (`Status` is `ENABLE`, a
@@ -17,28 +13,26 @@ RecordId is a string, DeleteSubDomainRecords counts in a string).
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from certcast_lab.alidns_errors import Refusal, invalid, missing
+from certcast_lab.alidns_errors import Refusal
+from certcast_lab.alidns_rules import MIN_TTL, contents, is_name, number, refuse_conflict, same
 from certcast_lab.zones import Record, Zone, Zones, canonical
 
-MIN_TTL, MAX_TTL, DEFAULT_TTL = 600, 86_400, 600
 MAX_RECORDS_PAGE, MAX_DOMAINS_PAGE = 500, 100
-TYPES = ("A", "NS", "MX", "TXT", "CNAME", "SRV", "AAAA", "CAA", "REDIRECT_URL", "FORWARD_URL")
-
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
-
 Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to an action. `stale_by`: reads show the zones as they were so many seconds ago."""
+    """
+    One request to an action; parameters that were sent empty are not among `parameters`.
+
+    `stale_by`: reads show the zones as they were so many seconds ago.
+    """
 
     account: str
     parameters: Mapping[str, str]
@@ -46,18 +40,11 @@ class Call:
     stale_by: float = 0.0
 
     def text(self, name: str, default: str = "") -> str:
-        """A parameter; an empty one counts as not given, as several clients send it."""
-        return self.parameters.get(name, "") or default
-
-    def number(self, name: str, default: int, *, most: int) -> int:
-        text = self.text(name, str(default))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-            raise invalid(name)
-        return int(text)
+        return self.parameters.get(name, default)
 
     def zone(self, name: str) -> Zone:
         """The caller's zone of this name."""
-        if not all(_LABEL.fullmatch(label) for label in canonical(name).split(".")):
+        if not is_name(name):
             raise Refusal("InvalidDomainName.Format")
         zone = self.zones.get(name)
         if zone is None:
@@ -69,7 +56,7 @@ class Call:
     def record(self) -> Record:
         """The caller's record with this RecordId; unknown, deleted and other people's look alike."""
         record = self.zones.by_id(self.text("RecordId"))
-        zone = record and self.zones.get(record.zone)
+        zone = self.zones.get(record.zone) if record else None
         if record is None or zone is None or zone.owner != self.account:
             raise Refusal("DomainRecordNotBelongToUser")
         return record
@@ -85,10 +72,10 @@ class Call:
 
 def add_domain_record(call: Call) -> Fields:
     zone = call.zone(call.text("DomainName"))
-    wanted = _contents(call)
-    if any(_same(record, wanted) for record in call.zones.records(zone)):
+    wanted = contents(call.parameters)
+    if any(same(record, wanted) for record in call.zones.records(zone)):
         raise Refusal("DomainRecordDuplicate")
-    _refuse_conflict(call.zones.records(zone), wanted)
+    refuse_conflict(call.zones.records(zone), wanted)
     record = call.zones.add(zone, **wanted)
     return {"RecordId": record.id}
 
@@ -98,13 +85,13 @@ def update_domain_record(call: Call) -> Fields:
     zone = call.zone(record.zone)
     if record.locked:
         raise Refusal("DomainRecordLocked")
-    wanted = _contents(call)
+    wanted = contents(call.parameters)
     others = [other for other in call.zones.records(zone) if other.id != record.id]
     # An update that changes nothing is refused like a second record of the same contents.
-    unchanged = _same(record, wanted) and (record.ttl, record.priority) == (wanted["ttl"], wanted["priority"])
-    if unchanged or any(_same(other, wanted) for other in others):
+    unchanged = same(record, wanted) and (record.ttl, record.priority) == (wanted["ttl"], wanted["priority"])
+    if unchanged or any(same(other, wanted) for other in others):
         raise Refusal("DomainRecordDuplicate")
-    _refuse_conflict(others, wanted)
+    refuse_conflict(others, wanted)
     call.zones.update(record, **wanted)
     return {"RecordId": record.id}
 
@@ -129,74 +116,6 @@ def delete_subdomain_records(call: Call) -> Fields:
     for record in doomed:
         call.zones.delete(record)
     return {"RR": rr, "TotalCount": str(len(doomed))}
-
-
-def _contents(call: Call) -> Fields:
-    """The record that the parameters describe, as `Zones.add` takes it."""
-    rtype = call.text("Type").upper()
-    if rtype not in TYPES:
-        raise invalid("Type")
-    contents: Fields = {
-        "rr": call.text("RR"),
-        "type": rtype,
-        "value": call.text("Value"),
-        "ttl": _ttl(call.text("TTL", str(DEFAULT_TTL))),
-        "line": call.text("Line", "default"),
-        "priority": None,
-    }
-    if rtype == "MX":
-        if not call.text("Priority"):
-            raise missing("Priority")
-        contents["priority"] = call.number("Priority", 1, most=50)
-    labels = contents["rr"].removeprefix("*.").split(".")
-    if contents["rr"] not in ("@", "*") and not all(_LABEL.fullmatch(label) for label in labels):
-        raise Refusal("SubDomainInvalid.Value")
-    if not _fits(rtype, contents["value"]):
-        raise Refusal("SubDomainInvalid.Value")
-    return contents
-
-
-def _ttl(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise invalid("TTL")
-    if not MIN_TTL <= int(text) <= MAX_TTL:
-        raise Refusal("QuotaExceeded.TTL")
-    return int(text)
-
-
-def _fits(rtype: str, value: str) -> bool:
-    """Whether the value has the type's form, as far as the lab cares: addresses and host names."""
-    if rtype in ("A", "AAAA"):
-        try:
-            return ipaddress.ip_address(value).version == (4 if rtype == "A" else 6)
-        except ValueError:
-            return False
-    if rtype in ("CNAME", "NS", "MX"):
-        return all(_LABEL.fullmatch(label) for label in canonical(value).split("."))
-    return True
-
-
-def _same(record: Record, wanted: Fields) -> bool:
-    return (record.rr.lower(), record.type, record.value, record.line) == (
-        wanted["rr"].lower(),
-        wanted["type"],
-        wanted["value"],
-        wanted["line"],
-    )
-
-
-def _refuse_conflict(records: list[Record], wanted: Fields) -> None:
-    """Source: https://www.alibabacloud.com/help/en/dns/dns-record-conflict-rules (the CNAME column)."""
-    beside = {
-        record.type
-        for record in records
-        if (record.rr.lower(), record.line) == (wanted["rr"].lower(), wanted["line"])
-    }
-    tolerated = {"TXT", "MX"} if wanted["rr"] == "@" else set()
-    if (wanted["type"] == "CNAME" and beside - tolerated) or (
-        wanted["type"] not in tolerated | {"CNAME"} and "CNAME" in beside
-    ):
-        raise Refusal("DomainRecordConflict")
 
 
 # -- records, read
@@ -296,10 +215,10 @@ def _milliseconds(moment: datetime) -> int:
 
 def _paged(items: list[Any], call: Call, *, most: int) -> tuple[list[Any], Fields]:
     """The page that was asked for, and the reply's fields about paging."""
-    number = call.number("PageNumber", 1, most=2**31)
-    size = call.number("PageSize", 20, most=most)
-    start = (number - 1) * size
-    envelope = {"PageNumber": number, "PageSize": size, "TotalCount": len(items)}
+    page = number(call.parameters, "PageNumber", 1, most=2**31)
+    size = number(call.parameters, "PageSize", 20, most=most)
+    start = (page - 1) * size
+    envelope = {"PageNumber": page, "PageSize": size, "TotalCount": len(items)}
     return items[start : start + size], envelope
 
 

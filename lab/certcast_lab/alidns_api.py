@@ -155,7 +155,9 @@ class AlidnsApi:
         if self.faults.hit("server_error", signed.action, target):
             raise Refusal("ServiceUnavailable")
         stale = self.faults.hit("stale", signed.action, target)
-        call = Call(user.account, signed.parameters, self.zones, stale.seconds if stale else 0)
+        # An empty parameter counts as not given; several clients send `ValueKeyWord=`.
+        given = {name: value for name, value in signed.parameters.items() if value}
+        call = Call(user.account, given, self.zones, stale.seconds if stale else 0)
         self._authorize(user, signed.action, action.domain(call), request)
         return action.run(call)
 
