@@ -65,12 +65,19 @@ class Consumer:
         self.pairs[letter] = pair
         return pair
 
-    def pull(self, now: datetime = DAY, *, store: Store | None = None, **options: Any) -> Outcome:
-        """Run certcast's pull once; `store` stands before the real one."""
+    def pull(
+        self,
+        now: datetime = DAY,
+        *,
+        store: Store | None = None,
+        open_store: Callable[[], Store] | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Run certcast's pull once; `store` stands before the real one, `open_store` opens it."""
         return pull(
             self.config,
             self.config.certificates[0],
-            open_store=lambda: store or self.store,
+            open_store=open_store or (lambda: store or self.store),
             now=now,
             progress=self.progress.append,
             **options,
@@ -169,10 +176,13 @@ class Wrapped:
         self.inner = inner
         self.key_end = key_end
         self.asked: list[str] = []
+        self.unchanged: list[str] = []
 
     def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
         self.asked.append(key.rpartition("/")[2])
         found = self.inner.get(key, limit=limit, unless=unless)
+        if isinstance(found, Unchanged):
+            self.unchanged.append(key.rpartition("/")[2])
         if isinstance(found, Object) and key.endswith(self.key_end):
             return self.changed(found)
         return found
@@ -222,8 +232,3 @@ class Failing(Wrapped):
 
     def changed(self, found: Object) -> Object | None:
         raise self.error
-
-
-def crashing_at(step: str, crash: Callable[[], None]) -> Callable[[str], None]:
-    """Return an `after` that calls `crash` when `step` is done."""
-    return lambda done: crash() if done == step else None

@@ -96,7 +96,7 @@ def test_outside_the_window_nothing_is_asked_until_the_idle_check(web: Consumer)
     web.publish("A")
     web.first_pull()
     web.publish("B")
-    soon = web.pull(DAY + timedelta(minutes=59), after=lambda step: None)
+    soon = web.pull(DAY + timedelta(minutes=59), open_store=never_opened)
     assert "nothing due" == soon.result
     assert web.leaf("A") == web.served()
 
@@ -126,13 +126,13 @@ def test_now_ignores_window_and_idle_check(web: Consumer) -> None:
 
 
 def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
-    """In the window, a run that finds the proved release asks for the manifest only, and reloads nothing."""
+    """In the window, a run that finds the proved release transfers nothing (304), and reloads nothing."""
     web.publish("A")
     web.first_pull()
     workers = web.host.workers()
     asked = Wrapped(web.store)
     assert "current" == web.pull(IN_WINDOW, store=asked).result
-    assert ["manifest"] == asked.asked
+    assert ["manifest"] == asked.asked == asked.unchanged
     assert workers == web.host.workers()
 
 

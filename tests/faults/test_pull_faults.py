@@ -321,6 +321,16 @@ def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> No
     assert "installed" == web.pull(SOON).result
 
 
+def test_stale_pid_file_is_not_taken_for_nginx(web: Consumer) -> None:
+    """A pid file that a dead nginx left behind, and whose pid another program has now, is not believed."""
+    web.publish("B")
+    web.host.stop()
+    web.host.pid_file.write_text(f"{os.getpid()}\n")
+    with pytest.raises(NginxMissing) as caught:
+        web.pull(IN_WINDOW)
+    assert "is not an nginx master" in (caught.value.found or "")
+
+
 def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     """
     A second ssl_certificate below the include makes nginx serve that one, without any complaint of
