@@ -180,7 +180,8 @@ class AlidnsApi:
                 "Specified signature is not matched with our calculation. "
                 f"server string to sign is:{signed.string_to_sign}",
             )
-        self._nonces = {key: used for key, used in self._nonces.items() if now - used < NONCE_MEMORY}
+        while self._nonces and now - next(iter(self._nonces.values())) >= NONCE_MEMORY:
+            del self._nonces[next(iter(self._nonces))]  # the oldest comes first
         if (user.access_key_id, signed.nonce) in self._nonces:
             raise Refusal("SignatureNonceUsed")
         self._nonces[user.access_key_id, signed.nonce] = now
