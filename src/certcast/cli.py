@@ -96,6 +96,7 @@ def renew(context: click.Context, name: str | None) -> int:
             _changed(_published_text(certificate.name, done.published))
         if done.published and run.config.consumer is not None:
             run.attempt(certificate, partial(run.pull, certificate, force=True))
+    run.attempt(None, lambda: Challenges(run.config).require_nothing_left(_now()))
     return run.status
 
 

@@ -123,7 +123,8 @@ def _converter() -> Any:
     for scalar in (str, int, bool):
         converter.register_structure_hook(scalar, _strict(scalar))
     for checked, check in _CHECKS.items():
-        converter.register_structure_hook_func(partial(operator.is_, checked), _ignoring_type(check))
+        # Equal, not identical: "Propagation | None" is made anew when typing's cache has let go of it.
+        converter.register_structure_hook_func(partial(operator.eq, checked), _ignoring_type(check))
     converter.register_structure_hook_func(
         lambda t: getattr(t, "__origin__", None) is tuple,
         lambda value, t: _array(value, t.__args__[0], converter),

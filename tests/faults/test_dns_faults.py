@@ -14,7 +14,7 @@ import pytest
 import stamina
 
 from certcast.config import Address, CertificateConfig, Config, DnsConfig, StoreConfig, ZoneConfig
-from certcast.dns01 import alidns, challenges
+from certcast.dns01 import alidns
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
@@ -297,7 +297,7 @@ def test_a_crash_around_adding_is_swept_by_a_later_run(cloud, configured, monkey
         Challenges(configured()).present(ORDER, ENDED, NOW)
     revive()
 
-    swept = challenges.sweep(configured(), now=LATER)
+    swept = Challenges(configured()).sweep(LATER)
 
     assert 2 == len(swept)
     assert ["another order's"] == values(cloud)
@@ -313,7 +313,7 @@ def test_a_crash_after_removal_is_swept_without_harm(cloud, configured, monkeypa
         desk.cleanup([APEX])
     revive()
 
-    challenges.sweep(configured(), now=LATER)
+    Challenges(configured()).sweep(LATER)
 
     assert 1 == cloud.alidns.count("DeleteDomainRecord")
     assert [] == Challenges(configured()).ledger.entries()
@@ -340,8 +340,8 @@ def test_the_sweep_spares_what_is_young_or_in_use(cloud, configured):
     desk.present([APEX], Run.current(), NOW)
     desk.present([WILDCARD], ENDED, NOW)
 
-    assert [] == challenges.sweep(configured(), now=NOW + timedelta(hours=2))
-    assert [WILDCARD.validation] == [entry.value for entry in challenges.sweep(configured(), now=LATER)]
+    assert [] == Challenges(configured()).sweep(NOW + timedelta(hours=2))
+    assert [WILDCARD.validation] == [entry.value for entry in Challenges(configured()).sweep(LATER)]
 
     assert [APEX.validation] == values(cloud)
 
@@ -354,7 +354,7 @@ def test_the_sweep_spares_a_record_that_somebody_made_anew(cloud, configured):
     cloud.zones.delete(ours)
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
 
-    challenges.sweep(configured(), now=LATER)
+    Challenges(configured()).sweep(LATER)
 
     assert [APEX.validation] == values(cloud)
     assert [] == desk.ledger.entries()
@@ -375,11 +375,11 @@ def test_one_removal_that_fails_does_not_stop_the_others(cloud, configured, quic
     assert "stays until a later `certcast renew` removes it" in failed.value.kept
     assert ([APEX.validation], []) == (values(cloud), values(cloud, other))
     with pytest.raises(DnsFailed, match="were not removed"):
-        challenges.require_nothing_left(config)
+        desk.require_nothing_left(NOW)
 
-    challenges.sweep(config, now=LATER)
+    desk.sweep(LATER)
     assert [] == values(cloud)
-    challenges.require_nothing_left(config)
+    desk.require_nothing_left(NOW)
 
 
 def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configured):
@@ -390,7 +390,7 @@ def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configure
     cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
     desk.ledger.put([replace(entry, zone="gone.test") for entry in desk.ledger.entries()])
 
-    challenges.sweep(configured(), now=LATER)
+    Challenges(configured()).sweep(LATER)
 
     assert [] == desk.ledger.entries()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import typing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -162,3 +163,11 @@ def test_an_unknown_certificate_is_answered_with_the_known_ones(tmp_path: Path) 
     with pytest.raises(ConfigInvalid, match=r"exmaple\.com") as caught:
         read(tmp_path, SMALLEST).chosen("exmaple.com")
     assert "one of example.com" == caught.value.expected
+
+
+def test_the_file_reads_the_same_in_a_process_that_uses_many_types(tmp_path: Path) -> None:
+    """Inside certbot, whose libraries flush typing's caches, a fixed wait is still a fixed wait."""
+    text = SMALLEST + '\n[dns]\npropagation = "wait:30s"\n'
+    for flush in typing._cleanups:  # type: ignore[attr-defined]  # the caches have no public name
+        flush()
+    assert 30.0 == read(tmp_path, text).dns.propagation

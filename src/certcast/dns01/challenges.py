@@ -167,12 +167,26 @@ class Challenges:
 
         All are tried; then the first failure is raised.
         """
-        old = [entry for entry in self.left_behind() if now - entry.created > SWEEP_AFTER]
+        old = [entry for entry in self._left_behind() if now - entry.created > SWEEP_AFTER]
         _raise_first(self._remove_each(old, look_first=True))
         return old
 
-    def left_behind(self) -> list[Entry]:
-        """Return the entries whose certbot process has ended."""
+    def require_nothing_left(self, now: datetime) -> None:
+        """Raise DnsFailed if a certbot run of the last two hours has ended and left records behind.
+
+        For whoever has started certbot: a cleanup that fails in there is only logged. Older ones are
+        the next sweep's business.
+        """
+        left = [entry for entry in self._left_behind() if now - entry.created <= SWEEP_AFTER]
+        if left:
+            raise DnsFailed(
+                "TXT records of a certbot run that has ended were not removed",
+                found="\n".join(f"{entry.owner} TXT {entry.value}" for entry in left),
+                kept="certificates are not touched by this; a record like these does no harm by itself",
+                next="nothing now: the first `certcast renew` after two hours removes them, or says why not",
+            )
+
+    def _left_behind(self) -> list[Entry]:
         return [entry for entry in self.ledger.entries() if not entry.run.alive()]
 
     def _remove_each(self, entries: Iterable[Entry], *, look_first: bool = False) -> list[CertcastError]:
@@ -238,25 +252,6 @@ class Challenges:
         if zone is None or dns.propagation is not None:
             return delegation.alias_by_resolver(name, dns.resolvers)
         return delegation.alias_in_zone(name, zone, self._nameservers.of(zone), dns.deadline)
-
-
-def sweep(config: Config, *, now: datetime) -> list[Entry]:
-    """Remove what crashed runs left behind over two hours ago, as `Challenges.sweep`."""
-    return Challenges(config).sweep(now)
-
-
-def require_nothing_left(config: Config) -> None:
-    """Raise DnsFailed if certbot runs that have ended left records behind.
-
-    For the caller of certbot: a cleanup that fails inside certbot is only logged there.
-    """
-    if left := Challenges(config).left_behind():
-        raise DnsFailed(
-            "TXT records of a finished certbot run were not removed",
-            found="\n".join(f"{entry.owner} TXT {entry.value}" for entry in left),
-            kept="the certificate is not touched by this; the records do no harm but do not belong there",
-            next="nothing now: a `certcast renew` after two hours removes them, and says so if it cannot",
-        )
 
 
 def _raise_first(failures: Sequence[CertcastError]) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
         Raises PluginError, whose text is the operator's report; then certbot answers no challenge.
         """
         try:
-            self._challenges().present(_order(achalls), Run.current(), datetime.now(timezone.utc))
+            self._challenges.present(_order(achalls), Run.current(), datetime.now(timezone.utc))
         except CertcastError as failure:
             _tell_parent(failure)
             raise errors.PluginError(failure.report()) from None
@@ -81,10 +82,11 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
     def cleanup(self, achalls: list[Any]) -> None:
         """Remove what `perform` added. Raises PluginError, which certbot logs."""
         try:
-            self._challenges().cleanup(_order(achalls))
+            self._challenges.cleanup(_order(achalls))
         except CertcastError as failure:
             raise errors.PluginError(failure.report()) from None
 
+    @cached_property
     def _challenges(self) -> Challenges:
         return Challenges(load(config_path(self.conf("config"))), progress=display.notify)
 
