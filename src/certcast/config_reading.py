@@ -45,6 +45,8 @@ from certcast.config import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from certcast.config import MailConfig
+
 
 def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list[str]]:
     """Turn a parsed TOML document into a Config, or None and the list of its mistakes."""
@@ -70,18 +72,26 @@ def _contradictions(config: Config) -> list[str]:
     if not config.certificates:
         mistakes.append("certificate: at least one [[certificate]] is needed")
     if config.consumer is not None:
+        if not config.consumer.nginx:
+            mistakes.append("consumer.nginx: at least one [[consumer.nginx]] is needed")
         mistakes += [
             f"consumer.nginx[{index}].listeners: must hold at least one address"
             for index, nginx in enumerate(config.consumer.nginx)
             if not nginx.listeners
         ]
     if config.mail is not None:
-        if (config.mail.username is None) != (config.mail.password_file is None):
-            mistakes.append("mail: username and password_file belong together")
-        if not config.mail.failures_to:
-            mistakes.append("mail.failures_to: must hold at least one address")
-        if config.mail.username and config.mail.security == "none":
-            mistakes.append('mail.security: a login needs "tls" or "starttls", or the password is readable')
+        mistakes += _mail_contradictions(config.mail)
+    return mistakes
+
+
+def _mail_contradictions(mail: MailConfig) -> list[str]:
+    mistakes = []
+    if (mail.username is None) != (mail.password_file is None):
+        mistakes.append("mail: username and password_file belong together")
+    if not mail.failures_to:
+        mistakes.append("mail.failures_to: must hold at least one address")
+    if mail.username and mail.security == "none":
+        mistakes.append('mail.security: a login needs "tls" or "starttls", or the password is readable')
     return mistakes
 
 

@@ -91,6 +91,7 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
             "mail: username and password_file belong together",
         ),
         ('[consumer]\n[[consumer.nginx]]\nlisteners = ["443"]', "consumer.nginx[0].listeners[0]: must be"),
+        ("[consumer]\nnginx = []", "consumer.nginx: at least one"),
         ("[consumer]\n[[consumer.nginx]]\nlisteners = []", "consumer.nginx[0].listeners: must hold"),
         (
             '[consumer]\n[[consumer.nginx]]\nlisteners = ["[::1]:443"]\ntest = "nginx -t"',

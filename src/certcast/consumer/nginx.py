@@ -48,10 +48,9 @@ def test(nginx: NginxConfig) -> None:
     status, output = _run(nginx.test)
     if status != 0:
         raise NginxRefused(
-            f"`{' '.join(nginx.test)}` refuses the configuration",
-            expected="exit status 0",
-            found=f"exit status {status}\n{_last_lines(output)}",
-            next=f"mend the configuration until `{' '.join(nginx.test)}` passes, then `certcast pull`",
+            "nginx refuses its configuration",
+            found=f"`{' '.join(nginx.test)}`, exit status {status}\n{_last_lines(output)}",
+            next="mend the configuration until that command passes; the next `certcast pull` goes on",
         )
 
 
@@ -76,10 +75,9 @@ def reload(nginx: NginxConfig) -> None:
     status, output = _run(nginx.reload)
     if status != 0:
         raise ReloadFailed(
-            f"`{' '.join(nginx.reload)}` failed",
-            expected="exit status 0",
-            found=f"exit status {status}\n{_last_lines(output)}",
-            next=f"run `{' '.join(nginx.reload)}` by hand and see nginx's error log, then `certcast pull`",
+            "nginx was not reloaded",
+            found=f"`{' '.join(nginx.reload)}`, exit status {status}\n{_last_lines(output)}",
+            next="run that command by hand and see nginx's error log, then `certcast pull`",
         )
 
 
