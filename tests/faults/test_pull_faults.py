@@ -265,9 +265,9 @@ def test_failing_reload_command_switches_back(web: Consumer) -> None:
     """When the reload command fails, the snippet names A again and the report says which command failed."""
     web.publish("B")
     before = with_commands(web, reload=["sh", "-c", "echo no rights; exit 4"])
-    with refused(web, ReloadFailed, "failed") as caught:
+    with refused(web, ReloadFailed, "not reloaded") as caught:
         web.pull(IN_WINDOW)
-    assert caught.value.found == "exit status 4\nno rights"
+    assert caught.value.found == "`sh -c echo no rights; exit 4`, exit status 4\nno rights"
     assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
 
     web.configure(nginx=(before,))
