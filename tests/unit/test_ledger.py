@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,7 +70,9 @@ def test_a_run_is_alive_exactly_as_long_as_its_process():
         run = Run.of(certbot.pid)
         assert run is not None
         assert run.alive()
-        certbot.communicate(b"\n")
+        os.kill(certbot.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, certbot.pid, os.WEXITED | os.WNOWAIT)
+        assert not run.alive(), "it has ended, even if its parent did not collect it yet"
 
     assert not run.alive()
 

@@ -57,6 +57,8 @@ class Run:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
             return None
+        if after_command[0] == "Z":  # ended, and its parent hasn't asked how
+            return None
         return cls(pid, int(after_command[19]), boot)
 
     @classmethod

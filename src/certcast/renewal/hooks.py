@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     from certcast.config import Config
 
+# As in a certificate, but for `*.` (RFC 8555 section 7.1.4); the last label keeps IP addresses out.
 _DOMAIN = re.compile(
-    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 )
 # base64url of a SHA-256, without padding (RFC 8555 section 8.4)
 _VALIDATION = re.compile(r"[A-Za-z0-9_-]{43}")
