@@ -38,6 +38,7 @@ from certcast_lab.cloud import NAMESERVERS, Cloud
 from certcast_lab.hosts import WebHost
 from certcast_lab.mailbox import Mailbox
 from certcast_lab.nameservers import NameService
+from certcast_lab.nonces import Nonces
 from certcast_lab.pebble import LIFE, Pebble
 from certcast_lab.renewal_info import RenewalInfo
 from certcast_lab.serve import Server
@@ -77,7 +78,8 @@ class Lab:
             self.mailbox = Mailbox(self.authority)
             self._stack.callback(self.mailbox.stop)
             self.pebble = starting.result()
-        self.renewal_info = RenewalInfo(self.pebble, self.authority)
+        nonces = Nonces(reuse_authorizations=reuse_authorizations > 0)
+        self.renewal_info = RenewalInfo(self.pebble, self.authority, nonces)
         self._stack.callback(self.renewal_info.stop)
         self.roots_file = self.folder / "pebble-root.pem"
         self.roots_file.write_bytes(self.pebble.root_pem())

@@ -2,8 +2,8 @@
 
 Three of its defaults make runs differ by chance and are fixed here: half of
 all authorizations would be reused (so no challenge, no hook), validation would
-begin after a random pause, and 5 % of good nonces would be refused (instead,
-renewal_info.py refuses some in a way that a run can rely on).
+begin after a random pause, and 5 % of good nonces would be refused. The first
+only nearly goes away at 0 %; nonces.py does the rest, for who comes by the proxy.
 
 Which record types and transports pebble queries differs by version (2.4: UDP;
 2.10: TCP only); `resolver` must serve both. From 2.7 on it picks a random

@@ -12,23 +12,20 @@ The suggested window is what Boulder suggests: 2/3 of the certificate's life
 certificate is revoked. A test can set it per certificate.
 
 The proxy sees every request that reaches the CA: `orders` is how many orders
-the CA has accepted, which is what rate limits count. And it refuses good
-nonces, as RFC 8555 section 6.5 lets a CA do and pebble would by chance: every
-20th POST, so that no client is refused twice in a row. certbot's library tries
-again once; at pebble's random 5 % about 3 issuances in 100 would fail for no
-fault of anybody's.
+the CA has accepted, which is what rate limits count. And it refuses nonces, in
+a way that a test can rely on (nonces.py).
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
-import itertools
 import json
 import ssl
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -39,6 +36,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from certcast_lab.ca import Authority
+from certcast_lab.nonces import Nonces
 from certcast_lab.pebble import Pebble
 from certcast_lab.serve import Server, server_context
 
@@ -46,7 +44,6 @@ from certcast_lab.serve import Server, server_context
 _NOT_PASSED = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}
 
 RETRY_AFTER = timedelta(hours=6)  # Let's Encrypt's
-POSTS_PER_BAD_NONCE = 20
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Passed:
 class RenewalInfo:
     """The proxy before `pebble`; `retry_after` may be changed at any time."""
 
-    def __init__(self, pebble: Pebble, authority: Authority) -> None:
+    def __init__(self, pebble: Pebble, authority: Authority, nonces: Nonces | None = None) -> None:
         self.retry_after = RETRY_AFTER
         self.passed: list[Passed] = []
         self._pebble = pebble
@@ -78,7 +75,7 @@ class RenewalInfo:
         self._lock = threading.Lock()
         self._windows: dict[str, Window] = {}
         self._paths: dict[str, str] = {}  # of newOrder and newNonce, once a client asked for the directory
-        self._posts = itertools.count(1)
+        self._nonces = nonces or Nonces(reuse_authorizations=False)
         app = Starlette(
             routes=[
                 Route("/dir", self._directory),
@@ -93,7 +90,7 @@ class RenewalInfo:
     @property
     def orders(self) -> int:
         """How many orders the CA has accepted so far (RFC 8555 section 7.4: 201 from newOrder)."""
-        return self.passed.count(Passed("POST", self._paths.get("newOrder", ""), 201))
+        return self.passed.count(Passed("POST", self._paths.get("newOrder", ""), HTTPStatus.CREATED))
 
     def suggest(self, certificate_pem: bytes, window: Window) -> None:
         """From now on, suggest this window for the certificate (the first one in the PEM)."""
@@ -152,10 +149,16 @@ class RenewalInfo:
 
     async def _pass(self, request: Request) -> Response:
         body = await request.body()
-        if request.method == "POST" and self._paths and next(self._posts) % POSTS_PER_BAD_NONCE == 0:
+        is_post = request.method == "POST"
+        is_new_order = is_post and request.url.path == self._paths.get("newOrder")
+        if is_post and self._paths and self._nonces.refuses_post(is_new_order=is_new_order):
             answer = await run_in_threadpool(self._bad_nonce, request)
         else:
             answer = await run_in_threadpool(self._forward, request.method, _target(request), request, body)
+            if is_new_order and answer.status_code == HTTPStatus.CREATED:
+                order = json.loads(bytes(answer.body))
+                if self._nonces.refuses_order(order["authorizations"]):
+                    answer = await run_in_threadpool(self._bad_nonce, request)
         self.passed.append(Passed(request.method, request.url.path, answer.status_code))
         return answer
 
