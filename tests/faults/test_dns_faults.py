@@ -457,6 +457,31 @@ def test_dead_nameservers_are_named(cloud, configured, dns):
     assert 0 == cloud.alidns.count("AddDomainRecord")
 
 
+def test_a_resolver_is_no_nameserver(services, cloud, configured):
+    """A cache configured as a zone's nameserver is refused: what it says may be as old as its TTL."""
+    config = configured(deadline=1.0)
+    cache = ZoneConfig("example.test", (Address(*services.dns.resolver.address),))
+
+    with pytest.raises(NotPropagated) as failed:
+        Challenges(replace(config, zones=(cache,))).present(ORDER, Run.current(), NOW)
+
+    assert "not authoritative" in failed.value.found
+    assert 0 == cloud.alidns.count("AddDomainRecord")
+
+
+def test_a_server_that_is_not_authoritative_has_no_say(services, dns, configured):
+    """A nameserver that only repeats from a cache counts as one that doesn't answer, whatever it says."""
+    dns.servers[1].lag = 3600
+    config = configured()
+    addresses = (Address(*dns.servers[0].address), Address(*dns.resolver.address))
+
+    Challenges(replace(config, zones=(ZoneConfig("example.test", addresses),))).present(
+        ORDER, Run.current(), NOW
+    )
+
+    assert [query for query in dns.resolver.queries if query.type == "TXT"]
+
+
 def test_a_deadline_that_passes_says_which_server_shows_what(cloud, configured, dns):
     """A nameserver that never gets the values is named with what it has, and the records go again."""
     dns.servers[1].lag = 3600

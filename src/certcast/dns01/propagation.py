@@ -60,15 +60,18 @@ class Answer:
     problem: str | None = None
 
 
-def agreed(servers: Collection[str], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
+def agreed(servers: Collection[Nameserver], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
     """Return whether the CA may look: all that answer have all of `wanted`, and half the servers answer.
 
+    `answers` are the latest of each address; an address that has not spoken at all yet is waited for.
     Counted are servers by name, so that an address family that this host can't reach is no lost server.
     """
+    asked = {address for server in servers for address in server.addresses}
     heard = [answer for answer in answers if answer.problem is None]
     answering = {answer.server for answer in heard}
     return (
         bool(servers)
+        and asked <= {answer.address for answer in answers}
         and len(answering) >= math.ceil(len(servers) / 2)
         and all(wanted <= answer.values for answer in heard)
     )
@@ -136,9 +139,7 @@ class _Watch:
         self.heard: dict[Address, Answer] = {}
 
     def is_met(self) -> bool:
-        everyone_spoke = len(self.heard) == len({address for _, address in self.addresses})
-        names = {server.name for server in self.expected.servers}
-        return everyone_spoke and agreed(names, self.heard.values(), self.expected.values)
+        return agreed(self.expected.servers, self.heard.values(), self.expected.values)
 
     async def poll(self, server: str, address: Address, look: Callable[[], None]) -> None:
         """Ask this address until it has all values."""
