@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FAILURE_FILE = "CERTCAST_FAILURE_FILE"
 # certbot 5.8, _internal/lock.py; its exit status is 1 like any other failure's.
 _OTHER_INSTANCE = "Another instance of Certbot is already running"
+_ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
 _TAIL = 15  # lines of certbot's output that an error shows
 # Beyond the time that DNS may take: CA, retries, hooks that the operator saved with the lineage.
 _PATIENCE = 900.0
@@ -154,10 +155,14 @@ def _converse(
         timer.start()
         try:
             assert child.stdout is not None  # PIPE was asked for
+            advising = False
             for line in child.stdout:
                 if line.strip():
                     tail.append(line.rstrip())
-                    progress(line.rstrip())
+                    # What follows is about renewing by other means, and donations.
+                    advising = advising or line.startswith(_ADVICE)
+                    if not advising:
+                        progress(line.rstrip())
             status = child.wait()
         except BaseException:
             # Ctrl-C reached certbot too, which removes its challenges; a SIGTERM to us alone did not.

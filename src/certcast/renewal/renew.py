@@ -80,7 +80,7 @@ def renew(
         done.published = publish(
             wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now
         )
-        progress(_published_text(done.published))
+        progress(f"{wanted.name}: {_published_text(done.published)}")
         if not done.failures and now >= live.leaf.life.overdue_at:
             done.failures.append(_overdue(wanted, live, now))
     except CertcastError as failure:
@@ -125,7 +125,7 @@ def _let_certbot_renew(
     progress: Callable[[str], None],
 ) -> None:
     due = _due(renewal, wanted, before, now)
-    progress(due.why)
+    progress(f"{wanted.name}: {due.why}")
     try:
         orders.begin(config.state_dir, wanted.names, now)
     except OrderCapReached:
