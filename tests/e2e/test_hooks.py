@@ -14,10 +14,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import stamina
 
 from certcast.config import Config, load
 from certcast.dns01.challenges import Challenges
-from certcast.errors import CertbotFailed, LineageUnusable
+from certcast.errors import CertbotFailed, DnsFailed, LineageUnusable
 from certcast.renewal import hooks
 from certcast_lab.lab import Lab
 from issuing import CERTBOT_58, Certbot, certbot_21
@@ -106,6 +107,8 @@ def test_an_auth_hook_that_fails_is_mailed(lab: Lab, certbot: Certbot) -> None:
     assert ("it@example.test",) == mail.recipients
     assert "alidns:AddDomainRecord" in mail.text
     assert "certbot goes on" in mail.text
+    assert 2 == sum("hook auth" in received.text for received in lab.mailbox.messages)
+    assert 2 == len(lab.mailbox.messages), "the cleanup hooks have nothing to fail at"
 
 
 @pytest.mark.row(4)
@@ -242,6 +245,18 @@ def test_only_the_last_hook_of_an_order_waits_and_for_all_values(lab: Lab, confi
 
     assert 0.5 <= time.monotonic() - begun
     assert [query for query in lab.dns.queries if query.type == "TXT"]
+
+
+def test_nobody_waits_for_a_value_that_could_not_be_added(lab: Lab, config: Config) -> None:
+    """When the first hook of an order fails, the last one waits for its own value and doesn't time out."""
+    lab.cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
+    with stamina.set_testing(True, attempts=2), pytest.raises(DnsFailed):
+        hooks.auth(config, given(CERTBOT_REMAINING_CHALLENGES="1", CERTBOT_VALIDATION="F" * 43))
+    lab.cloud.alidns.faults.turn_off()
+
+    hooks.auth(replace(config, dns=replace(config.dns, deadline=2.0)), given(), out=io.StringIO())
+
+    assert [f"_acme-challenge.example.test {VALUE}"] == lab.cloud.challenge_records()
 
 
 @pytest.mark.parametrize(

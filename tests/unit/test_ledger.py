@@ -25,7 +25,7 @@ def entry(value: str, run: Run | None = None, *, zone: str = "example.com") -> E
 def test_two_values_at_one_name_are_two_entries(tmp_path):
     """Apex and wildcard share a name; removing one's record says nothing of the other's."""
     ledger = Ledger(tmp_path)
-    apex, wildcard = ledger.intend([entry("apex"), entry("wildcard")])
+    apex, wildcard = ledger.intend(entry("apex")), ledger.intend(entry("wildcard"))
     ledger.put([replace(apex, record_id="1"), replace(wildcard, record_id="2")])
 
     ledger.drop(apex)
@@ -48,7 +48,7 @@ def test_an_intention_takes_over_what_an_earlier_run_wrote_down(tmp_path):
     dead = Run(pid=2**22 + 1, started=1, boot="an earlier one")
     ledger.put([replace(entry("value", dead), record_id="7")])
 
-    (taken_over,) = ledger.intend([entry("value")])
+    taken_over = ledger.intend(entry("value"))
 
     assert ("7", True, Run.current()) == (taken_over.record_id, taken_over.inherited, taken_over.run)
     assert [taken_over] == ledger.entries()
@@ -59,7 +59,7 @@ def test_an_intention_at_another_place_is_a_new_one(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.put([replace(entry("value"), record_id="7")])
 
-    (fresh,) = ledger.intend([entry("value", zone="acme.example.net")])
+    fresh = ledger.intend(entry("value", zone="acme.example.net"))
 
     assert (None, False) == (fresh.record_id, fresh.inherited)
 
@@ -99,7 +99,7 @@ def test_a_damaged_ledger_is_reported_and_kept(tmp_path, content):
     ledger.path.write_text(content)
 
     with pytest.raises(LocalFault, match="damaged"):
-        ledger.intend([entry("value")])
+        ledger.intend(entry("value"))
 
     assert content == ledger.path.read_text()
 

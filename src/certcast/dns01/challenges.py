@@ -26,14 +26,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from certcast.dns01.ledger import Entry, Ledger
-from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+from certcast.errors import CertcastError, DnsDenied, DnsFailed, LocalFault, ZoneMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from certcast.config import Config
-    from certcast.dns01.delegation import Alias
+    from certcast.dns01.delegation import Alias, Place
     from certcast.dns01.ledger import Run
     from certcast.dns01.nameservers import Nameservers
     from certcast.dns01.provider import DnsProvider
@@ -66,12 +66,10 @@ class Challenges:
         self,
         config: Config,
         *,
-        provider: DnsProvider | None = None,
         progress: Callable[[str], None] = logger.info,
     ) -> None:
         self.ledger = Ledger(config.state_dir)
         self._config = config
-        self._given_provider = provider
         self._progress = progress
 
     # -- adding
@@ -81,25 +79,27 @@ class Challenges:
 
         If that fails, what was added is removed again, and RenewalError or LocalFault says why.
         """
-        entries: list[Entry] = []
         try:
-            entries = self._intend(order, run, now)
-            for position, entry in enumerate(entries):
-                entries[position] = self._add(entry)
-            self.wait(entries)
+            # All places first: a name without a zone stops the order before anything is added.
+            places = [self._place(challenge) for challenge in order]
+            self.wait([self._add(one, where, run, now) for one, where in zip(order, places, strict=True)])
         except CertcastError as failure:
-            left = self._remove_each(entries)
+            left = self._remove_order(order)
+            for second in left:
+                logger.warning("%s", second.report())
             failure.kept = "no challenge was answered, and " + (
-                "a TXT record stays until a later `certcast renew` removes it"
+                "a TXT record may stay until a later `certcast renew` removes it"
                 if left
                 else "no TXT record is left"
             )
             raise
 
     def add(self, challenge: Challenge, run: Run, now: datetime) -> Entry:
-        """Add one value and don't wait; the entry in the ledger says where it stands."""
-        (entry,) = self._intend([challenge], run, now)
-        return self._add(entry)
+        """Add one value and don't wait; the entry in the ledger says where it stands.
+
+        Raises what the provider raises; the ledger then still knows whatever may have been added.
+        """
+        return self._add(challenge, self._place(challenge), run, now)
 
     def wait(self, entries: Sequence[Entry]) -> None:
         """Return when all these values may be looked at: agreed by the nameservers, or after the fixed wait.
@@ -126,18 +126,18 @@ class Challenges:
             progress=self._progress,
         )
 
-    def _intend(self, order: Sequence[Challenge], run: Run, now: datetime) -> list[Entry]:
-        from certcast.dns01.delegation import place
-
-        places = [place(challenge.name, self._zones, self._alias_of) for challenge in order]
-        return self.ledger.intend(
+    def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
+        entry = self.ledger.intend(
             Entry(challenge.name, challenge.validation, where.zone, where.rr, run, now)
-            for challenge, where in zip(order, places, strict=True)
         )
-
-    def _add(self, entry: Entry) -> Entry:
         self._progress(f"adding TXT {entry.value} at {entry.owner}")
-        added = self._provider.add_txt(entry.zone, entry.rr, entry.value)
+        try:
+            added = self._provider.add_txt(entry.zone, entry.rr, entry.value)
+        except (DnsDenied, ZoneMissing):
+            # Refused outright, so there is no record, and nothing for a cleanup to fail at once more.
+            if not entry.inherited:
+                self.ledger.drop(entry)
+            raise
         # "It is there already" is no news where an earlier run of ours may have added it.
         ours = added.ours or (entry.inherited and entry.ours)
         entry = replace(entry, record_id=added.record_id, ours=ours)
@@ -151,14 +151,11 @@ class Challenges:
 
         All are tried; then the first failure is raised.
         """
-        found = (self.ledger.find(challenge.name, challenge.validation) for challenge in order)
-        _raise_first(self._remove_each([entry for entry in found if entry is not None]))
+        _raise_first(self._remove_order(order))
 
     def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
         """Remove a record that the ledger has lost, if this id still holds this very value."""
-        from certcast.dns01.delegation import place
-
-        where = place(challenge.name, self._zones, self._alias_of)
+        where = self._place(challenge)
         if self._provider.find_txt(where.zone, where.rr, challenge.validation) == record_id:
             self._provider.remove(where.zone, record_id)
 
@@ -189,6 +186,13 @@ class Challenges:
     def _left_behind(self) -> list[Entry]:
         return [entry for entry in self.ledger.entries() if not entry.run.alive()]
 
+    def _remove_order(self, order: Iterable[Challenge]) -> list[CertcastError]:
+        try:
+            found = [self.ledger.find(challenge.name, challenge.validation) for challenge in order]
+        except CertcastError as unreadable:
+            return [unreadable]
+        return self._remove_each(entry for entry in found if entry is not None)
+
     def _remove_each(self, entries: Iterable[Entry], *, look_first: bool = False) -> list[CertcastError]:
         failures = []
         for entry in entries:
@@ -198,7 +202,6 @@ class Challenges:
                 failure.kept = (
                     f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
                 )
-                logger.warning("%s", failure.report())
                 failures.append(failure)
         return failures
 
@@ -228,8 +231,6 @@ class Challenges:
 
     @cached_property
     def _provider(self) -> DnsProvider:
-        if self._given_provider is not None:
-            return self._given_provider
         from certcast.dns01.alidns import Alidns
 
         return Alidns(self._config.dns)
@@ -244,6 +245,11 @@ class Challenges:
 
         return Nameservers(self._config, self._provider)
 
+    def _place(self, challenge: Challenge) -> Place:
+        from certcast.dns01.delegation import place
+
+        return place(challenge.name, self._zones, self._alias_of)
+
     def _alias_of(self, name: str, zone: str | None) -> Alias:
         from certcast.dns01 import delegation
 
@@ -255,5 +261,7 @@ class Challenges:
 
 
 def _raise_first(failures: Sequence[CertcastError]) -> None:
+    for second in failures[1:]:
+        logger.warning("%s", second.report())
     if failures:
         raise failures[0]

@@ -136,8 +136,8 @@ class Ledger:
             known.update({entry.key: entry for entry in entries})
             self._write(known)
 
-    def intend(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Write down what is about to be added; return the entries as they now stand.
+    def intend(self, entry: Entry) -> Entry:
+        """Write down what is about to be added; return the entry as it now stands.
 
         Where the ledger knows name and value already (an earlier run's record: the CA hands out a
         pending authorization again, RFC 8555 section 7.1.4, so the value comes back too), the entry
@@ -145,10 +145,11 @@ class Ledger:
         """
         with self._locked():
             known = self._read()
-            intended = [_continued(entry, known.get(entry.key)) for entry in entries]
-            known.update({entry.key: entry for entry in intended})
-            self._write(known)
-        return intended
+            before = known.get(entry.key)
+            if before is not None and before.owner == entry.owner:
+                entry = replace(entry, record_id=before.record_id, ours=before.ours, inherited=True)
+            self._write({**known, entry.key: entry})
+        return entry
 
     def drop(self, entry: Entry) -> None:
         """Forget an entry whose record is gone."""
@@ -184,12 +185,6 @@ class Ledger:
             f"write {self.path}", kept="no TXT record is there that the ledger does not know"
         ):
             files.write_json(self.path, {"records": records})
-
-
-def _continued(entry: Entry, before: Entry | None) -> Entry:
-    if before is None or before.owner != entry.owner:
-        return entry
-    return replace(entry, record_id=before.record_id, ours=before.ours, inherited=True)
 
 
 def _entry(fields: dict[str, Any]) -> Entry:

@@ -65,8 +65,9 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
             out.write(f"{entry.record_id}\n")
             out.flush()
         if remaining == 0:
-            order = [one for one in challenges.ledger.entries() if one.run == run and not one.leaving]
-            challenges.wait(order)
+            ledger = challenges.ledger.entries()
+            # Not those that an earlier hook failed to add: nobody will ever see them.
+            challenges.wait([one for one in ledger if one.run == run and one.record_id and not one.leaving])
     except CertcastError as failure:
         failure.kept = (
             "certbot goes on and lets the CA look: expect a failed validation, and no new certificate"
