@@ -75,7 +75,10 @@ class Certbot:
         return self._run([*self._argv(command), *hooks, *arguments])
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.lab.environment("renewal")}
+        """Return the lab's environment, with a folder for what a killed certbot leaves."""
+        scratch = self.host.root / "tmp"
+        scratch.mkdir(exist_ok=True)
+        return {**os.environ, **self.lab.environment("renewal"), "TMPDIR": str(scratch)}
 
     def _argv(self, command: str) -> list[str]:
         argv = [

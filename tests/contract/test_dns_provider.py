@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,14 @@ def test_what_the_provider_refuses_comes_with_its_code(cloud, provider):
     assert "QuotaExceeded.TTL" in failed.value.found
     assert "QuotaExceeded.TTL" in failed.value.next
     assert ACCOUNT not in failed.value.report()
+
+
+def test_a_wrong_clock_is_called_one(cloud, provider, monkeypatch):
+    """A host whose clock is an hour off reads that, instead of a signature error."""
+    ahead = datetime.now(timezone.utc) + timedelta(hours=1)
+    monkeypatch.setattr(cloud.alidns, "_now", lambda: ahead)
+
+    with pytest.raises(DnsFailed, match="this host's clock is wrong") as failed:
+        provider.zones()
+
+    assert "timedatectl" in failed.value.next
