@@ -74,6 +74,7 @@ def _as_interrupt(_signal: int, _frame: object) -> None:
 @click.pass_context
 def renew(context: click.Context, name: str | None) -> int:
     """Renew what is due, publish what is newer, and install it here if this host serves too."""
+    _require_extra("certbot", "dns", "alibabacloud_tea_openapi")
     from certcast.dns01.challenges import Challenges
     from certcast.renewal.renew import renew as renew_one
 
@@ -151,6 +152,8 @@ def hook(context: click.Context, event: str) -> int:
     """
     import os
 
+    if event != "deploy":
+        _require_extra("dns", "alibabacloud_tea_openapi")
     from certcast.renewal import hooks
 
     run = _Run(context.obj, f"hook {event}")
@@ -292,6 +295,21 @@ class _Run:
             previous=outcome.previous,
             proved=outcome.proved,
             now=_now(),
+        )
+
+
+def _require_extra(*packages: str) -> None:
+    """Raise ConfigInvalid if this is a consumer's installation, which lacks what renewing needs."""
+    from importlib.util import find_spec
+
+    from certcast.errors import ConfigInvalid
+
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ConfigInvalid(
+            "this installation cannot renew: it has the consumer's packages only",
+            found=f"no package {', '.join(missing)} for {sys.executable}",
+            kept="nothing was changed",
+            next=f"`{sys.executable} -m pip install 'certcast[renewal]'`",
         )
 
 

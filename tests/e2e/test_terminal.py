@@ -1,0 +1,122 @@
+"""certcast as a person, a cron job and a service manager meet it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from certcast_lab.lab import CERTCAST, Lab
+from journey import Journey
+
+
+@pytest.fixture
+def journey(lab: Lab) -> Journey:
+    return Journey(lab)
+
+
+def at_a_terminal(argv: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command whose three streams are a terminal; return exit status and what it showed."""
+    controller, terminal = pty.openpty()
+    child = subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 4096):
+            shown += chunk
+    except OSError:
+        pass  # Linux says EIO when the last process has closed its side
+    finally:
+        os.close(controller)
+    return child.wait(), shown.decode().replace("\r\n", "\n")
+
+
+@contextmanager
+def resident(journey: Journey, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Keep a `certcast pull --watch` running inside the block."""
+    host = journey.lab.host(name)
+    child = subprocess.Popen(
+        [CERTCAST, "--config", str(host.certcast_toml), "pull", *arguments],
+        env={**os.environ, **journey.lab.environment("consumer")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def test_a_person_can_follow_a_renewal(journey: Journey) -> None:
+    """
+    At a terminal, `renew` says what it asks for, which TXT values it waits for at which nameservers,
+    and what it published; certbot's advice on renewing by other means stays out.
+    """
+    environment = {**os.environ, **journey.lab.environment("renewal")}
+    argv = [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"]
+    status, shown = at_a_terminal(argv, environment)
+
+    assert 0 == status, shown
+    steps = ["no certificate yet", "adding TXT", "waiting until", "seen after", "removing TXT", "published"]
+    assert sorted(steps, key=shown.index) == steps
+    assert "NEXT STEPS" not in shown
+
+
+def test_a_resident_pull_takes_over_what_is_published(journey: Journey) -> None:
+    """`pull --watch` serves a new release within its period, and SIGTERM ends it with exit status 0."""
+    journey.renew()
+    journey.first_pull("web1")
+    with resident(journey, "web1", "--now", "--watch", "100ms") as child:
+        journey.want_replaced()
+        journey.renew()
+        wait_until(lambda: journey.served("web1") == journey.published())
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=10)
+    assert (0, "") == (child.returncode, errors)
+
+
+def test_a_resident_pull_tells_of_a_lasting_failure_once(journey: Journey) -> None:
+    """A bucket that refuses for many polls makes one mail, not one each poll; afterwards pull goes on."""
+    journey.renew()
+    journey.first_pull("web1")
+    journey.lab.mailbox.clear()
+    requests = journey.lab.cloud.oss.requests
+    with resident(journey, "web1", "--now", "--watch", "50ms"):
+        journey.lab.cloud.consumer.active = False
+        seen = len(requests)
+        wait_until(lambda: len(journey.lab.cloud.oss.requests) > seen + 5)
+        journey.lab.cloud.consumer.active = True
+        journey.want_replaced()
+        journey.renew()
+        wait_until(lambda: journey.served("web1") == journey.published())
+    denied = [mail for mail in journey.lab.mailbox.messages if "STORE-DENIED" in mail.text]
+    assert 1 == len(denied)
+
+
+def test_a_consumers_installation_says_what_renewing_needs(journey: Journey) -> None:
+    """Without the extra `renewal`, `certcast renew` names the command that installs it."""
+    script = "import sys; sys.modules['certbot'] = None; from certcast.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--config", str(journey.renewal.certcast_toml), "renew"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 3 == done.returncode
+    assert "pip install 'certcast[renewal]'" in done.stderr
