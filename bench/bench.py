@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from certcast.certificate import describe, read_chain
-from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, load
+from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig
+from certcast.config_reading import load
 from certcast.renewal.lineage import Lineage
 from certcast.renewal.publish import publish
 from certcast.storage.oss import OssStore

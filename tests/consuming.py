@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from certcast import certificate
-from certcast.config import Config, load
+from certcast.config import Config
+from certcast.config_reading import load
 from certcast.consumer import state
 from certcast.consumer.install import Folder
 from certcast.consumer.pull import Outcome, pull

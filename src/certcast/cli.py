@@ -182,7 +182,7 @@ def _deploy(run: _Run, name: str) -> None:
 @click.pass_context
 def check(context: click.Context) -> int:
     """Read the configuration and say what this host would do with it."""
-    from certcast.config import config_path, load
+    from certcast.config_reading import config_path, load
 
     config = load(config_path(context.obj))
     roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
@@ -201,7 +201,7 @@ class _Run:
     """One command's run: the configuration, the store once it is needed, and how it ended."""
 
     def __init__(self, config_file: str | None, doing: str) -> None:
-        from certcast.config import config_path, load
+        from certcast.config_reading import config_path, load
 
         self.config: Config = load(config_path(config_file))
         self.doing = doing

@@ -16,7 +16,6 @@ used, and is reported then with the command that failed.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,52 +190,3 @@ class Config:
             kept="nothing was changed",
             next=f"run it on the host that has this role, or add [{section}] (the README shows one)",
         )
-
-
-def config_path(option: str | None) -> Path:
-    """Return the file to read: `--config`, else CERTCAST_CONFIG, else /etc/certcast/certcast.toml."""
-    return Path(option or os.environ.get("CERTCAST_CONFIG") or DEFAULT_PATH)
-
-
-def load(path: Path) -> Config:
-    """Read and check the configuration file.
-
-    Raises ConfigInvalid, with all mistakes in `found`, one a line.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    next_step = f"edit {path}, then `certcast check`"
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigInvalid(
-            f"there is no configuration file {path}",
-            kept="nothing was changed",
-            next=f"write {path} (the README has one), or name another with --config or CERTCAST_CONFIG",
-        ) from None
-    except OSError as error:
-        raise ConfigInvalid(
-            f"{path} cannot be read",
-            found=error.strerror or str(error),
-            kept="nothing was changed",
-            next=f"run as the file's owner, or `ls -l {path}`",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(
-            f"{path} is not TOML", found=str(error), kept="nothing was changed", next=next_step
-        ) from None
-    from certcast.config_reading import structure
-
-    config, mistakes = structure(document, path)
-    if config is None:
-        plural = "mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise ConfigInvalid(
-            f"{path} has {'a ' if len(mistakes) == 1 else ''}{plural}",
-            found="\n".join(mistakes),
-            kept="nothing was changed",
-            next=next_step,
-        )
-    return config

@@ -1,4 +1,4 @@
-"""From a parsed TOML document to Config, with every mistake in one report.
+"""From the TOML file to Config, with every mistake in one report.
 
 Each field's type (config.py) has its own check here, so one wrong value never
 hides another. A key that is not known is a mistake too: a misspelt option is an
@@ -11,7 +11,9 @@ strict, since it would otherwise make text of numbers.
 from __future__ import annotations
 
 import operator
+import os
 import re
+import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from certcast.config import (
+    DEFAULT_PATH,
     AbsolutePath,
     Address,
     Argv,
@@ -41,11 +44,59 @@ from certcast.config import (
     StoreUrl,
     Zone,
 )
+from certcast.errors import ConfigInvalid
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from certcast.config import MailConfig
+
+
+def config_path(option: str | None) -> Path:
+    """Return the file to read: `--config`, else CERTCAST_CONFIG, else /etc/certcast/certcast.toml."""
+    return Path(option or os.environ.get("CERTCAST_CONFIG") or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read and check the configuration file.
+
+    Raises ConfigInvalid, with all mistakes in `found`, one a line.
+    """
+    next_step = f"edit {path}, then `certcast check`"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigInvalid(
+            f"there is no configuration file {path}",
+            kept="nothing was changed",
+            next=f"write {path} (the README has one), or name another with --config or CERTCAST_CONFIG",
+        ) from None
+    except OSError as error:
+        raise ConfigInvalid(
+            f"{path} cannot be read",
+            found=error.strerror or str(error),
+            kept="nothing was changed",
+            next=f"run as the file's owner, or `ls -l {path}`",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(
+            f"{path} is not TOML", found=str(error), kept="nothing was changed", next=next_step
+        ) from None
+    config, mistakes = structure(document, path)
+    if config is None:
+        plural = "mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise ConfigInvalid(
+            f"{path} has {'a ' if len(mistakes) == 1 else ''}{plural}",
+            found="\n".join(mistakes),
+            kept="nothing was changed",
+            next=next_step,
+        )
+    return config
 
 
 def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list[str]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import stamina
 
-from certcast.config import Config, load
+from certcast.config import Config
+from certcast.config_reading import load
 from certcast.dns01.challenges import Challenges
 from certcast.errors import CertbotFailed, DnsFailed, LineageUnusable
 from certcast.renewal import hooks

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from certcast.config import Address, Config, config_path, load
+from certcast.config import Address, Config
+from certcast.config_reading import config_path, load
 from certcast.errors import ConfigInvalid
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from certbot import errors, interfaces
 from certbot.display import util as display
 from certbot.plugins import common
 
-from certcast.config import config_path, load
+from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import CertcastError, to_document
