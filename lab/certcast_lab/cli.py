@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """A local cloud for certcast: CA, DNS, OSS, mail and web servers, on loopback only."""
+    signal.signal(signal.SIGTERM, _interrupt_once)
+    # Ignored where a shell starts a job in the background; then it stays so.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt_once)
+
+
+def _interrupt_once(_signal: int, _frame: object) -> None:
+    """Begin to take everything down in order; a second signal must not cut that short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @main.command()
@@ -50,7 +61,6 @@ def up(lag: float) -> None:
     from certcast_lab.lab import Lab
     from certcast_lab.serve import Server
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # taken down in order, as by Ctrl-C
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="certcast-lab-")))
         try:

@@ -128,13 +128,22 @@ class Lab:
         self, configuration: Path, *arguments: str, user: Literal["renewal", "consumer"]
     ) -> subprocess.CompletedProcess[str]:
         """Run the `certcast` command as an operator would, and wait for its end; output is captured."""
-        return subprocess.run(
-            [CERTCAST, "--config", str(configuration), *arguments],
+        argv = [CERTCAST, "--config", str(configuration), *arguments]
+        with subprocess.Popen(
+            argv,
             env={**_without_clouds(), **self.environment(user)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-        )
+        ) as child:
+            try:
+                stdout, stderr = child.communicate()
+            except BaseException:
+                # subprocess.run would kill it, and leave its certbot to nobody.
+                child.terminate()
+                child.communicate()
+                raise
+        return subprocess.CompletedProcess(argv, child.returncode, stdout, stderr)
 
     def reset(self) -> None:
         """Begin a new first day; only the CA remembers."""
