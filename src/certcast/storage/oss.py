@@ -15,7 +15,7 @@ an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
 sleep past any deadline. Both sign each attempt anew.
 
 Not here: what a refusal means for the operator (oss_errors.py), and the deadline's
-way of cutting (transport.py).
+way of cutting (certcast/transport.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from certcast.credentials import provider
 from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
 from certcast.storage.oss_errors import store_error
 from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
-from certcast.storage.transport import BoundedAdapter, Cutter
+from certcast.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,17 +1,18 @@
-"""HTTP for the OSS SDK, with the two bounds that requests doesn't have.
+"""requests, with the two bounds that it doesn't have; under the OSS SDK and the calls to Alidns.
 
-A deadline that cuts. The SDK's time-outs, which are requests', bound the silence
-between two octets; a peer that sends one every ten seconds holds the caller for
-days, in the TLS handshake, the header or the body alike. Looking at the clock
-between chunks doesn't help, since reading one chunk waits until it is full. So
-a timer shuts the sockets of the running operation down at the deadline, and
-whatever was reading then fails at once.
+A deadline that cuts. The time-outs of requests bound the silence between two
+octets; a peer that sends one every ten seconds holds the caller for days, in
+the TLS handshake, the header or the body alike. Looking at the clock between
+chunks doesn't help, since reading one chunk waits until it is full. So a timer
+shuts the sockets of the running operation down at the deadline, and whatever was
+reading then fails at once.
 
-A size for what the SDK reads whole (error bodies, listings). Objects are read by
-the caller in chunks and have the caller's limit.
+A size for what is read whole (error bodies, listings, every reply of Alidns). Objects
+are read by the caller in chunks and have the caller's limit.
 
 Rejected: a thread per operation that is abandoned at the deadline. It bounds the
-caller, but a resident host would collect one dripping thread with each poll.
+caller, but a resident host would collect one dripping thread with each poll, and a
+thread that nobody waits for might yet send its request.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response
     from urllib3 import HTTPConnectionPool
 
-# A page of 1,000 keys is about 400 KiB of XML, an error 1 KiB.
+# A page of 1,000 keys is about 400 KiB of XML, of 500 DNS records less, an error 1 KiB.
 WHOLE_BODY_LIMIT = 4 * 1024 * 1024
 
 
@@ -106,7 +107,7 @@ class _Watched(HTTPConnection):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """requests' adapter for one store. It never retries: that is the store's decision."""
+    """requests' adapter for one service. It never retries: that is its caller's decision."""
 
     def __init__(self, cutter: Cutter) -> None:
         self._watched: dict[type, type] = {}
