@@ -14,7 +14,7 @@ import pytest
 import stamina
 
 from certcast.config import Address, CertificateConfig, Config, DnsConfig, StoreConfig, ZoneConfig
-from certcast.dns01 import alidns
+from certcast.dns01 import alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
@@ -143,7 +143,7 @@ def test_a_reply_lost_after_success_is_not_added_twice(cloud, desk, quick_retrie
 
 def test_a_reply_that_comes_too_late_is_a_lost_one(cloud, desk, quick_retries, monkeypatch):
     """An API that hangs is given up after the time-out, and what it did meanwhile is found."""
-    monkeypatch.setattr(alidns, "_READ_TIMEOUT", 300)
+    monkeypatch.setattr(alidns_api, "_READ_TIMEOUT", 0.3)
     cloud.alidns.faults.turn_on("delay", action="AddDomainRecord", times=1, seconds=30)
 
     desk.present([APEX], Run.current(), NOW)
@@ -349,16 +349,23 @@ def test_the_sweep_spares_what_is_young_or_in_use(cloud, configured):
 
 
 def test_the_sweep_spares_a_record_that_somebody_made_anew(cloud, configured):
-    """Same name, same value, another id: somebody removed ours and added theirs, so theirs stays."""
+    """Same name, same value, another id: theirs stays, and the error says so until it is gone."""
     desk = Challenges(configured())
     desk.present([APEX], ENDED, NOW)
     (ours,) = cloud.zones.records(cloud.zone)
     cloud.zones.delete(ours)
-    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
+    theirs = cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
 
-    Challenges(configured()).sweep(LATER)
+    with pytest.raises(DnsFailed, match="another RecordId than the one certcast added") as failed:
+        Challenges(configured()).sweep(LATER)
 
+    assert (f"RecordId {ours.id}", f"RecordId {theirs.id}, TXT {APEX.validation}") == (
+        failed.value.expected,
+        failed.value.found,
+    )
     assert [APEX.validation] == values(cloud)
+    cloud.zones.delete(theirs)
+    Challenges(configured()).sweep(LATER)
     assert [] == desk.ledger.entries()
 
 

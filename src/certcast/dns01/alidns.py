@@ -1,32 +1,27 @@
 """Alibaba Cloud DNS (Alidns, API version 2015-01-09) as a DNS provider.
 
-The official core SDK signs (ACS3-HMAC-SHA256) and sends; ADR 0004 says why it
-is its generic call and not the typed package. The SDK gives up after one
-attempt, so retries are here: each is a new call, hence a new nonce, because
-Alidns refuses a nonce that it has seen (SignatureNonceUsed).
+Six of its actions, one method each. What they mean for DNS-01:
 
 An Add whose reply was lost may have been carried out. Its repetition then says
 DomainRecordDuplicate, and the record is looked up by its value; the same word
 as the answer to a first attempt means that somebody else's record stands there.
 
-What the answers mean is decided by their Code, not by the HTTP status: the
-documented statuses and those on the wire differ.
+A reply can be damaged where TLS doesn't reach, in whatever ends it on the way,
+and nothing in it gives that away as long as it is JSON. A RecordId that is off
+by one bit may be somebody else's record, and DeleteDomainRecord asks for
+nothing but the id. So who removes looks first (challenges.py), and a look
+counts when a second answer has said the same (`find_txt`).
 
-Nothing of the SDK's exceptions is passed on but Code, Message and RequestId:
-str() of them shows the whole reply, and SignatureDoesNotMatch echoes the signed
-request. Credentials come from certcast.credentials, fresh for each call, since
-temporary ones expire while a slow zone propagates.
+Not here: signature, deadline and repetition of one call (alidns_api.py).
 """
 
 from __future__ import annotations
 
-import logging
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from certcast import credentials
+from certcast.credentials import CredentialsMissing
+from certcast.dns01.alidns_api import Api, NoReply, Refused
 from certcast.dns01.provider import TTL, Added
 from certcast.errors import DnsDenied, DnsFailed, RenewalError, ZoneMissing
 
@@ -35,28 +30,12 @@ if TYPE_CHECKING:
 
     from certcast.config import DnsConfig
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-VERSION = "2015-01-09"
 _RECORDS_PER_PAGE = 500  # the most that DescribeDomainRecords gives
 _ZONES_PER_PAGE = 100  # the most that DescribeDomains gives
-_CONNECT_TIMEOUT = 5_000  # milliseconds, as is the next
-_READ_TIMEOUT = 15_000
-_ATTEMPTS = 7
-_PATIENCE = 90.0  # seconds for all attempts of one call together
+_LOOKS = 5  # until two in a row agree
 
-# Codes that ask to try again, and whether the work may have been done all the same.
-_TRY_AGAIN = {
-    "Throttling": False,
-    "Throttling.User": False,
-    "Throttling.Api": False,
-    "LastOperationNotFinished": False,
-    "InternalError": True,
-    "ServiceUnavailable": True,
-    "SignatureNonceUsed": True,  # something on the way sent our request twice
-}
 _NO_ZONE = ("InvalidDomainName.NoExist", "IncorrectDomainUser")
 _KEY_REFUSED = ("InvalidAccessKeyId", "InvalidSecurityToken", "SignatureDoesNotMatch")
 _CLOCK = ("InvalidTimeStamp", "IllegalTimestamp")
@@ -66,23 +45,17 @@ class Alidns:
     """The zones of one Alibaba Cloud account, by the contract of provider.py."""
 
     def __init__(self, dns: DnsConfig) -> None:
-        self._api = _Api(dns)
+        self._api = Api(dns)
 
     def zones(self) -> list[str]:
         """DescribeDomains, all pages."""
         with _reported("DescribeDomains", None):
-            pages = self._pages(
-                "DescribeDomains", {}, _ZONES_PER_PAGE, lambda body: body["Domains"]["Domain"]
-            )
-            return [domain["DomainName"].lower() for domain in pages]
+            return list(self._pages("DescribeDomains", {}, _ZONES_PER_PAGE, _zone_names))
 
     def nameservers(self, zone: str) -> list[str]:
         """DescribeDomainInfo: the servers that Alidns has assigned to the zone."""
         with _reported("DescribeDomainInfo", zone):
-            hosts = self._api.call(
-                "DescribeDomainInfo", {"DomainName": zone}, lambda body: body["DnsServers"]["DnsServer"]
-            )
-            return [host.rstrip(".").lower() for host in hosts]
+            return self._api.call("DescribeDomainInfo", {"DomainName": zone}, _host_names)
 
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """AddDomainRecord; after DomainRecordDuplicate, the record that is there."""
@@ -90,7 +63,7 @@ class Alidns:
         with _reported("AddDomainRecord", zone):
             try:
                 return Added(self._api.call("AddDomainRecord", record, _record_id), ours=True)
-            except _Refused as refusal:
+            except Refused as refusal:
                 if refusal.code != "DomainRecordDuplicate":
                     raise
                 ours = refusal.maybe_done_before
@@ -112,19 +85,30 @@ class Alidns:
                 return standing
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def find_txt(self, zone: str, rr: str, value: str) -> str | None:
+    def find_txt(self, zone: str, rr: str, value: str, expected: str | None = None) -> str | None:
+        """DescribeDomainRecords, until an answer is `expected` or the same as the one before it."""
+        with _reported("DescribeDomainRecords", zone):
+            before: tuple[str | None, ...] = (expected,) if expected else ()
+            for _ in range(_LOOKS):
+                found = self._look(zone, rr, value)
+                if found in before:
+                    return found
+                before = (found,)
+        raise DnsFailed(
+            f"Alidns says something else about the TXT value at {rr} in {zone} each time",
+            expected="twice the same RecordId, or twice none",
+            found=f"another answer each of {_LOOKS} times",
+            next="look at what stands between this host and the endpoint in [dns], then run again",
+        )
+
+    def _look(self, zone: str, rr: str, value: str) -> str | None:
         """DescribeDomainRecords, all pages: the keywords narrow it down, but match any part of a text."""
         narrowed = {"DomainName": zone, "RRKeyWord": rr, "TypeKeyWord": "TXT", "ValueKeyWord": value}
-        wanted = (rr.lower(), "TXT", value)
-        with _reported("DescribeDomainRecords", zone):
-            for record in self._pages(
-                "DescribeDomainRecords",
-                narrowed,
-                _RECORDS_PER_PAGE,
-                lambda body: body["DomainRecords"]["Record"],
-            ):
-                if (record["RR"].lower(), record["Type"], record["Value"]) == wanted:
-                    return _record_id(record)
+        for *described, record_id in self._pages(
+            "DescribeDomainRecords", narrowed, _RECORDS_PER_PAGE, _records
+        ):
+            if described == [rr.lower(), "TXT", value]:
+                return record_id
         return None
 
     def remove(self, zone: str, record_id: str) -> None:
@@ -132,13 +116,13 @@ class Alidns:
         with _reported("DeleteDomainRecord", zone):
             try:
                 self._api.call("DeleteDomainRecord", {"RecordId": record_id}, _record_id)
-            except _Refused as refusal:
+            except Refused as refusal:
                 if refusal.code != "DomainRecordNotBelongToUser":
                     raise
 
     def _pages(
-        self, action: str, parameters: Mapping[str, str], size: int, take: Callable[[Any], list[Any]]
-    ) -> Iterator[Any]:
+        self, action: str, parameters: Mapping[str, str], size: int, take: Callable[[Any], list[T]]
+    ) -> Iterator[T]:
         """Yield the items of every page."""
         seen, number = 0, 1
         while True:
@@ -156,113 +140,19 @@ def _record_id(body: Any) -> str:
     return str(body["RecordId"])
 
 
-class _Refused(Exception):
-    """An answer with a Code."""
-
-    def __init__(self, code: str, message: str, request_id: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.maybe_done_before = False  # by an earlier attempt of the same call
+def _records(body: Any) -> list[tuple[str, str, str, str]]:
+    return [
+        (record["RR"].lower(), record["Type"], record["Value"], _record_id(record))
+        for record in body["DomainRecords"]["Record"]
+    ]
 
 
-class _NoReply(Exception):
-    """No answer, or one that isn't the API's: the work may have been done."""
+def _zone_names(body: Any) -> list[str]:
+    return [domain["DomainName"].lower() for domain in body["Domains"]["Domain"]]
 
 
-class _Api:
-    """Signed calls with retries; raises _Refused and _NoReply when these are used up."""
-
-    def __init__(self, dns: DnsConfig) -> None:
-        self._endpoint = urlsplit(dns.endpoint)
-        self._keys = credentials.provider(dns.profile)
-
-    def call(self, action: str, parameters: Mapping[str, str], take: Callable[[Any], T]) -> T:
-        """Return what `take` finds in the reply's body; a body that lacks it counts as no reply."""
-        import stamina
-
-        # Its own words for a retry ("stamina.retry_scheduled", a warning) say nothing to an operator.
-        logging.getLogger("stamina").setLevel(logging.ERROR)
-        maybe_done = False
-        for attempt in stamina.retry_context(
-            on=_is_worth_another, attempts=_ATTEMPTS, timeout=_PATIENCE, wait_initial=0.25, wait_jitter=0.25
-        ):
-            with attempt:
-                try:
-                    return _taken(take, self._send(action, parameters))
-                except _NoReply as silence:
-                    maybe_done = True
-                    logger.info("Alidns %s: %s", action, silence)
-                    raise
-                except _Refused as refusal:
-                    refusal.maybe_done_before = maybe_done
-                    maybe_done = maybe_done or _TRY_AGAIN.get(refusal.code, False)
-                    logger.info("Alidns %s: %s (request %s)", action, refusal.code, refusal.request_id)
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _send(self, action: str, parameters: Mapping[str, str]) -> Any:
-        from alibabacloud_tea_openapi.client import Client
-        from alibabacloud_tea_openapi.utils_models import Config, OpenApiRequest, Params
-        from darabonba.exceptions import ResponseException
-        from darabonba.runtime import RuntimeOptions
-
-        try:
-            keys = self._keys()
-        except credentials.CredentialsMissing as missing:
-            raise _no_key(missing) from None
-        client = Client(
-            Config(
-                access_key_id=keys.access_key_id,
-                access_key_secret=keys.access_key_secret,
-                security_token=keys.security_token,
-                endpoint=self._endpoint.netloc,
-                protocol=self._endpoint.scheme,
-                connect_timeout=_CONNECT_TIMEOUT,
-                read_timeout=_READ_TIMEOUT,
-            )
-        )
-        call = Params(
-            action=action,
-            version=VERSION,
-            protocol="HTTPS",
-            pathname="/",
-            method="POST",
-            auth_type="AK",
-            style="RPC",
-            req_body_type="formData",
-            body_type="json",
-        )
-        try:
-            reply = client.call_api(call, OpenApiRequest(query=dict(parameters)), RuntimeOptions())
-        except ResponseException as error:
-            if error.code in (None, "None"):
-                raise _NoReply(f"HTTP {error.status_code} without an error code of Alidns") from None
-            request_id = str((error.data or {}).get("RequestId", "unknown"))
-            raise _Refused(str(error.code), str((error.data or {}).get("Message", "")), request_id) from None
-        except Exception as error:
-            # Whatever else it raises (time-outs, cut connections, a reply that isn't JSON, all wrapped in
-            # its UnretryableException): there is no reply to go by.
-            raise _NoReply(_short(error)) from None
-        return reply["body"]
-
-
-def _taken(take: Callable[[Any], T], body: Any) -> T:
-    try:
-        return take(body)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _NoReply(f"a reply in another form than documented ({error!r})") from None
-
-
-def _is_worth_another(error: Exception) -> bool:
-    return isinstance(error, _NoReply) or (isinstance(error, _Refused) and error.code in _TRY_AGAIN)
-
-
-def _short(error: Exception) -> str:
-    """The end of urllib3's long sentences, where the reason is; the rest is the request's address."""
-    text = re.sub(r"<[^>]*>: |.*Caused by \w+\(|Max retries exceeded with url: \S+|['\")]+$", "", str(error))
-    return text[:200] or type(error).__name__
+def _host_names(body: Any) -> list[str]:
+    return [host.rstrip(".").lower() for host in body["DnsServers"]["DnsServer"]]
 
 
 @contextmanager
@@ -270,9 +160,11 @@ def _reported(action: str, zone: str | None) -> Iterator[None]:
     """Say as an operator's error what ended a call for good."""
     try:
         yield
-    except _Refused as refusal:
+    except CredentialsMissing as missing:
+        raise _no_key(missing) from None
+    except Refused as refusal:
         raise _explained(refusal, action, zone) from None
-    except _NoReply as silence:
+    except NoReply as silence:
         raise DnsFailed(
             f"Alidns did not answer {action}" + (f" for {zone}" if zone else ""),
             found=str(silence),
@@ -280,7 +172,7 @@ def _reported(action: str, zone: str | None) -> Iterator[None]:
         ) from None
 
 
-def _explained(refusal: _Refused, action: str, zone: str | None) -> RenewalError:
+def _explained(refusal: Refused, action: str, zone: str | None) -> RenewalError:
     code = refusal.code
     said = f"{code}: {refusal.message} (request {refusal.request_id})"
     if code.startswith(_CLOCK):
@@ -319,7 +211,7 @@ def _explained(refusal: _Refused, action: str, zone: str | None) -> RenewalError
     )
 
 
-def _no_key(missing: credentials.CredentialsMissing) -> DnsDenied:
+def _no_key(missing: CredentialsMissing) -> DnsDenied:
     return DnsDenied(
         "no AccessKey for Alidns was found",
         expected="ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, a profile, or an instance's RAM role",

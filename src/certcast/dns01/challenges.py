@@ -2,7 +2,8 @@
 
     present:   where does each belong (CNAMEs, zone) → ledger → add → ledger,
                one after the other; then wait once, for all values together
-    cleanup:   remove what `present` made, by record id; go on past a failure
+    cleanup:   remove what `present` made, by record id, if it still holds the value;
+               go on past a failure
     sweep:     the same for what a crashed run has left
 
 Together, because apex and wildcard are two values at one name: a resolver that
@@ -156,7 +157,7 @@ class Challenges:
     def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
         """Remove a record that the ledger has lost, if this id still holds this very value."""
         where = self._place(challenge)
-        if self._provider.find_txt(where.zone, where.rr, challenge.validation) == record_id:
+        if self._provider.find_txt(where.zone, where.rr, challenge.validation, record_id) == record_id:
             self._provider.remove(where.zone, record_id)
 
     def sweep(self, now: datetime) -> list[Entry]:
@@ -165,7 +166,7 @@ class Challenges:
         All are tried; then the first failure is raised.
         """
         old = [entry for entry in self._left_behind() if now - entry.created > SWEEP_AFTER]
-        _raise_first(self._remove_each(old, look_first=True))
+        _raise_first(self._remove_each(old))
         return old
 
     def require_nothing_left(self, now: datetime) -> None:
@@ -193,31 +194,24 @@ class Challenges:
             return [unreadable]
         return self._remove_each(entry for entry in found if entry is not None)
 
-    def _remove_each(self, entries: Iterable[Entry], *, look_first: bool = False) -> list[CertcastError]:
+    def _remove_each(self, entries: Iterable[Entry]) -> list[CertcastError]:
         failures = []
         for entry in entries:
             try:
-                self._remove(entry, look_first=look_first)
+                self._remove(entry)
             except CertcastError as failure:
-                failure.kept = (
+                failure.kept = failure.kept or (
                     f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
                 )
                 failures.append(failure)
         return failures
 
-    def _remove(self, entry: Entry, *, look_first: bool) -> None:
-        """Remove the entry's record and forget it.
-
-        With `look_first`, only if its id still holds its value: much may have happened since a crash.
-        """
+    def _remove(self, entry: Entry) -> None:
+        """Remove the entry's record and forget it."""
         try:
             if entry.ours:
                 self._progress(f"removing TXT {entry.value} at {entry.owner}")
-                record_id = entry.record_id
-                if record_id is None or look_first:
-                    record_id = self._provider.find_txt(entry.zone, entry.rr, entry.value)
-                if record_id is not None and entry.record_id in (None, record_id):
-                    self._provider.remove(entry.zone, record_id)
+                self._take_away(entry)
         except ZoneMissing:
             # A zone that has left the account has taken the record along.
             logger.info("%s is no longer in the account", entry.zone)
@@ -226,6 +220,27 @@ class Challenges:
                 self.ledger.put([replace(entry, leaving=True)])
             raise
         self.ledger.drop(entry)
+
+    def _take_away(self, entry: Entry) -> None:
+        """Remove the record, if its id holds this name and value.
+
+        Looked at first, always. The API deletes whatever has the id, and the ledger's may be wrong:
+        much happens in a zone after a crash, and a reply may have been damaged (alidns.py). What then
+        stands at the name is left, since nobody here can tell whose it is, and not kept quiet about.
+        """
+        standing = self._provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id)
+        if standing is None:
+            return
+        if entry.record_id not in (None, standing):
+            raise DnsFailed(
+                f"the TXT value at {entry.owner} has another RecordId than the one certcast added",
+                expected=f"RecordId {entry.record_id}",
+                found=f"RecordId {standing}, TXT {entry.value}",
+                kept="both records were left alone: either may be somebody else's",
+                next=f"if nobody is validating {entry.name} right now, remove the TXT in the Alidns console; "
+                "certcast then forgets it",
+            )
+        self._provider.remove(entry.zone, standing)
 
     # -- what is looked up, once
 

@@ -12,8 +12,9 @@ MUST hold, for every implementation (tests/contract/test_dns_provider.py):
   through it (`Added.ours`): a value that stood there before its first attempt
   is somebody else's. An attempt whose fate is not known counts as ours.
 - `find_txt` matches zone, relative name, type and value exactly, however many
-  records the zone has.
-- `remove` takes away this one record. A record that is gone already is fine:
+  records the zone has. No single damaged reply makes it say something wrong.
+- `remove` takes away this one record, whatever it holds: who has the id from a
+  reply, or from a file, asks `find_txt` first. A record that is gone already is fine:
   removal is what a crashed run's successor repeats.
 - Each raises only DnsDenied, ZoneMissing or DnsFailed, and no text of these
   holds a key, a token or a signature.
@@ -55,8 +56,11 @@ class DnsProvider(Protocol):
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """Add the TXT value at `rr` in `zone`, with `ttl` in seconds."""
 
-    def find_txt(self, zone: str, rr: str, value: str) -> str | None:
-        """Return the id of the TXT record with exactly this name and value, or None."""
+    def find_txt(self, zone: str, rr: str, value: str, expected: str | None = None) -> str | None:
+        """Return the id of the TXT record with exactly this name and value, or None.
+
+        `expected` is the id that an earlier answer gave: any other answer is asked for twice.
+        """
 
     def remove(self, zone: str, record_id: str) -> None:
         """Remove the record; `zone` is for messages, where the API knows records by id alone."""

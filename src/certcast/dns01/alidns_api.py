@@ -1,0 +1,225 @@
+"""One call to Alibaba Cloud DNS (API version 2015-01-09): signed, sent, repeated where that helps.
+
+    keys → signature → the request, under a deadline → Code or body → perhaps again
+
+The official core SDK computes the signature (ACS3-HMAC-SHA256); requests sends,
+because the SDK's own sending takes no deadline for the whole, and no session or
+adapter that could have one (ADR 0004). Each attempt is signed anew, since Alidns
+refuses a nonce that it has seen (SignatureNonceUsed).
+
+What an answer means is decided by its Code, not by the HTTP status: the
+documented statuses and those on the wire differ. An attempt without an answer
+may have been carried out, and whoever is refused afterwards is told so.
+
+Not here: which calls there are, and what a refusal means (alidns.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from certcast import credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from requests import PreparedRequest, Response, Session
+
+    from certcast.config import DnsConfig
+    from certcast.transport import Cutter
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+VERSION = "2015-01-09"
+_SIGNATURE = "ACS3-HMAC-SHA256"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+
+# In seconds. For one address; the deadline can't cut a connection that isn't there yet.
+_CONNECT_TIMEOUT = 5.0
+_READ_TIMEOUT = 15.0  # between two octets
+_DEADLINE = 30.0  # for one attempt, however its reply comes in
+_PATIENCE = 90.0  # for all attempts of one call: none begins after it
+_ATTEMPTS = 7
+
+# Codes that ask to try again, and whether the work may have been done all the same.
+_TRY_AGAIN = {
+    "Throttling": False,
+    "Throttling.User": False,
+    "Throttling.Api": False,
+    "LastOperationNotFinished": False,
+    "InternalError": True,
+    "ServiceUnavailable": True,
+    "SignatureNonceUsed": True,  # something on the way sent our request twice
+}
+
+
+class Refused(Exception):
+    """An answer with a Code."""
+
+    def __init__(self, code: str, message: str, request_id: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.maybe_done_before = False  # by an earlier attempt of the same call
+
+
+class NoReply(Exception):
+    """No answer, or one that isn't the API's."""
+
+    def __init__(self, why: str, *, maybe_done: bool = True) -> None:
+        super().__init__(why)
+        self.maybe_done = maybe_done
+
+
+class Api:
+    """The API at an endpoint, for the AccessKey of a profile. Keys are asked for at each attempt.
+
+    Temporary ones expire while a slow zone propagates.
+    """
+
+    def __init__(self, dns: DnsConfig) -> None:
+        endpoint = urlsplit(dns.endpoint)
+        self._url = f"{endpoint.scheme}://{endpoint.netloc}/"
+        self._keys = credentials.provider(dns.profile)
+
+    def call(self, action: str, parameters: Mapping[str, str], take: Callable[[Any], T]) -> T:
+        """Return what `take` finds in the reply's body; a body that lacks it counts as no reply.
+
+        Raises Refused and NoReply when the attempts are used up or no repetition helps, and
+        CredentialsMissing.
+        """
+        import stamina
+
+        # Their own words for a retry and for a broken header, warnings, say nothing to an operator.
+        for noisy in ("stamina", "urllib3.connection"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        maybe_done = False
+        for attempt in stamina.retry_context(
+            on=_is_worth_another, attempts=_ATTEMPTS, timeout=_PATIENCE, wait_initial=0.25, wait_jitter=0.25
+        ):
+            with attempt:
+                try:
+                    return _taken(take, _body(self._send(action, parameters)))
+                except NoReply as silence:
+                    maybe_done = maybe_done or silence.maybe_done
+                    logger.info("Alidns %s: %s", action, silence)
+                    raise
+                except Refused as refusal:
+                    refusal.maybe_done_before = maybe_done
+                    maybe_done = maybe_done or _TRY_AGAIN.get(refusal.code, False)
+                    logger.info("Alidns %s: %s (request %s)", action, refusal.code, refusal.request_id)
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _send(self, action: str, parameters: Mapping[str, str]) -> Response:
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError
+
+        keys = self._keys()
+        try:
+            with self._cutter.within(_DEADLINE):
+                return self._session.post(
+                    self._url,
+                    params=parameters,
+                    auth=partial(_sign, action=action, parameters=parameters, keys=keys),
+                    timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT),
+                    allow_redirects=False,
+                )
+        except (RequestException, HTTPError, OSError, ValueError) as error:
+            if self._cutter.has_cut:
+                raise NoReply(f"no complete reply within {_DEADLINE:g} s") from None
+            raise NoReply(_short(error)) from None
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        from certcast.transport import Cutter
+
+        return Cutter()
+
+    @cached_property
+    def _session(self) -> Session:
+        from requests import Session
+
+        from certcast.transport import BoundedAdapter
+
+        session = Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, BoundedAdapter(self._cutter))
+        return session
+
+
+def _sign(
+    prepared: PreparedRequest, *, action: str, parameters: Mapping[str, str], keys: credentials.Keys
+) -> PreparedRequest:
+    """Sign as requests' `auth`: the last to touch a request, in the place where ~/.netrc would be used.
+
+    https://help.aliyun.com/zh/sdk/product-overview/v3-request-structure-and-signature
+    """
+    from alibabacloud_tea_openapi.utils import Utils
+    from darabonba.request import DaraRequest
+
+    request = DaraRequest()
+    request.method, request.pathname, request.query = "POST", "/", dict(parameters)
+    request.headers = {
+        "host": urlsplit(prepared.url or "").netloc,
+        "accept": "application/json",
+        "x-acs-action": action,
+        "x-acs-version": VERSION,
+        "x-acs-date": Utils.get_timestamp(),
+        "x-acs-signature-nonce": Utils.get_nonce(),
+        "x-acs-content-sha256": _NO_BODY,
+    }
+    if keys.security_token:
+        request.headers["x-acs-accesskey-id"] = keys.access_key_id
+        request.headers["x-acs-security-token"] = keys.security_token
+    signature = Utils.get_authorization(
+        request, _SIGNATURE, _NO_BODY, keys.access_key_id, keys.access_key_secret
+    )
+    prepared.headers.update({**request.headers, "Authorization": signature})
+    return prepared
+
+
+def _body(reply: Response) -> Any:
+    """Return the body of a success. Raises Refused and NoReply."""
+    try:
+        body = reply.json()
+    except (ValueError, RecursionError):
+        body = None
+    if isinstance(body, dict) and "Code" in body:
+        raise Refused(str(body["Code"]), str(body.get("Message", "")), str(body.get("RequestId", "unknown")))
+    if reply.status_code != 200 or body is None:
+        # A refusal that is not to be read (4xx, damaged or a proxy's) is one all the same (RFC 9110
+        # section 15.5). If it counted as "perhaps done", the next attempt's DomainRecordDuplicate would
+        # make somebody else's record ours.
+        raise NoReply(
+            f"HTTP {reply.status_code} without "
+            + ("a reply of Alidns" if reply.status_code == 200 else "an error code of Alidns"),
+            maybe_done=not 400 <= reply.status_code < 500,
+        )
+    return body
+
+
+def _taken(take: Callable[[Any], T], body: Any) -> T:
+    try:
+        return take(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NoReply(f"a reply in another form than documented ({error!r})") from None
+
+
+def _is_worth_another(error: Exception) -> bool:
+    return isinstance(error, NoReply) or (isinstance(error, Refused) and error.code in _TRY_AGAIN)
+
+
+def _short(error: BaseException) -> str:
+    """The reason alone: requests wraps urllib3's error, and that one the system's, each with the address."""
+    while error.args and isinstance(error.args[-1], BaseException):
+        error = error.args[-1]
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(error))[:200] or type(error).__name__
