@@ -43,6 +43,7 @@ _NEXT = {
     errno.EDQUOT: "raise the quota, then run again",
     errno.EFBIG: "raise the file size limit (`ulimit -f`), then run again",
     errno.EROFS: "mount the file system writable, then run again",
+    errno.ENOTDIR: "a file stands where a directory has to be: move it away, or choose another directory",
     errno.EACCES: "run as root, or give this user the directory (`ls -ld` shows whose it is)",
     errno.EPERM: "run as root, or give this user the directory (`ls -ld` shows whose it is)",
 }
@@ -58,10 +59,15 @@ def make_private_dir(path: Path) -> None:
 def write_new(path: Path, body: bytes) -> None:
     """Write a file that must not exist yet, 0600 from its first moment, and fsync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # write(2) knows only the descriptor; whoever is to make room needs to know on which disk.
+        error.filename = str(path)
+        raise
 
 
 def write_atomically(path: Path, body: bytes) -> None:
@@ -88,13 +94,17 @@ def sync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, *, advice: str | None = None) -> dict[str, Any] | None:
     """Return the JSON object in `path`, or None if there is no such file.
 
-    LocalFault if it is unreadable or not an object: state is not guessed.
+    LocalFault if it is unreadable or not an object: state is not guessed. `advice` is the next
+    step where losing the file costs more than its content.
     """
     try:
-        found = json.loads(path.read_bytes())
+        with understood(path, advice=advice):
+            found = json.loads(path.read_bytes())
+            if not isinstance(found, dict):
+                raise TypeError(f"{str(found)[:80]} is not an object")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -104,17 +114,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
             kept="nothing was changed",
             next="run as root, or as the user that certcast always runs as",
         ) from None
-    except ValueError as error:
-        found = error
-    if not isinstance(found, dict):
+    return found
+
+
+@contextlib.contextmanager
+def understood(path: Path, *, advice: str | None = None) -> Iterator[None]:
+    """Turn what a document raises that certcast did not write like this into a LocalFault."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise LocalFault(
             f"{path} is damaged",
-            expected="the JSON object that certcast wrote",
-            found=str(found)[:80],
+            expected="what certcast wrote",
+            found=f"{type(error).__name__}: {error}",
             kept="nothing was changed",
-            next=f"move {path} away, then run again: it is made anew from what is served and published",
-        )
-    return found
+            next=advice or f"move {path} away, then run again: certcast makes a new one",
+        ) from None
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

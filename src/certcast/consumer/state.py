@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from certcast import files
 from certcast.certificate import Leaf
-from certcast.errors import LocalFault
 from certcast.lifetime import from_utc_text, remaining_text, utc_text
 
 if TYPE_CHECKING:
@@ -93,15 +92,8 @@ def load(path: Path) -> State:
     document = files.read_json(path)
     if document is None:
         return State()
-    try:
+    with files.understood(path):
         return _from_document(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LocalFault(
-            f"{path} is not certcast's state",
-            found=f"{type(error).__name__}: {error}",
-            kept="nothing was changed",
-            next=f"move {path} away, then run again: it is made anew from what is published",
-        ) from None
 
 
 def save(path: Path, state: State) -> None:

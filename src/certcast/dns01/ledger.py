@@ -164,19 +164,13 @@ class Ledger:
             yield
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        document = files.read_json(self.path)
+        # Starting a new one silently would forget records that only this file knows.
+        advice = f"look for leftover _acme-challenge records in the zones, then `rm {self.path}`"
+        document = files.read_json(self.path, advice=advice)
         if document is None:
             return {}
-        try:
+        with files.understood(self.path, advice=advice):
             entries = [_entry(fields) for fields in document["records"]]
-        except (ValueError, TypeError, KeyError) as error:
-            # Starting a new one silently would forget records that only this file knows.
-            raise LocalFault(
-                f"the ledger of TXT records {self.path} is damaged",
-                found=f"{type(error).__name__}: {error}",
-                kept="the file was not touched, and no TXT record was added",
-                next=f"look for leftover _acme-challenge records in the zones, then `rm {self.path}`",
-            ) from None
         return {entry.key: entry for entry in entries}
 
     def _write(self, entries: dict[tuple[str, str], Entry]) -> None:

@@ -28,7 +28,8 @@ def begin(state_dir: Path, names: tuple[str, ...], now: datetime) -> None:
     path, key = state_dir / "orders.json", _key(names)
     with files.lock(state_dir / "orders.lock", wait=10.0):
         book = files.read_json(path) or {}
-        placed = [from_utc_text(text) for text in book.get(key, [])]
+        with files.understood(path):
+            placed = [from_utc_text(text) for text in book.get(key, [])]
         for most, span in CAPS:
             recent = [moment for moment in placed if moment > now - span]
             if len(recent) >= most:
