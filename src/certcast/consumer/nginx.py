@@ -47,10 +47,14 @@ def test(nginx: NginxConfig) -> None:
     """Run the configuration test. NginxRefused with what nginx said; NginxMissing if there is none."""
     status, output = _run(nginx.test)
     if status != 0:
+        # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
+        no_right = os.geteuid() != 0 and "(13: Permission denied)" in output
         raise NginxRefused(
             "nginx refuses its configuration",
             found=f"`{' '.join(nginx.test)}`, exit status {status}\n{_last_lines(output)}",
-            next="mend the configuration until that command passes; the next `certcast pull` goes on",
+            next="run as root: the test reads every file that nginx does, private keys included"
+            if no_right
+            else "mend the configuration until that command passes; the next `certcast pull` goes on",
         )
 
 
