@@ -206,6 +206,24 @@ def test_the_deploy_hook_publishes_and_installs_on_the_renewal_host(lab: Lab) ->
     assert journey.live().leaf.sha256 == journey.published() == journey.served("renewal")
 
 
+def test_a_lineage_of_another_certbot_is_published_but_never_ordered(journey: Journey) -> None:
+    """
+    Where an older certbot renews through hooks, `certcast renew` leaves its lineage as it is, so that
+    certbot goes on working; when the CA wants it replaced at once, somebody is told the command.
+    """
+    journey.certbot_with_hooks(*CERTONLY)
+    conf = journey.certbot_dir() / "renewal/example.test.conf"
+    before, orders = conf.read_text(), journey.lab.renewal_info.orders
+    journey.want_replaced()
+    done = journey.renew()
+
+    assert 41 == done.returncode
+    assert "certbot renew --cert-name example.test --force-renewal" in done.stderr
+    assert "authenticator = manual" in conf.read_text()
+    assert (before, orders) == (conf.read_text(), journey.lab.renewal_info.orders)
+    assert journey.live().leaf.sha256 == journey.published()
+
+
 @pytest.mark.row(5)
 def test_renew_installs_where_the_renewal_host_serves(lab: Lab) -> None:
     """`certcast renew` installs through the same code as every consumer: staged first, then proved."""

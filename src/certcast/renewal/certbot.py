@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
 
+PLUGIN = "certcast"  # the entry point in pyproject.toml
 FAILURE_FILE = "CERTCAST_FAILURE_FILE"
 # certbot 5.8, _internal/lock.py; its exit status is 1 like any other failure's.
 _OTHER_INSTANCE = "Another instance of Certbot is already running"
@@ -96,7 +97,7 @@ def _argv(
         *("--config-dir", str(renewal.config_dir)),
         *("--work-dir", str(renewal.work_dir)),
         *("--logs-dir", str(renewal.logs_dir)),
-        *("--authenticator", "certcast", "--certcast-config", str(config.path.absolute())),
+        *("--authenticator", PLUGIN, "--certcast-config", str(config.path.absolute())),
         *("--cert-name", wanted.name),
         *names,
         "--renew-with-new-domains",

@@ -42,6 +42,21 @@ def exists(config_dir: Path, name: str) -> bool:
     return (config_dir / "renewal" / f"{name}.conf").exists()
 
 
+def authenticator(config_dir: Path, name: str) -> str | None:
+    """Return the plugin that renews the lineage (`manual` where hooks do), None if certbot has no such one.
+
+    certbot writes it into renewal/{name}.conf, [renewalparams].
+    """
+    from configobj import ConfigObj, ConfigObjError  # certbot's own reader of these files
+
+    path = config_dir / "renewal" / f"{name}.conf"
+    try:
+        found = ConfigObj(str(path), file_error=True, encoding="utf-8")["renewalparams"]["authenticator"]
+    except (OSError, KeyError, ConfigObjError, UnicodeDecodeError):
+        return None  # certbot itself will say what is wrong with it
+    return str(found)
+
+
 def read(config_dir: Path, name: str) -> Lineage:
     """Return the live version of a lineage. Raises LineageUnusable."""
     live = config_dir / "live" / name / "fullchain.pem"

@@ -129,7 +129,7 @@ def _require_publishable(wanted: CertificateConfig, lineage: Lineage, now: datet
             expected=", ".join(wanted.names),
             found=", ".join(leaf.names),
             kept="what was published before stays",
-            next=f"run `certcast renew {wanted.name}`, which orders the configured names",
+            next=f"compare `names` with `certbot certificates --cert-name {wanted.name}`",
         )
 
 

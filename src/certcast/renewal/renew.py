@@ -8,7 +8,8 @@
 Nothing depends on a hook having run, and a failed publish never leads to another
 order: the next run publishes what certbot already holds. certbot decides by itself
 when to renew; what stands here only bounds the number of orders, and forces the
-renewal that certbot would sleep through (ARI window in the past).
+renewal that certbot would sleep through (ARI window in the past). A lineage that
+another certbot renews through hooks is only published, never ordered.
 
 Not here: installing on this host (consumer/pull.py does it), mail (cli.py).
 """
@@ -126,6 +127,10 @@ def _let_certbot_renew(
 ) -> None:
     due = _due(renewal, wanted, before, now)
     progress(f"{wanted.name}: {due.why}")
+    manager = lineage.authenticator(renewal.config_dir, wanted.name)
+    if manager not in {None, certbot.PLUGIN}:
+        _leave_to_other_certbot(wanted, before, due, now)
+        return
     try:
         orders.begin(config.state_dir, wanted.names, now)
     except OrderCapReached:
@@ -140,6 +145,27 @@ def _let_certbot_renew(
     after = _live(renewal, wanted)
     if before is not None and after is not None and after.leaf == before.leaf:
         orders.strike_out(config.state_dir, wanted.names, now)
+
+
+def _leave_to_other_certbot(
+    wanted: CertificateConfig, before: Lineage | None, due: Due, now: datetime
+) -> None:
+    """Order nothing for a lineage that is renewed through hooks by a certbot that is already there.
+
+    Renewing it here would write our plugin into its configuration, which that certbot does not have:
+    its next run would fail. Raises Overdue where it ought to renew at once and cannot know.
+    """
+    if due.force and before is not None:
+        raise Overdue(
+            f"{wanted.name}: {due.why.partition(':')[0]}, and the certbot that manages it has not renewed",
+            found="its authenticator is not certcast, so this run leaves it alone",
+            kept=_still(before, now),
+            next=f"run `certbot renew --cert-name {wanted.name} --force-renewal` with that certbot",
+        )
+
+
+def _still(live: Lineage, now: datetime) -> str:
+    return f"serial {live.leaf.serial}, valid for {remaining_text(live.leaf.not_after, now)} more"
 
 
 def _due(renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage | None, now: datetime) -> Due:
@@ -162,8 +188,7 @@ def _due(renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage | No
         raise CertbotFailed(
             f"{wanted.name}: the CA cannot be reached",
             found=str(error),
-            kept=f"the certificate of {utc_text(before.leaf.not_before)}, "
-            f"valid for {remaining_text(before.leaf.not_after, now)} more",
+            kept=_still(before, now),
             next=f"run `certcast renew {wanted.name}` later; the timer does",
         ) from None
     if window is not None and window.end <= now:
@@ -177,7 +202,7 @@ def _due(renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage | No
 def _overdue(wanted: CertificateConfig, live: Lineage, now: datetime) -> Overdue:
     return Overdue(
         f"{wanted.name}: due since {utc_text(live.leaf.life.window_start)}, and certbot did not renew",
-        kept=f"serial {live.leaf.serial}, valid for {remaining_text(live.leaf.not_after, now)} more",
+        kept=_still(live, now),
         next=f"run `certbot renew --cert-name {wanted.name} --dry-run` and read what it says",
     )
 
