@@ -7,6 +7,7 @@ real ledger on disk; a crash is a process that ends between two steps.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -153,6 +154,77 @@ def test_a_reply_that_comes_too_late_is_a_lost_one(cloud, desk, quick_retries, m
     assert [] == values(cloud)
 
 
+@pytest.fixture
+def short_deadline(monkeypatch):
+    """An attempt's deadline that a test can wait for; the time-outs between two octets stay as they are."""
+    monkeypatch.setattr(alidns_api, "_DEADLINE", 0.4)
+
+
+@pytest.mark.usefixtures("short_deadline", "quick_retries")
+@pytest.mark.parametrize("action", ["AddDomainRecord", "DescribeDomainRecords", "DeleteDomainRecord"])
+def test_a_reply_that_drips_is_cut_off_and_asked_for_again(cloud, desk, action):
+    """A reply that comes octet by octet costs the deadline, not minutes, and leaves nothing behind."""
+    cloud.alidns.faults.turn_on("drip", action=action, times=1, seconds=0.2)
+    begun = time.monotonic()
+
+    desk.present([APEX], Run.current(), NOW)
+    assert [APEX.validation] == values(cloud)
+    desk.cleanup([APEX])
+
+    assert 0.4 <= time.monotonic() - begun < 3
+    assert 1 == cloud.alidns.faults.consumed("drip")
+    assert [] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+@pytest.mark.usefixtures("short_deadline", "quick_retries")
+def test_an_api_that_drips_to_the_end_is_reported_in_time(cloud, desk):
+    """When every reply to an Add drips, the order ends soon, and what the Adds did is undone."""
+    cloud.alidns.faults.turn_on("drip", action="AddDomainRecord", seconds=0.2)
+    begun = time.monotonic()
+
+    with pytest.raises(DnsFailed, match="did not answer AddDomainRecord") as failed:
+        desk.present(ORDER, Run.current(), NOW)
+
+    assert time.monotonic() - begun < 5
+    assert "no complete reply within 0.4 s" == failed.value.found
+    assert "no challenge was answered, and no TXT record is left" == failed.value.kept
+    assert [] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+@pytest.mark.usefixtures("short_deadline", "quick_retries")
+def test_an_api_that_drips_everywhere_leaves_only_what_the_ledger_knows(cloud, configured):
+    """When removal drips as well, the record that stays is known, and the next sweep takes it."""
+    cloud.alidns.faults.turn_on("drip", seconds=0.2)
+    begun = time.monotonic()
+    with pytest.raises(DnsFailed) as failed:
+        Challenges(configured()).present([APEX], ENDED, NOW)
+    assert time.monotonic() - begun < 5
+    assert "a TXT record may stay until a later `certcast renew` removes it" in failed.value.kept
+
+    cloud.alidns.faults.turn_off()
+    Challenges(configured()).sweep(LATER)
+
+    assert [] == values(cloud)
+    assert [] == Challenges(configured()).ledger.entries()
+
+
+def test_an_endless_reply_does_not_fill_the_memory(configured, quick_retries):
+    """A server that answers with megabytes is cut off after four of them."""
+
+    async def flood(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(8):
+            await send({"type": "http.response.body", "body": b" " * 1024 * 1024, "more_body": True})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    with Server(flood) as server, pytest.raises(DnsFailed) as failed:
+        Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
+
+    assert "an answer of over 4,194,304 octets" == failed.value.found
+
+
 def test_a_list_that_lags_behind_does_not_hide_a_duplicate(cloud, desk):
     """The reply is lost, and the list of records is a moment behind: the record is found all the same."""
     cloud.alidns.faults.turn_on("lost_reply", action="AddDomainRecord", times=1)
@@ -243,6 +315,109 @@ def test_a_proxy_that_answers_in_the_apis_place_is_reported(configured, quick_re
 
     with Server(page) as server, pytest.raises(DnsFailed, match="did not answer AddDomainRecord"):
         Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
+
+
+# -- damaged replies
+
+
+@pytest.mark.parametrize("action", ["AddDomainRecord", "DescribeDomainRecords", "DeleteDomainRecord"])
+def test_a_flipped_bit_in_a_reply_does_no_harm(cloud, desk, quick_retries, action):
+    """The lab's switch, on the first reply of each kind: the order's record comes and goes, others stay."""
+    cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
+    cloud.alidns.faults.turn_on("flipped", action=action, times=1)
+
+    desk.present([APEX], Run.current(), NOW)
+    desk.cleanup([APEX])
+
+    assert 1 == cloud.alidns.faults.consumed("flipped")
+    assert ["another order's"] == values(cloud)
+    assert [] == desk.ledger.entries()
+
+
+class Flipping:
+    """The API, but one bit of the first reply to `action` is wrong: at `position` of its body."""
+
+    def __init__(self, app, action, position):
+        self.app = app
+        self.action = action.encode()
+        self.position = position
+        self.seen = None  # the body as it was, once the reply has come
+
+    async def __call__(self, scope, receive, send):
+        struck = self.seen is None and dict(scope["headers"]).get(b"x-acs-action") == self.action
+
+        async def damaged(message):
+            if struck and message.get("body"):
+                body = bytearray(message["body"])
+                self.seen = bytes(body)
+                if self.position < len(body):
+                    body[self.position] ^= 0x01
+                message = {**message, "body": bytes(body)}
+            await send(message)
+
+        await self.app(scope, receive, damaged)
+
+
+def every_position(cloud, action, order):
+    """Run `order` with one bit flipped in the first reply to `action`, at each place of its body in turn."""
+    whole, position, length = cloud.alidns.app, 0, 1
+    while position < length:
+        flipping = cloud.alidns.app = Flipping(whole, action, position)
+        order(f"bit flipped at {position} of the reply to {action}: {flipping.seen}")
+        length = len(flipping.seen)
+        position += 1
+    cloud.alidns.app = whole
+    assert position > 50
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("action", ["AddDomainRecord", "DescribeDomainRecords", "DeleteDomainRecord"])
+def test_no_flipped_bit_ever_removes_somebody_elses_record(cloud, configured, action):
+    """
+    Wherever a reply is damaged, a RecordId included, the neighbours' records survive; and either ours
+    is gone, or the error says that it isn't and the ledger knows it.
+    """
+    # The list of records is asked for with nothing to compare it with, as after a crash.
+    forget = action == "DescribeDomainRecords"
+    desk = Challenges(configured(propagation=0.0))
+
+    def order(damage):
+        before = cloud.zones.add(cloud.zone, "www", "TXT", "a neighbour's")
+        desk.present([APEX], Run.current(), NOW)
+        after = cloud.zones.add(cloud.zone, "www", "TXT", "the other neighbour's")
+        if forget:
+            desk.ledger.put([replace(entry, record_id=None) for entry in desk.ledger.entries()])
+        said = None
+        try:
+            desk.cleanup([APEX])
+        except DnsFailed as failed:
+            said = failed.what
+        ours = [value for value in values(cloud) if value == APEX.validation]
+        assert ours == [entry.value for entry in desk.ledger.entries()], damage
+        assert bool(ours) == ("another RecordId" in (said or "")), damage
+        assert {before.id, after.id} <= {record.id for record in cloud.zones.records(cloud.zone)}, damage
+        for record in cloud.zones.records(cloud.zone):
+            cloud.zones.delete(record)
+        desk.cleanup([APEX])
+        assert [] == desk.ledger.entries(), damage
+
+    every_position(cloud, action, order)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_damaged_refusal_does_not_make_a_record_ours(cloud, configured):
+    """Somebody else's value stands there, and Alidns' saying so is damaged: theirs stays all the same."""
+    desk = Challenges(configured(propagation=0.0))
+    theirs = cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
+
+    def order(damage):
+        with suppress(DnsFailed):
+            desk.present([APEX], Run.current(), NOW)
+        desk.cleanup([APEX])
+        assert [theirs] == cloud.zones.records(cloud.zone), damage
+        assert [] == desk.ledger.entries(), damage
+
+    every_position(cloud, "AddDomainRecord", order)
 
 
 # -- somebody else's records

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from certcast.credentials import CredentialsMissing
 from certcast.dns01.alidns_api import Api, NoReply, Refused
-from certcast.dns01.provider import TTL, Added
+from certcast.dns01.provider import TTL, Added, MaybeAdded
 from certcast.errors import DnsDenied, DnsFailed, RenewalError, ZoneMissing
 
 if TYPE_CHECKING:
@@ -60,14 +60,20 @@ class Alidns:
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """AddDomainRecord; after DomainRecordDuplicate, the record that is there."""
         record = {"DomainName": zone, "RR": rr, "Type": "TXT", "Value": value, "TTL": str(ttl)}
-        with _reported("AddDomainRecord", zone):
-            try:
-                return Added(self._api.call("AddDomainRecord", record, _record_id), ours=True)
-            except Refused as refusal:
-                if refusal.code != "DomainRecordDuplicate":
-                    raise
-                ours = refusal.maybe_done_before
-        return Added(self._find_duplicate(zone, rr, value), ours=ours)
+        maybe_added = False
+        try:
+            with _reported("AddDomainRecord", zone):
+                try:
+                    return Added(self._api.call("AddDomainRecord", record, _record_id), ours=True)
+                except (Refused, NoReply) as failure:
+                    maybe_added = failure.maybe_done
+                    if not (isinstance(failure, Refused) and failure.code == "DomainRecordDuplicate"):
+                        raise
+            return Added(self._find_duplicate(zone, rr, value), ours=maybe_added)
+        except RenewalError as failure:
+            if maybe_added:
+                raise MaybeAdded.after(failure) from None
+            raise
 
     def _find_duplicate(self, zone: str, rr: str, value: str) -> str:
         """Find the record that AddDomainRecord says is there; the list may be a moment behind."""

@@ -9,7 +9,8 @@ refuses a nonce that it has seen (SignatureNonceUsed).
 
 What an answer means is decided by its Code, not by the HTTP status: the
 documented statuses and those on the wire differ. An attempt without an answer
-may have been carried out, and whoever is refused afterwards is told so.
+may have been carried out: what the call ends in says so (`maybe_done`), also
+when a later attempt was refused.
 
 Not here: which calls there are, and what a refusal means (alidns.py).
 """
@@ -68,7 +69,7 @@ class Refused(Exception):
         self.code = code
         self.message = message
         self.request_id = request_id
-        self.maybe_done_before = False  # by an earlier attempt of the same call
+        self.maybe_done = _TRY_AGAIN.get(code, False)  # by this attempt, or an earlier one of its call
 
 
 class NoReply(Exception):
@@ -76,7 +77,7 @@ class NoReply(Exception):
 
     def __init__(self, why: str, *, maybe_done: bool = True) -> None:
         super().__init__(why)
-        self.maybe_done = maybe_done
+        self.maybe_done = maybe_done  # by this attempt, or an earlier one of its call
 
 
 class Api:
@@ -109,12 +110,11 @@ class Api:
                 try:
                     return _taken(take, _body(self._send(action, parameters)))
                 except NoReply as silence:
-                    maybe_done = maybe_done or silence.maybe_done
+                    maybe_done = silence.maybe_done = maybe_done or silence.maybe_done
                     logger.info("Alidns %s: %s", action, silence)
                     raise
                 except Refused as refusal:
-                    refusal.maybe_done_before = maybe_done
-                    maybe_done = maybe_done or _TRY_AGAIN.get(refusal.code, False)
+                    maybe_done = refusal.maybe_done = maybe_done or refusal.maybe_done
                     logger.info("Alidns %s: %s (request %s)", action, refusal.code, refusal.request_id)
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")

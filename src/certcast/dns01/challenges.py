@@ -27,7 +27,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from certcast.dns01.ledger import Entry, Ledger
-from certcast.errors import CertcastError, DnsDenied, DnsFailed, LocalFault, ZoneMissing
+from certcast.dns01.provider import MaybeAdded
+from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -134,8 +135,11 @@ class Challenges:
         self._progress(f"adding TXT {entry.value} at {entry.owner}")
         try:
             added = self._provider.add_txt(entry.zone, entry.rr, entry.value)
-        except (DnsDenied, ZoneMissing):
-            # Refused outright, so there is no record, and nothing for a cleanup to fail at once more.
+        except MaybeAdded:
+            raise
+        except CertcastError:
+            # Refused outright, so there is no record: nothing for a cleanup to fail at once more, and
+            # whatever stands there with this value is somebody else's.
             if not entry.inherited:
                 self.ledger.drop(entry)
             raise

@@ -10,13 +10,14 @@ MUST hold, for every implementation (tests/contract/test_dns_provider.py):
   or removes another record.
 - It retries what can be retried, and says truly whether the record came to be
   through it (`Added.ours`): a value that stood there before its first attempt
-  is somebody else's. An attempt whose fate is not known counts as ours.
+  is somebody else's. An attempt whose fate is not known counts as ours; where
+  it ends in an error, that is MaybeAdded, and after any other nothing was added.
 - `find_txt` matches zone, relative name, type and value exactly, however many
   records the zone has. No single damaged reply makes it say something wrong.
 - `remove` takes away this one record, whatever it holds: who has the id from a
   reply, or from a file, asks `find_txt` first. A record that is gone already is fine:
   removal is what a crashed run's successor repeats.
-- Each raises only DnsDenied, ZoneMissing or DnsFailed, and no text of these
+- Each raises only DnsDenied, ZoneMissing or DnsFailed (MaybeAdded is one), and no text of these
   holds a key, a token or a signature.
 
 NOT promised: that a nameserver shows the record when `add_txt` returns
@@ -29,8 +30,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from certcast.errors import DnsFailed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from certcast.errors import RenewalError
 
 # Alidns' free edition takes nothing shorter, and a validation is asked for once.
 TTL = 600
@@ -44,6 +49,15 @@ class Added:
     ours: bool
 
 
+class MaybeAdded(DnsFailed):
+    """Whether `add_txt` made the record is not known: who wants it gone looks for it by its value."""
+
+    @classmethod
+    def after(cls, failure: RenewalError) -> MaybeAdded:
+        """Return `failure` in the same words."""
+        return cls(failure.what, expected=failure.expected, found=failure.found, next=failure.next)
+
+
 class DnsProvider(Protocol):
     """A DNS provider's API, as far as DNS-01 needs it."""
 
@@ -54,7 +68,7 @@ class DnsProvider(Protocol):
         """Return the host names of the zone's nameservers; ZoneMissing if the account lacks the zone."""
 
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
-        """Add the TXT value at `rr` in `zone`, with `ttl` in seconds."""
+        """Add the TXT value at `rr` in `zone`, with `ttl` in seconds; MaybeAdded if its fate is not known."""
 
     def find_txt(self, zone: str, rr: str, value: str, expected: str | None = None) -> str | None:
         """Return the id of the TXT record with exactly this name and value, or None.
