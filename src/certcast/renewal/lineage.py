@@ -38,8 +38,35 @@ class Lineage:
 
 
 def exists(config_dir: Path, name: str) -> bool:
-    """Return whether certbot has ever finished issuing this certificate."""
-    return (config_dir / "renewal" / f"{name}.conf").exists()
+    """Return whether certbot has ever finished issuing this certificate, or True if that may not be seen."""
+    try:
+        (config_dir / "renewal" / f"{name}.conf").stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def require_complete(config_dir: Path, name: str) -> None:
+    """Raise LineageUnusable unless the four live links of a lineage lead to files.
+
+    certbot (5.8, storage.py, RenewableCert._check_symlinks) skips a lineage that lacks one, and
+    orders under another name (example.test-0001) each time it is asked: nobody would publish that.
+    """
+    for kind in ("cert", "privkey", "chain", "fullchain"):
+        link = config_dir / "live" / name / f"{kind}.pem"
+        try:
+            link.stat()
+        except OSError as error:
+            raise LineageUnusable(
+                f"{name}: certbot's files are not complete, so nothing is ordered",
+                expected="cert.pem, privkey.pem, chain.pem and fullchain.pem, all leading to files",
+                found=f"{link}: {error.strerror}",
+                kept="what is published and served stays",
+                next=f"run as root, or restore {config_dir} from a backup; without one, `certbot delete "
+                f"--cert-name {name}`, then `certcast renew {name}` orders a new certificate",
+            ) from None
 
 
 def authenticator(config_dir: Path, name: str) -> str | None:
@@ -94,7 +121,7 @@ def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
             f"{name}: version {version} in certbot's archive is not a certificate and its key",
             found=str(error),
             kept="nothing was published",
-            next=f"run `certbot renew --cert-name {name} --force-renewal`",
+            next=_another(name),
         ) from None
     if not certificate.key_fits(key, leaf):
         raise LineageUnusable(
@@ -102,9 +129,16 @@ def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
             expected=f"the key of serial {leaf.serial}",
             found="another key",
             kept="nothing was published",
-            next=f"run `certbot renew --cert-name {name} --force-renewal`",
+            next=_another(name),
         )
     return leaf
+
+
+def _another(name: str) -> str:
+    return (
+        f"run `certbot renew --cert-name {name} --force-renewal`, then `certcast renew {name}`; "
+        f"if certbot cannot read it either, `certbot delete --cert-name {name}` first"
+    )
 
 
 def require_fresh(lineage: Lineage, now: datetime) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast import certificate
-from certcast.errors import CertbotFailed, CertcastError, OrderCapReached, Overdue
+from certcast.errors import CertbotFailed, CertcastError, LineageUnusable, OrderCapReached, Overdue
 from certcast.lifetime import remaining_text, utc_text
 from certcast.renewal import ari, certbot, lineage, orders
 from certcast.renewal.publish import Published, publish
@@ -78,15 +78,13 @@ def renew(
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
         done.ordered = before is None or live.leaf != before.leaf
-        done.published = publish(
-            wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now
-        )
+        done.published = _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
         progress(f"{wanted.name}: {_published_text(done.published)}")
         if not done.failures and now >= live.leaf.life.overdue_at:
             done.failures.append(_overdue(wanted, live, now))
     except CertcastError as failure:
-        if not (done.failures and not lineage.exists(renewal.config_dir, wanted.name)):
-            done.failures.append(failure)  # else: nothing was issued, which the first failure says
+        if not _said_already(failure, done, lineage.exists(renewal.config_dir, wanted.name)):
+            done.failures.append(failure)
     return done
 
 
@@ -105,7 +103,28 @@ def publish_live(
     """
     live = lineage.read(renewal.config_dir, wanted.name)
     lineage.require_fresh(live, now)
-    return publish(wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now)
+    return _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
+
+
+def _publish(
+    config: Config,
+    wanted: CertificateConfig,
+    live: Lineage,
+    *,
+    open_store: Callable[[], Store],
+    publisher: str,
+    now: datetime,
+) -> Published:
+    try:
+        return publish(wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now)
+    except CertcastError as failure:
+        failure.kept = failure.kept or "what is published and served stays"  # a store knows only of requests
+        raise
+
+
+def _said_already(failure: CertcastError, done: Renewed, issued: bool) -> bool:
+    """Whether an earlier failure explains this one: nothing was issued, or the same files are the trouble."""
+    return any(not issued or type(failure) is type(first) is LineageUnusable for first in done.failures)
 
 
 def _live(renewal: RenewalConfig, wanted: CertificateConfig) -> Lineage | None:
@@ -131,6 +150,8 @@ def _let_certbot_renew(
     if manager not in {None, certbot.PLUGIN}:
         _leave_to_other_certbot(wanted, before, due, now)
         return
+    if lineage.exists(renewal.config_dir, wanted.name):
+        lineage.require_complete(renewal.config_dir, wanted.name)
     try:
         orders.begin(config.state_dir, wanted.names, now)
     except OrderCapReached:
