@@ -22,7 +22,7 @@ from certcast import certificate, files, manifest
 from certcast.errors import LineageUnusable, ManifestInvalid, StoreTooLarge
 from certcast.lifetime import utc_text
 from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, Manifest
-from certcast.storage.store import Unchanged
+from certcast.storage.store import Object, Unchanged
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -157,15 +157,26 @@ def _require_newer(wanted: CertificateConfig, lineage: Lineage, current: Manifes
 def _keep(
     wanted: CertificateConfig, lineage: Lineage, store: Store, current: Manifest, now: datetime
 ) -> tuple[Result, Manifest]:
-    """The right release is published: mend what was deleted, and re-date a manifest that ages."""
+    """The right release is published: mend what was deleted or damaged, and re-date an ageing manifest."""
     result: Result = "unchanged"
-    prefix = manifest.release_key(wanted.name, lineage.leaf.sha256, "")
-    if not set(manifest.FILES) <= {key.removeprefix(prefix) for key in store.list(prefix)}:
+    if not _stands(wanted, lineage, store):
         _put_release(wanted, lineage, store)
         result = "repaired"
     if current.expires - now < manifest.EXPIRES_AFTER / 2:
         return "re-dated", replace(current, published_at=now, expires=now + manifest.EXPIRES_AFTER)
     return result, current
+
+
+def _stands(wanted: CertificateConfig, lineage: Lineage, store: Store) -> bool:
+    """Whether the store holds the release byte for byte: a consumer sends its operator here otherwise."""
+    for name, body in _files(lineage).items():
+        try:
+            found = store.get(manifest.release_key(wanted.name, lineage.leaf.sha256, name), limit=len(body))
+        except StoreTooLarge:
+            return False
+        if not isinstance(found, Object) or found.body != body:
+            return False
+    return True
 
 
 def _put_release(wanted: CertificateConfig, lineage: Lineage, store: Store) -> None:
@@ -224,11 +235,12 @@ def _read_record(folder: Path, name: str, store_url: str) -> Record:
     document = files.read_json(folder / f"{name}.json")
     if document is None:
         return Record()
-    try:
-        last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
-    except ManifestInvalid:
-        last = None  # store.url was changed: what stood at the other place says nothing of this one
-    return Record(int(document["sequence"]), tuple(document["leaves"]), last)
+    with files.understood(folder / f"{name}.json"):
+        try:
+            last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
+        except ManifestInvalid:
+            last = None  # store.url was changed: what stood at the other place says nothing of this one
+        return Record(int(document["sequence"]), tuple(document["leaves"]), last)
 
 
 def _write_record(folder: Path, name: str, record: Record) -> None:
