@@ -12,7 +12,9 @@ by CERTCAST_FAILURE_FILE, since certbot's exit status is 1 for everything.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -21,7 +23,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast import errors
+from certcast import errors, files
 from certcast.errors import CertbotFailed, CertcastError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ FAILURE_FILE = "CERTCAST_FAILURE_FILE"
 # certbot 5.8, _internal/lock.py; its exit status is 1 like any other failure's.
 _OTHER_INSTANCE = "Another instance of Certbot is already running"
 _ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
+_NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _TAIL = 15  # lines of certbot's output that an error shows
 # Beyond the time that DNS may take: CA, retries, hooks that the operator saved with the lineage.
 _PATIENCE = 900.0
@@ -66,6 +69,8 @@ def obtain(
     """
     import stamina
 
+    # Its "retry_scheduled" would reach cron's mail from a run that went well.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     argv = _argv(config, renewal, wanted, force=force)
     try:
         for attempt in stamina.retry_context(
@@ -107,7 +112,10 @@ def _argv(
 
 
 def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[str], None]) -> None:
-    with tempfile.TemporaryDirectory(prefix="certcast-") as folder:
+    with (
+        files.reported("run certbot", kept="what is published and served stays"),
+        tempfile.TemporaryDirectory(prefix="certcast-") as folder,
+    ):
         failure_file = Path(folder) / "failure.json"
         try:
             status, tail = _converse(argv, {FAILURE_FILE: str(failure_file)}, patience, progress)
@@ -118,8 +126,8 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
                 kept="what is published and served stays",
                 next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
-        if failure_file.exists():
-            raise DnsStepFailed(errors.from_document(json.loads(failure_file.read_bytes())))
+        if failure := _told(failure_file):
+            raise DnsStepFailed(failure)
     if status == 0:
         return
     if any(_OTHER_INSTANCE in line for line in tail):
@@ -128,8 +136,18 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
         f"{name}: certbot ended with {'a time-out' if status is None else f'exit status {status}'}",
         found="\n".join(tail) or "no output",
         kept="what is published and served stays",
-        next="read the output above; the whole story is in renewal.logs_dir/letsencrypt.log",
+        next="make room (`df -h`), then `certcast renew`"
+        if any(words in line for words in _NO_ROOM for line in tail)
+        else "read the output above; the whole story is in renewal.logs_dir/letsencrypt.log",
     )
+
+
+def _told(failure_file: Path) -> CertcastError | None:
+    """Return what our plugin said; None if nothing, or if it had no room to say it."""
+    try:
+        return errors.from_document(json.loads(failure_file.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _converse(
