@@ -13,9 +13,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import stamina
 
 from certcast.config import DnsConfig
 from certcast.dns01.alidns import Alidns
+from certcast.dns01.provider import MaybeAdded
 from certcast.errors import DnsDenied, DnsFailed, ZoneMissing
 from certcast_lab.cloud import ACCOUNT, Cloud
 from certcast_lab.serve import Server
@@ -112,6 +114,52 @@ def test_a_record_is_found_behind_a_page_full_of_others(cloud, provider):
 
     assert wanted.id == provider.find_txt(ZONE, RR, "value", wanted.id)
     assert 2 == cloud.alidns.count("DescribeDomainRecords")
+
+
+def test_an_answer_that_was_not_expected_is_asked_for_twice(cloud, provider):
+    """One damaged reply decides nothing: only the expected id, or the same answer again, is believed."""
+    wanted = cloud.zones.add(cloud.zone, RR, "TXT", "value")
+
+    for expected, looks in [(wanted.id, 1), (None, 2), ("17", 2)]:
+        before = cloud.alidns.count("DescribeDomainRecords")
+        assert wanted.id == provider.find_txt(ZONE, RR, "value", expected)
+        assert looks == cloud.alidns.count("DescribeDomainRecords") - before
+
+
+def test_answers_that_never_agree_are_an_error(cloud, provider, monkeypatch):
+    """Where each look shows another id, none is taken for the record's."""
+    look = cloud.alidns.zones.records
+
+    def another_each_time(zone, at=None):
+        for record in look(zone):
+            cloud.zones.delete(record)
+        cloud.zones.add(zone, RR, "TXT", "value")
+        return look(zone, at)
+
+    monkeypatch.setattr(cloud.alidns.zones, "records", another_each_time)
+
+    with pytest.raises(DnsFailed, match="something else about the TXT value"):
+        provider.find_txt(ZONE, RR, "value")
+
+
+def test_an_error_says_whether_there_may_be_a_record(cloud, provider):
+    """After a 5xx the value may stand in the zone; after a refusal it doesn't, and nobody looks for it."""
+    with stamina.set_testing(True, attempts=2):
+        cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
+        with pytest.raises(MaybeAdded):
+            provider.add_txt(ZONE, RR, "value")
+        cloud.alidns.faults.turn_off()
+
+        with pytest.raises(DnsFailed) as refused:
+            provider.add_txt(ZONE, RR, "value", ttl=1)
+        assert type(refused.value) is DnsFailed
+
+        # Carried out without a reply, and then the right to look for it is missing.
+        cloud.alidns.faults.turn_on("lost_reply", action="AddDomainRecord", times=1)
+        denied = {"Effect": "Deny", "Action": "alidns:DescribeDomainRecords", "Resource": "*"}
+        cloud.renewal.policies = [*cloud.renewal.policies, {"Version": "1", "Statement": [denied]}]
+        with pytest.raises(MaybeAdded, match="may not do DescribeDomainRecords"):
+            provider.add_txt(ZONE, RR, "value")
 
 
 def test_the_zones_own_name_can_hold_a_value(cloud, provider):

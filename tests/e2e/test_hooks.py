@@ -107,7 +107,13 @@ def test_an_auth_hook_that_fails_is_mailed(lab: Lab, certbot: Certbot) -> None:
     assert 1 == done.returncode
     assert ("it@example.test",) == mail.recipients
     assert "alidns:AddDomainRecord" in mail.text
-    assert "certbot goes on" in mail.text
+    first, last = (
+        " ".join(received.text.split()) for received in lab.mailbox.messages if "hook auth" in received.text
+    )
+    assert "lets the CA look at _acme-challenge.example.test" in first
+    assert "the order has 1 more to add, which may fail and be mailed likewise" in first
+    assert "certbot goes on" in last
+    assert "more to add" not in last
     assert 2 == sum("hook auth" in received.text for received in lab.mailbox.messages)
     assert 2 == len(lab.mailbox.messages), "the cleanup hooks have nothing to fail at"
 
@@ -288,16 +294,28 @@ def test_variables_that_certbot_would_not_set_are_refused(
     assert not Path("/tmp/certcast-was-here").exists()
 
 
-@pytest.mark.parametrize("missing", ["CERTBOT_VALIDATION", "CERTBOT_REMAINING_CHALLENGES"])
-def test_a_hook_started_by_hand_says_what_is_missing(config: Config, missing: str) -> None:
-    """Run without certbot, the hook names the variable that certbot would have set."""
+@pytest.mark.parametrize(
+    ("missing", "meant"),
+    [
+        ("CERTBOT_DOMAIN", "the domain to be validated, like example.com"),
+        ("CERTBOT_VALIDATION", "the TXT value: 43 letters, digits, - and _"),
+        ("CERTBOT_REMAINING_CHALLENGES", "how many challenges of the order are still to come"),
+    ],
+)
+def test_a_hook_started_by_hand_says_what_is_missing(config: Config, missing: str, meant: str) -> None:
+    """Run without certbot, the hook names the variable that certbot would have set, and says what it is."""
     environ = given()
+    del environ["CERTBOT_IDENTIFIER"]
     del environ[missing]
 
     with pytest.raises(CertbotFailed, match=missing) as failed:
         hooks.auth(config, environ, out=io.StringIO())
 
     assert f"{missing} is not set" == failed.value.found
+    assert failed.value.expected is not None
+    assert failed.value.expected.startswith(meant)
+    assert failed.value.expected.endswith(", as certbot sets it")
+    assert not set("[]{}()?+\\") & set(failed.value.expected), "words, not a pattern"
 
 
 def test_older_certbots_name_the_domain_otherwise(lab: Lab, config: Config) -> None:

@@ -27,7 +27,7 @@ import re
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
@@ -38,13 +38,32 @@ if TYPE_CHECKING:
 
     from certcast.config import Config
 
+
+class _Variable(NamedTuple):
+    """What certbot sets: the names it has had, newest first, the form of its value, and that in words."""
+
+    names: tuple[str, ...]
+    form: re.Pattern[str]
+    words: str
+
+
 # As in a certificate, but for `*.` (RFC 8555 section 7.1.4); the last label keeps IP addresses out.
-_DOMAIN = re.compile(
-    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = _Variable(
+    ("CERTBOT_IDENTIFIER", "CERTBOT_DOMAIN"),
+    re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"),
+    "the domain to be validated, like example.com: lower case, no *. before it, no IP address",
 )
 # base64url of a SHA-256, without padding (RFC 8555 section 8.4)
-_VALIDATION = re.compile(r"[A-Za-z0-9_-]{43}")
-_COUNT = re.compile(r"[0-9]{1,4}")
+_VALIDATION = _Variable(
+    ("CERTBOT_VALIDATION",),
+    re.compile(r"[A-Za-z0-9_-]{43}"),
+    "the TXT value: 43 letters, digits, - and _",
+)
+_REMAINING = _Variable(
+    ("CERTBOT_REMAINING_CHALLENGES",),
+    re.compile(r"[0-9]{1,4}"),
+    "how many challenges of the order are still to come: 0 to 9999",
+)
 _RECORD_ID = re.compile(r"[0-9]{1,32}")
 
 
@@ -56,7 +75,7 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
     Raises RenewalError and LocalFault. certbot goes on all the same.
     """
     challenge = _challenge(environ)
-    remaining = int(_variable(environ, ("CERTBOT_REMAINING_CHALLENGES",), _COUNT))
+    remaining = int(_given(environ, _REMAINING))
     run = _certbot(challenge.validation)
     challenges = Challenges(config)
     try:
@@ -70,8 +89,12 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
             challenges.wait([one for one in ledger if one.run == run and one.record_id and not one.leaving])
     except CertcastError as failure:
         failure.kept = (
-            "certbot goes on and lets the CA look: expect a failed validation, and no new certificate"
+            f"certbot goes on and lets the CA look at {challenge.name}: expect a failed validation, and no "
+            "new certificate"
         )
+        if remaining:
+            # Each hook is a process of its own, and what ails one of an order often ails the next.
+            failure.kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
         raise
 
 
@@ -111,18 +134,17 @@ def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], 
 
 
 def _challenge(environ: Mapping[str, str]) -> Challenge:
-    domain = _variable(environ, ("CERTBOT_IDENTIFIER", "CERTBOT_DOMAIN"), _DOMAIN)
-    return Challenge(domain, _variable(environ, ("CERTBOT_VALIDATION",), _VALIDATION))
+    return Challenge(_given(environ, _DOMAIN), _given(environ, _VALIDATION))
 
 
-def _variable(environ: Mapping[str, str], names: tuple[str, ...], form: re.Pattern[str]) -> str:
-    """Return the first of the variables that is set, if it looks as certbot sets it."""
-    name = next((name for name in names if name in environ), names[-1])
+def _given(environ: Mapping[str, str], variable: _Variable) -> str:
+    """Return the variable under the first of its names that is set, if it looks as certbot sets it."""
+    name = next((name for name in variable.names if name in environ), variable.names[-1])
     value = environ.get(name)
-    if value is None or not form.fullmatch(value):
+    if value is None or not variable.form.fullmatch(value):
         raise CertbotFailed(
             f"{name} is not what certbot gives to a hook",
-            expected=f"certbot's value, matching {form.pattern}",
+            expected=f"{variable.words}, as certbot sets it",
             found=f"{name} is not set" if value is None else repr(value[:100]),
             kept="no TXT record was touched",
             next="let certbot call it, by --manual-auth-hook and --manual-cleanup-hook as in the README",
