@@ -6,8 +6,8 @@ its exit status and files are the interface that lasts. `certonly` with
 `--keep-until-expiring` serves first issuance, renewal and a changed list of names
 alike, and asks the CA's ARI by itself.
 
-A failure of our own authenticator plugin comes back through a small file named
-by CERTCAST_FAILURE_FILE, since certbot's exit status is 1 for everything.
+A failure of our own authenticator plugin comes back through CERTCAST_FAILURE_FILE,
+which it writes and we read, since certbot's exit status is 1 for everything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import json
 import logging
 import os
 import subprocess
-import tempfile
 import threading
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast import errors, files
+from certcast import errors
 from certcast.errors import CertbotFailed, CertcastError
 
 if TYPE_CHECKING:
@@ -112,13 +110,10 @@ def _argv(
 
 
 def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[str], None]) -> None:
-    with (
-        files.reported("run certbot", kept="what is published and served stays"),
-        tempfile.TemporaryDirectory(prefix="certcast-") as folder,
-    ):
-        failure_file = Path(folder) / "failure.json"
+    # Memory with a name in /proc: no temporary file to leave behind, nor a disk that may be full.
+    with open(os.memfd_create("certcast-failure"), "rb") as failure_file:  # noqa: PTH123  a descriptor, no path
         try:
-            status, tail = _converse(argv, {FAILURE_FILE: str(failure_file)}, patience, progress)
+            status, tail = _converse(argv, failure_file.fileno(), patience, progress)
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
@@ -126,8 +121,8 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
                 kept="what is published and served stays",
                 next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
-        if failure := _told(failure_file):
-            raise DnsStepFailed(failure)
+        if failure := failure_file.read():
+            raise DnsStepFailed(errors.from_document(json.loads(failure)))
     if status == 0:
         return
     if any(_OTHER_INSTANCE in line for line in tail):
@@ -142,16 +137,8 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
     )
 
 
-def _told(failure_file: Path) -> CertcastError | None:
-    """Return what our plugin said; None if nothing, or if it had no room to say it."""
-    try:
-        return errors.from_document(json.loads(failure_file.read_bytes()))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
 def _converse(
-    argv: tuple[str, ...], environment: dict[str, str], patience: float, progress: Callable[[str], None]
+    argv: tuple[str, ...], failure_descriptor: int, patience: float, progress: Callable[[str], None]
 ) -> tuple[int | None, list[str]]:
     """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
@@ -160,7 +147,8 @@ def _converse(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
+        env={**os.environ, FAILURE_FILE: f"/proc/self/fd/{failure_descriptor}"},
+        pass_fds=(failure_descriptor,),
         text=True,
         errors="replace",
     ) as child:
