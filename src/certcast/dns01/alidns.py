@@ -1,6 +1,6 @@
 """Alibaba Cloud DNS (Alidns, API version 2015-01-09) as a DNS provider.
 
-Six of its actions, one method each. What they mean for DNS-01:
+Five of its actions, one method each. What they mean for DNS-01:
 
 An Add whose reply was lost may have been carried out. Its repetition then says
 DomainRecordDuplicate, and the record is looked up by its value; the same word
