@@ -49,7 +49,9 @@ def cli(context: click.Context, config_file: str | None) -> None:
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _as_interrupt)
     try:
         status = cli.main(prog_name="certcast", standalone_mode=False)
     except click.ClickException as error:
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def _as_interrupt(_signal: int, _frame: object) -> None:
-    """systemd and `kill` get the same orderly end as Ctrl-C."""
+    """systemd, `kill` and a terminal that is closed get the same orderly end as Ctrl-C."""
     raise KeyboardInterrupt
 
 

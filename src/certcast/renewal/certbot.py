@@ -12,6 +12,7 @@ which it writes and we read, since certbot's exit status is 1 for everything.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -121,8 +122,8 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
                 kept="what is published and served stays",
                 next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
-        if failure := failure_file.read():
-            raise DnsStepFailed(errors.from_document(json.loads(failure)))
+        if failure := _told(failure_file.read()):
+            raise DnsStepFailed(failure)
     if status == 0:
         return
     if any(_OTHER_INSTANCE in line for line in tail):
@@ -135,6 +136,14 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
         if any(words in line for words in _NO_ROOM for line in tail)
         else "read the output above; the whole story is in renewal.logs_dir/letsencrypt.log",
     )
+
+
+def _told(document: bytes) -> CertcastError | None:
+    """Return what our plugin said; None if nothing, or if a `ulimit -f` has cut it short."""
+    try:
+        return errors.from_document(json.loads(document))
+    except ValueError:
+        return None
 
 
 def _converse(
@@ -151,6 +160,9 @@ def _converse(
         pass_fds=(failure_descriptor,),
         text=True,
         errors="replace",
+        # A Ctrl-C is for us, and we send one SIGTERM. Two signals at once can meet certbot between the
+        # order and its clean-up, which then doesn't happen.
+        start_new_session=True,
     ) as child:
         expired = threading.Event()
 
@@ -172,10 +184,16 @@ def _converse(
                         progress(line.rstrip())
             status = child.wait()
         except BaseException:
-            # Ctrl-C reached certbot too, which removes its challenges; a SIGTERM to us alone did not.
-            child.terminate()
-            child.wait()
+            _end(child)
             raise
         finally:
             timer.cancel()
     return None if expired.is_set() else status, list(tail)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Let certbot remove its challenges and end, however often somebody presses Ctrl-C meanwhile."""
+    child.terminate()
+    while child.returncode is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            child.wait()

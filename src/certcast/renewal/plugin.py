@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +38,7 @@ from certcast.errors import CertcastError, to_document
 from certcast.renewal.certbot import FAILURE_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Authenticator(common.Plugin, interfaces.Authenticator):
@@ -73,7 +75,8 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
         Raises PluginError, whose text is the operator's report; then certbot answers no challenge.
         """
         try:
-            self._challenges.present(_order(achalls), Run.current(), datetime.now(timezone.utc))
+            with _sigterm_as_ctrl_c():
+                self._challenges.present(_order(achalls), Run.current(), datetime.now(timezone.utc))
         except CertcastError as failure:
             _tell_parent(failure)
             raise errors.PluginError(failure.report()) from None
@@ -89,6 +92,21 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
     @cached_property
     def _challenges(self) -> Challenges:
         return Challenges(load(config_path(self.conf("config"))), progress=display.notify)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let a SIGTERM raise KeyboardInterrupt; certbot cleans up after either.
+
+    certbot's handler raises SignalExit, an Exception. Inside a callback of asyncio, where the wait
+    for the nameservers spends its time, that is a callback's failure: it is logged and the wait goes
+    on (asyncio/events.py, Handle._run).
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _order(achalls: Sequence[Any]) -> list[Challenge]:
