@@ -27,12 +27,12 @@ KILLED_RUN = """
 import os, sys
 from datetime import datetime
 from pathlib import Path
-from certcast import config
+from certcast import config_reading
 from certcast.consumer.pull import pull
 from certcast.storage import open_store
 
 path, step, now = sys.argv[1:]
-here = config.load(Path(path))
+here = config_reading.load(Path(path))
 pull(
     here,
     here.certificates[0],
