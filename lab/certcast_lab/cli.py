@@ -139,5 +139,6 @@ def _shell(lab: Lab, user: str, host: WebHost, window: str) -> str:
         "CERTCAST_LAB": window,
     }
     exports = "\n".join(f"  export {name}={shlex.quote(value)}" for name, value in exported.items())
+    exports += f"\n  export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     first = "certcast renew" if user == "renewal" else "certcast pull"
     return f"A terminal on host {host.name}, whose site is {host.site_conf}:\n\n{exports}\n  {first}\n"

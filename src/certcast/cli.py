@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast.errors import CertcastError, Defect, MailNotSent
+from certcast.errors import CertcastError, Defect, LocalFault, MailNotSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.config import CertificateConfig, Config
+    from certcast.config import CertificateConfig, Config, RenewalConfig
     from certcast.consumer.pull import Outcome
     from certcast.renewal.publish import Published
     from certcast.storage.store import Store
@@ -78,29 +78,35 @@ def renew(context: click.Context, name: str | None) -> int:
     """Renew what is due, publish what is newer, and install it here if this host serves too."""
     _require_extra("certbot", "dns", "alibabacloud_tea_openapi")
     from certcast.dns01.challenges import Challenges
-    from certcast.renewal.renew import renew as renew_one
 
     run = _Run(context.obj, "renew")
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
-    run.attempt(None, partial(Challenges(run.config).sweep, _now()))
+    swept = run.attempt(None, partial(Challenges(run.config).sweep, _now()))
     for certificate in run.config.chosen(name):
-        done = renew_one(
-            run.config,
-            renewal,
-            certificate,
-            open_store=run.store,
-            publisher=_host(),
-            clock=_now,
-            progress=_progress(),
-        )
-        for failure in done.failures:
-            run.failed(certificate, failure)
-        if done.published and done.published.result in {"published", "repaired"}:
-            _changed(_published_text(certificate.name, done.published))
-        if done.published and run.config.consumer is not None:
-            run.attempt(certificate, partial(run.pull, certificate, force=True))
-    run.attempt(None, lambda: Challenges(run.config).require_nothing_left(_now()))
+        run.attempt(certificate, partial(_renew, run, renewal, certificate))
+    if swept != LocalFault.code:  # what is wrong with the ledger has been told
+        run.attempt(None, lambda: Challenges(run.config).require_nothing_left(_now()))
     return run.status
+
+
+def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) -> None:
+    from certcast.renewal.renew import renew as renew_one
+
+    done = renew_one(
+        run.config,
+        renewal,
+        certificate,
+        open_store=run.store,
+        publisher=_host(),
+        clock=_now,
+        progress=_progress(),
+    )
+    for failure in done.failures:
+        run.failed(certificate, failure)
+    if done.published:
+        _tell_published(certificate.name, done.published)
+    if done.published and run.config.consumer is not None:
+        run.attempt(certificate, partial(run.pull, certificate, force=True))
 
 
 @cli.command()
@@ -175,7 +181,7 @@ def _deploy(run: _Run, name: str) -> None:
     published = publish_live(
         run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=_now()
     )
-    _changed(_published_text(name, published))
+    _tell_published(name, published)
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
 
@@ -329,11 +335,12 @@ def _changed(text: str) -> None:
     click.echo(text)
 
 
-def _published_text(name: str, published: Published) -> str:
+def _tell_published(name: str, published: Published) -> None:
     from certcast.lifetime import utc_text
 
-    leaf = published.manifest.leaf
-    return f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}"
+    if published.result in {"published", "repaired"}:
+        leaf = published.manifest.leaf
+        _changed(f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}")
 
 
 def _progress() -> Callable[[str], None]:

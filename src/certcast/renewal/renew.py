@@ -79,7 +79,8 @@ def renew(
         live = lineage.read(renewal.config_dir, wanted.name)
         done.ordered = before is None or live.leaf != before.leaf
         done.published = _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
-        progress(f"{wanted.name}: {_published_text(done.published)}")
+        if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
+            progress(f"{wanted.name}: already published; {_still(live, now)}")
         if not done.failures and now >= live.leaf.life.overdue_at:
             done.failures.append(_overdue(wanted, live, now))
     except CertcastError as failure:
@@ -225,18 +226,4 @@ def _overdue(wanted: CertificateConfig, live: Lineage, now: datetime) -> Overdue
         f"{wanted.name}: due since {utc_text(live.leaf.life.window_start)}, and certbot did not renew",
         kept=_still(live, now),
         next=f"run `certbot renew --cert-name {wanted.name} --dry-run` and read what it says",
-    )
-
-
-def _published_text(published: Published) -> str:
-    leaf = published.manifest.leaf
-    words = {
-        "unchanged": "already published",
-        "re-dated": "already published; its manifest was dated anew",
-        "repaired": "published again: something was missing in the store",
-        "published": "published",
-    }
-    return (
-        f"{words[published.result]}: serial {leaf.serial}, valid until {utc_text(leaf.not_after)}, "
-        f"sequence {published.manifest.sequence}"
     )
