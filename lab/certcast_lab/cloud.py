@@ -35,7 +35,6 @@ _RECORD_ACTIONS = (
     "alidns:AddDomainRecord",
     "alidns:DeleteDomainRecord",
     "alidns:DescribeDomainRecords",
-    "alidns:DescribeSubDomainRecords",
     "alidns:DescribeDomainInfo",
 )
 
