@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from certcast.renewal import certbot
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Journey
 
@@ -167,3 +168,20 @@ def processes_that_name(path: Path) -> list[str]:
         if str(path) in line:
             found.append(line)
     return found
+
+
+def test_a_certbot_that_misses_the_first_signal_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped `renew` ends in bounded time, also when certbot's libraries swallow a signal."""
+    monkeypatch.setattr(certbot, "_SIGNAL_SECONDS", 0.3)
+    script = (
+        "import signal, sys, time\n"
+        "signals = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: signals.append(1) or (len(signals) > 1 and sys.exit(7)))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.01)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert "ready\n" == child.stdout.readline()
+        certbot._end(child)
+    assert 7 == child.returncode

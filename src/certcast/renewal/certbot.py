@@ -19,6 +19,7 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ _OTHER_INSTANCE = "Another instance of Certbot is already running"
 _ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
 _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _TAIL = 15  # lines of certbot's output that an error shows
+_SIGNAL_SECONDS = 8.0  # until a signal is repeated; an orderly end takes two or three
 # Beyond the time that DNS may take: CA, retries, hooks that the operator saved with the lineage.
 _PATIENCE = 900.0
 
@@ -192,8 +194,16 @@ def _converse(
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Let certbot remove its challenges and end, however often somebody presses Ctrl-C meanwhile."""
-    child.terminate()
-    while child.returncode is None:
-        with contextlib.suppress(KeyboardInterrupt):
-            child.wait()
+    """Let certbot remove its challenges and end, however often somebody presses Ctrl-C meanwhile.
+
+    A signal can be lost inside certbot (seen once in some fifty interrupted runs, cause not found), so
+    it is sent again; certbot puts signals off while it cleans up. What a kill leaves, the sweep removes.
+    """
+    for stop in (child.terminate, child.terminate, child.terminate, child.kill):
+        stop()
+        deadline = time.monotonic() + _SIGNAL_SECONDS
+        while child.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - time.monotonic()))
+        if child.returncode is not None:
+            return
