@@ -39,7 +39,6 @@ class Renewed:
     """What a run did for one certificate; `failures` in the order in which they happened."""
 
     certificate: str
-    ordered: bool = False
     published: Published | None = None
     failures: list[CertcastError] = field(default_factory=list)
 
@@ -77,7 +76,6 @@ def renew(
     now = clock()
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
-        done.ordered = before is None or live.leaf != before.leaf
         done.published = _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
         if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
             progress(f"{wanted.name}: already published; {_still(live, now)}")
