@@ -17,17 +17,18 @@ import errno
 import json
 import logging
 import os
+import signal
 import subprocess
 import threading
-import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from certcast import errors
 from certcast.errors import CertbotFailed, CertcastError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
 
@@ -153,28 +154,17 @@ def _converse(
 ) -> tuple[int | None, list[str]]:
     """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, FAILURE_FILE: f"/proc/self/fd/{failure_descriptor}"},
-        pass_fds=(failure_descriptor,),
-        text=True,
-        errors="replace",
-        # A Ctrl-C is for us, and we send one SIGTERM. Two signals at once can meet certbot between the
-        # order and its clean-up, which then doesn't happen.
-        start_new_session=True,
-    ) as child:
-        expired = threading.Event()
+    expired = threading.Event()
+    with _interrupted_once() as interrupts, _child(argv, failure_descriptor) as child:
 
         def expire() -> None:
             expired.set()
             child.terminate()
 
         timer = threading.Timer(patience, expire)
-        timer.start()
         try:
+            interrupts.allow()
+            timer.start()
             assert child.stdout is not None  # PIPE was asked for
             advising = False
             for line in child.stdout:
@@ -186,6 +176,7 @@ def _converse(
                         progress(line.rstrip())
             status = child.wait()
         except BaseException:
+            interrupts.put_off()
             _end(child)
             raise
         finally:
@@ -193,17 +184,81 @@ def _converse(
     return None if expired.is_set() else status, list(tail)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """Let certbot remove its challenges and end, however often somebody presses Ctrl-C meanwhile.
+def _child(argv: tuple[str, ...], failure_descriptor: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, FAILURE_FILE: f"/proc/self/fd/{failure_descriptor}"},
+        pass_fds=(failure_descriptor,),
+        text=True,
+        errors="replace",
+        # A Ctrl-C is for us, and we send one SIGTERM. Two signals at once can meet certbot between the
+        # order and its clean-up, which then doesn't happen.
+        start_new_session=True,
+    )
 
-    A signal can be lost inside certbot (seen once in some fifty interrupted runs, cause not found), so
-    it is sent again; certbot puts signals off while it cleans up. What a kill leaves, the sweep removes.
+
+class _Interrupts:
+    """Signals that end a run: at most one raises KeyboardInterrupt, and only while that is allowed."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self.raised = False
+        self._allowed = False
+
+    def handle(self, _signal: int, _frame: object) -> None:
+        self.came = True
+        if self._allowed and not self.raised:
+            self.raised = True
+            raise KeyboardInterrupt
+
+    def allow(self) -> None:
+        self._allowed = True
+        self.raise_what_came()
+
+    def put_off(self) -> None:
+        self._allowed = False
+
+    def raise_what_came(self) -> None:
+        if self.came and not self.raised:
+            self.raised = True
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[_Interrupts]:
+    """Let no Ctrl-C fall between certbot's start and the `try` that ends it, nor a second into that end.
+
+    Python raises KeyboardInterrupt between any two instructions: measured, one Ctrl-C in three that
+    came within a millisecond of the start left certbot or our timer running.
+    """
+    interrupts = _Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts  # signals are the main thread's
+        return
+    before = {
+        number: signal.signal(number, interrupts.handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    interrupts.raise_what_came()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Let certbot remove its challenges and end.
+
+    certbot puts signals off while it cleans up, and its libraries can swallow one (`except Exception`
+    around a callback), so it is sent again. What a kill leaves, the sweep removes.
     """
     for stop in (child.terminate, child.terminate, child.terminate, child.kill):
         stop()
-        deadline = time.monotonic() + _SIGNAL_SECONDS
-        while child.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
-                child.wait(max(0.0, deadline - time.monotonic()))
-        if child.returncode is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_SIGNAL_SECONDS)
             return
