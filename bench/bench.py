@@ -150,7 +150,7 @@ class Bench:
         leaf = describe(read_chain(pair.fullchain_pem).leaf)
         config = load(self.host.certcast_toml).store
         with _environment(self.lab.environment("renewal")):
-            store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoint))
+            store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoints))
         publish(
             WANTED,
             Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf),

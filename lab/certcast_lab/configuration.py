@@ -40,7 +40,7 @@ state_dir = {_toml(host.certcast_folder)}
 [store]
 url = "oss://{BUCKET}/{PREFIX}"
 region = "{REGION}"
-endpoint = "{lab.oss_url}"
+endpoints = ["{lab.oss_url}"]
 {"".join(_certificate(name, names) for name, names in certificates.items())}
 [mail]
 host = "localhost"

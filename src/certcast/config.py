@@ -36,6 +36,8 @@ HttpUrl = NewType("HttpUrl", str)
 MailAddress = NewType("MailAddress", str)
 Argv = NewType("Argv", tuple[str, ...])
 AbsolutePath = NewType("AbsolutePath", Path)
+FileMode = NewType("FileMode", int)
+RoleArn = NewType("RoleArn", str)
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,61 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Listener:
+    """Where a web server waits for TLS: an address or a unix socket; `proxy_protocol` as nginx's `listen`."""
+
+    address: Address | Path
+    proxy_protocol: bool = False
+
+    def __str__(self) -> str:
+        where = f"unix:{self.address}" if isinstance(self.address, Path) else str(self.address)
+        return f"{where} proxy_protocol" if self.proxy_protocol else where
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """A recursive resolver: an address for plain DNS, or the https URL of a DoH server (RFC 8484)."""
+
+    at: Address | HttpUrl
+
+    def __str__(self) -> str:
+        return str(self.at)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an AccessKey comes from: the field that [store], [dns] and each [[zone]] may set.
+
+    `profile` names an entry of the official `~/.aliyun/config.json`; without it the
+    official credential chain decides. With these keys the RAM role `role_arn` is
+    assumed, at `sts_endpoint` or the nearest of the official ones.
+    """
+
+    profile: str | None = None
+    role_arn: RoleArn | None = None
+    sts_endpoint: HttpUrl | None = None
+
+
+@dataclass(frozen=True)
 class StoreConfig:
     """`[store]`: the bucket and where its API is.
 
     `url` is the store's identity: `oss://bucket/prefix`, `s3://bucket/prefix`,
-    `file:///path` or `memory://name`. `profile` names an entry of the official
-    `~/.aliyun/config.json`; without it the official credential chain decides.
+    `file:///path` or `memory://name`. Of `endpoints` the first that can be reached
+    is used: internal, custom domain (CNAME), public.
     """
 
     url: StoreUrl
     region: str | None = None
-    endpoint: HttpUrl | None = None
+    endpoints: tuple[HttpUrl, ...] = ()
     profile: str | None = None
+    role_arn: RoleArn | None = None
+    sts_endpoint: HttpUrl | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the bucket's keys come from."""
+        return Source(self.profile, self.role_arn, self.sts_endpoint)
 
 
 @dataclass(frozen=True)
@@ -94,34 +139,94 @@ class DnsConfig:
     """`[dns]`: the Alidns API and how long a TXT value may take to be seen.
 
     `propagation` is None for asking the authoritative servers, or the seconds
-    of a fixed wait. `resolvers` find the addresses of nameservers; without
-    them the system's do.
+    of a fixed wait. `resolvers` find the addresses of nameservers, and are asked
+    instead of these where port 53 is filtered; without them the system's do. Where
+    they can't be reached either, `fallback_wait` seconds pass after the API has shown
+    the values.
     """
 
     propagation: Propagation | None = None
     deadline: Seconds = Seconds(300.0)
     settle: Seconds = Seconds(10.0)
-    resolvers: tuple[Address, ...] = ()
+    fallback_wait: Seconds = Seconds(60.0)
+    resolvers: tuple[Resolver, ...] = ()
+    follow_cname: bool = True
     endpoint: HttpUrl = HttpUrl("https://alidns.aliyuncs.com")
     profile: str | None = None
+    role_arn: RoleArn | None = None
+    sts_endpoint: HttpUrl | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the keys come from for every zone that names no source of its own."""
+        return Source(self.profile, self.role_arn, self.sts_endpoint)
 
 
 @dataclass(frozen=True)
 class ZoneConfig:
-    """`[[zone]]`: a zone in the account; `nameservers` replaces what Alidns says of it."""
+    """`[[zone]]`: a zone, and the account that has it where that isn't the one of [dns].
+
+    `nameservers` replaces what Alidns says of it.
+    """
 
     name: Zone
     nameservers: tuple[Address, ...] = ()
+    endpoint: HttpUrl | None = None
+    profile: str | None = None
+    role_arn: RoleArn | None = None
+    sts_endpoint: HttpUrl | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """Where this zone's keys come from; None for the source of [dns]."""
+        source = Source(self.profile, self.role_arn, self.sts_endpoint)
+        return None if source == Source() else source
 
 
 @dataclass(frozen=True)
 class NginxConfig:
-    """`[[consumer.nginx]]`: how to test and reload one nginx, and where it listens."""
+    """`[[consumer.nginx]]`: one nginx.
 
-    listeners: tuple[Address, ...]
+    Without `listeners` they are those that `nginx -T` shows; without a `pid_file`,
+    the master is found by its program and configuration file. `certificates` are
+    the ones that it serves (none given: all). `paths` says under which path it sees
+    a directory of this host, where it runs in a container: host path → its path.
+    """
+
+    listeners: tuple[Listener, ...] = ()
     test: Argv = Argv(("nginx", "-t"))
     reload: Argv = Argv(("nginx", "-s", "reload"))
-    pid_file: AbsolutePath = AbsolutePath(Path("/run/nginx.pid"))
+    pid_file: AbsolutePath | None = None
+    certificates: tuple[CertificateName, ...] = ()
+    paths: dict[AbsolutePath, AbsolutePath] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CopyConfig:
+    """`[[consumer.copy_to]]`: fixed paths that sites already name; each path is one file of the release.
+
+    `mode` holds for every file of the entry, `owner` and `group` too. `certificate` may be
+    left out where there is only one.
+    """
+
+    certificate: CertificateName | None = None
+    fullchain: AbsolutePath | None = None
+    privkey: AbsolutePath | None = None
+    chain: AbsolutePath | None = None
+    cert: AbsolutePath | None = None
+    combined: AbsolutePath | None = None
+    owner: str | None = None
+    group: str | None = None
+    mode: FileMode = FileMode(0o600)
+
+    @property
+    def targets(self) -> dict[str, Path]:
+        """The file names of a release, each with the path that it is copied to."""
+        paths = {
+            f"{name}.pem": getattr(self, name)
+            for name in ("fullchain", "privkey", "chain", "cert", "combined")
+        }
+        return {name: path for name, path in paths.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -130,14 +235,26 @@ class ConsumerConfig:
 
     `idle_check` is how often to look outside the window, in seconds, or
     infinity for never. `trust_roots` is a PEM file instead of the system's
-    roots. `proof_deadline` bounds the handshakes after a reload.
+    roots. `proof_deadline` bounds the handshakes after a reload. `derive` names
+    files that are made of the release for other programs, beside the two.
     """
 
     nginx: tuple[NginxConfig, ...]
+    copy_to: tuple[CopyConfig, ...] = ()
+    derive: tuple[Literal["chain.pem", "cert.pem", "combined.pem"], ...] = ()
     idle_check: IdleCheck = IdleCheck(3600.0)
     allow_reused_key: bool = False
+    allow_key_type_change: bool = False
     trust_roots: AbsolutePath | None = None
     proof_deadline: Seconds = Seconds(30.0)
+
+    def nginx_of(self, certificate: str) -> tuple[NginxConfig, ...]:
+        """Return each nginx that serves the certificate."""
+        return tuple(one for one in self.nginx if not one.certificates or certificate in one.certificates)
+
+    def copies_of(self, certificate: str) -> tuple[CopyConfig, ...]:
+        """Return the entries of `copy_to` for the certificate."""
+        return tuple(one for one in self.copy_to if one.certificate in (None, certificate))
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,14 @@ from certcast.config import (
     CertificateName,
     Config,
     DnsName,
+    FileMode,
     HttpUrl,
     IdleCheck,
+    Listener,
     MailAddress,
     Propagation,
+    Resolver,
+    RoleArn,
     Seconds,
     StoreUrl,
     Zone,
@@ -54,7 +58,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.config import MailConfig
+    from certcast.config import ConsumerConfig, MailConfig
 
 
 def config_path(option: str | None) -> Path:
@@ -123,15 +127,50 @@ def _contradictions(config: Config) -> list[str]:
     if not config.certificates:
         mistakes.append("certificate: at least one [[certificate]] is needed")
     if config.consumer is not None:
-        if not config.consumer.nginx:
-            mistakes.append("consumer.nginx: at least one [[consumer.nginx]] is needed")
-        mistakes += [
-            f"consumer.nginx[{index}].listeners: must hold at least one address"
-            for index, nginx in enumerate(config.consumer.nginx)
-            if not nginx.listeners
-        ]
+        mistakes += _consumer_contradictions(config.consumer, seen)
     if config.mail is not None:
         mistakes += _mail_contradictions(config.mail)
+    return mistakes
+
+
+def _consumer_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:
+    mistakes = []
+    if not consumer.nginx:
+        mistakes.append("consumer.nginx: at least one [[consumer.nginx]] is needed")
+    for index, nginx in enumerate(consumer.nginx):
+        where = f"consumer.nginx[{index}]"
+        mistakes += [
+            f"{where}.certificates: no [[certificate]] is called {name}"
+            for name in nginx.certificates
+            if name not in certificates
+        ]
+        if nginx.paths and not nginx.listeners:
+            mistakes.append(
+                f"{where}.listeners: must hold at least one address as this host sees it, "
+                "since a container's own are not this host's"
+            )
+        if not nginx.listeners and "-t" not in nginx.test:
+            mistakes.append(
+                f'{where}.listeners: must hold at least one address; only a test with "-t" shows them'
+            )
+    for index, copy in enumerate(consumer.copy_to):
+        where = f"consumer.copy_to[{index}]"
+        if copy.mode & 0o007 and (copy.privkey or copy.combined):
+            mistakes.append(
+                f"{where}.mode: must give others no rights, since the private key is among the files"
+            )
+        if not copy.targets:
+            mistakes.append(f"{where}: must name a path, like fullchain or privkey")
+        if copy.certificate is None and len(certificates) > 1:
+            mistakes.append(f"{where}.certificate: must say which, since there are {len(certificates)}")
+        elif copy.certificate is not None and copy.certificate not in certificates:
+            mistakes.append(f"{where}.certificate: no [[certificate]] is called {copy.certificate}")
+    targets = [path for copy in consumer.copy_to for path in copy.targets.values()]
+    mistakes += [
+        f"consumer.copy_to: two files would be written to {path}"
+        for path in sorted(set(targets))
+        if targets.count(path) > 1
+    ]
     return mistakes
 
 
@@ -193,7 +232,8 @@ def _converter() -> Any:
     converter.register_structure_hook_func(
         lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, t.__args__)
     )
-    converter.register_structure_hook(Address, lambda value, _type: _address(value))
+    for word, check in ((Address, _address), (Listener, _listener), (Resolver, _resolver)):
+        converter.register_structure_hook(word, _ignoring_type(check))
     converter.register_structure_hook(Path, lambda value, _type: Path(value))
     converter.register_structure_hook(
         Config,
@@ -348,6 +388,34 @@ def _address(value: Any) -> Address:
     return Address(match[1] or match[2], int(match[3]))
 
 
+def _listener(value: Any) -> Listener:
+    words = _text(value).split()
+    if not 1 <= len(words) <= 2 or words[1:] not in ([], ["proxy_protocol"]):
+        raise ValueError(f'must be an address, perhaps followed by "proxy_protocol", not {value!r}')
+    if words[0].startswith("unix:"):
+        return Listener(_absolute_path(words[0].removeprefix("unix:")), proxy_protocol=len(words) == 2)
+    return Listener(_address(words[0]), proxy_protocol=len(words) == 2)
+
+
+def _resolver(value: Any) -> Resolver:
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        return Resolver(HttpUrl(_http_url(value)))
+    return Resolver(_address(value))
+
+
+def _file_mode(value: Any) -> int:
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(f'must be a mode in quotes, like "0640", not {value!r}')
+    return int(value, 8)
+
+
+def _role_arn(value: Any) -> str:
+    arn = _text(value)
+    if not re.fullmatch(r"acs:ram::\d+:role/[\w.@-]+", arn):
+        raise ValueError(f"must be a role like acs:ram::1234567890123456:role/certcast, not {arn!r}")
+    return arn
+
+
 _CHECKS: dict[Any, Callable[[Any], Any]] = {
     CertificateName: _certificate_name,
     DnsName: _dns_name,
@@ -359,5 +427,7 @@ _CHECKS: dict[Any, Callable[[Any], Any]] = {
     HttpUrl: _http_url,
     MailAddress: _mail_address,
     Argv: _argv,
+    FileMode: _file_mode,
+    RoleArn: _role_arn,
     AbsolutePath: _absolute_path,
 }

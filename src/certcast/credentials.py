@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from certcast.config import Source
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -32,12 +34,9 @@ class CredentialsMissing(Exception):
     """No link of the chain gave an AccessKey; the text says what was tried."""
 
 
-def provider(profile: str | None) -> Callable[[], Keys]:
-    """Return a function that gives current keys each time it is called.
-
-    `profile` is the name of an entry of ~/.aliyun/config.json, or None for the
-    chain. The function raises CredentialsMissing.
-    """
+def provider(source: Source) -> Callable[[], Keys]:
+    """Return a function that gives current keys each time it is called; it raises CredentialsMissing."""
+    profile = source.profile
     if profile is None:
         keys = _from_environment()
         if keys is not None:

@@ -31,13 +31,15 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     │   ├── ManifestExpired  MANIFEST-EXPIRED    28   the renewal host is silent
     │   ├── DigestMismatch   PULL-DIGEST         29   a file is not the one that was published
     │   ├── GateRefused      PULL-GATE           30   key, chain, names or dates do not fit
-    │   └── FilesUnchanged   PULL-UNCHANGED      31   a file that must change stayed the same
+    │   ├── FilesUnchanged   PULL-UNCHANGED      31   a file that must change stayed the same
+    │   └── KeyTypeChanged   KEY-TYPE            32   RSA became ECDSA, or the other way round
     ├── InstallError                                  nginx
     │   ├── NginxMissing     NGINX-MISSING       35   no nginx, or no running master
     │   ├── NginxRefused     NGINX-TEST          36   `nginx -t` says no
     │   ├── ReloadFailed     NGINX-RELOAD        37   the reload command failed
     │   ├── NotProved        PROOF               38   the new certificate was not seen served
-    │   └── NotIncluded      NOT-INCLUDED        39   staged; no site includes it yet
+    │   ├── NotIncluded      NOT-INCLUDED        39   staged; no site includes it yet
+    │   └── FileMounted      FILE-MOUNT          42   a container would never see the new file
     ├── MailNotSent          MAIL-NOT-SENT       40   the work is done, nobody was told
     └── Overdue              OVERDUE             41   a newer certificate should be here by now
 
@@ -270,6 +272,13 @@ class FilesUnchanged(ReleaseError):
     exit_status = 31
 
 
+class KeyTypeChanged(ReleaseError):
+    """The new key has another type than the one that is served, which old clients may not take."""
+
+    code = "KEY-TYPE"
+    exit_status = 32
+
+
 class InstallError(CertcastError):
     """nginx did not take the new certificate into service."""
 
@@ -307,6 +316,13 @@ class NotIncluded(InstallError):
 
     code = "NOT-INCLUDED"
     exit_status = 39
+
+
+class FileMounted(InstallError):
+    """A single file is mounted into a container, which goes on seeing the old one after a rename."""
+
+    code = "FILE-MOUNT"
+    exit_status = 42
 
 
 class MailNotSent(CertcastError):

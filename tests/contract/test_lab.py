@@ -62,7 +62,7 @@ def test_the_configurations_are_ones_that_certcast_accepts(lab: Lab):
     renewal = config_reading.load(host.certcast_toml)
 
     assert consumer.consumer is not None
-    assert host.ports == [address.port for address in consumer.consumer.nginx[0].listeners]
+    assert host.ports == [listener.address.port for listener in consumer.consumer.nginx[0].listeners]
     assert {"example.test", "challenges.test"} == {str(zone.name) for zone in renewal.zones}
     assert ["a", "b"] == [certificate.name for certificate in renewal.certificates]
 

@@ -39,7 +39,7 @@ class Place:
         config = self.config
         if config.url.startswith("file://"):
             Path(config.url.removeprefix("file://") + below).mkdir(exist_ok=True)
-        return open_store(StoreConfig(config.url + below, config.region, config.endpoint))
+        return open_store(StoreConfig(config.url + below, config.region, config.endpoints))
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def oss_place(request: pytest.FixtureRequest) -> Iterator[Place]:
     environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
     api.add_bucket(Bucket("bucket", account="1234567890"))
     yield Place(
-        StoreConfig("oss://bucket/prefix", "cn-hangzhou", endpoint),
-        StoreConfig("oss://absent/prefix", "cn-hangzhou", endpoint),
+        StoreConfig("oss://bucket/prefix", "cn-hangzhou", (endpoint,)),
+        StoreConfig("oss://absent/prefix", "cn-hangzhou", (endpoint,)),
     )
 
 
@@ -85,8 +85,8 @@ def s3_place(request: pytest.FixtureRequest) -> Iterator[Place]:
     for method, path in (("POST", "/moto-api/reset"), ("PUT", "/bucket")):
         urllib.request.urlopen(urllib.request.Request(endpoint + path, method=method)).close()
     yield Place(
-        StoreConfig("s3://bucket/prefix", "us-east-1", endpoint),
-        StoreConfig("s3://absent/prefix", "us-east-1", endpoint),
+        StoreConfig("s3://bucket/prefix", "us-east-1", (endpoint,)),
+        StoreConfig("s3://absent/prefix", "us-east-1", (endpoint,)),
     )
 
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import stamina
 
-from certcast.config import Address, CertificateConfig, Config, DnsConfig, StoreConfig, ZoneConfig
+from certcast.config import Address, CertificateConfig, Config, DnsConfig, Resolver, StoreConfig, ZoneConfig
 from certcast.dns01 import alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
@@ -81,7 +81,7 @@ def configured(services, cloud, tmp_path, monkeypatch):
     def make(zones=("example.test",), **dns):
         usual = {
             "endpoint": services.url,
-            "resolvers": (Address(*services.dns.resolver.address),),
+            "resolvers": (Resolver(Address(*services.dns.resolver.address)),),
             "settle": 0.0,
             "deadline": 20.0,
         }

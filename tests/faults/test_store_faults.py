@@ -375,7 +375,7 @@ def test_the_deadline_cuts_wherever_the_answer_drips(scheme, protocol, answer, m
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with dripping(answer) as port:
         endpoint = f"{protocol}://127.0.0.1:{port}"
-        config = StoreConfig(f"{scheme}://bucket/prefix", "cn-hangzhou", endpoint)
+        config = StoreConfig(f"{scheme}://bucket/prefix", "cn-hangzhou", (endpoint,))
         store = (
             ObjectsStore.from_config(config, deadline=1)
             if scheme == "s3"
@@ -411,7 +411,7 @@ from certcast.config import StoreConfig
 from certcast.errors import StoreError
 from certcast.storage import open_store
 
-store = open_store(StoreConfig("oss://bucket/certcast", "cn-hangzhou", sys.argv[1]))
+store = open_store(StoreConfig("oss://bucket/certcast", "cn-hangzhou", (sys.argv[1],)))
 try:
     said = store.get("manifest", limit=100).body.decode()
 except StoreError as error:

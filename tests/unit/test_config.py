@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import textwrap
 import typing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from certcast.config import Address, Config
+from certcast.config import Address, Config, Listener
 from certcast.config_reading import config_path, load
 from certcast.errors import ConfigInvalid
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALLEST = """
     [store]
@@ -93,7 +90,40 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
         ),
         ('[consumer]\n[[consumer.nginx]]\nlisteners = ["443"]', "consumer.nginx[0].listeners[0]: must be"),
         ("[consumer]\nnginx = []", "consumer.nginx: at least one"),
-        ("[consumer]\n[[consumer.nginx]]\nlisteners = []", "consumer.nginx[0].listeners: must hold"),
+        (
+            '[consumer]\n[[consumer.nginx]]\ntest = ["systemctl", "start", "nginx-test"]',
+            "consumer.nginx[0].listeners: must hold",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\npaths = {"/srv" = "/etc/nginx/certs"}',
+            "consumer.nginx[0].listeners: must hold",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\nlisteners = ["127.0.0.1:443 http2"]',
+            "consumer.nginx[0].listeners[0]: must be an address",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\ncertificates = ["exmaple.com"]',
+            "consumer.nginx[0].certificates: no [[certificate]] is called exmaple.com",
+        ),
+        (
+            '[consumer]\nderive = ["chains.pem"]\n[[consumer.nginx]]',
+            "consumer.derive[0]: must be one of chain.pem, cert.pem, combined.pem",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\n[[consumer.copy_to]]\nprivkey = "/a"\nmode = "0644"',
+            "consumer.copy_to[0].mode: must give others no rights",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\n[[consumer.copy_to]]\nowner = "root"',
+            "consumer.copy_to[0]: must name a path",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\n[[consumer.copy_to]]\nprivkey = "/a"\nfullchain = "/a"',
+            "consumer.copy_to: two files would be written to /a",
+        ),
+        ('[[zone]]\nname = "example.com"\nrole_arn = "certcast"', "zone[0].role_arn: must be a role"),
+        ('[dns]\nresolvers = ["dns.example"]', "dns.resolvers[0]: must be an address"),
         (
             '[consumer]\n[[consumer.nginx]]\nlisteners = ["[::1]:443"]\ntest = "nginx -t"',
             "consumer.nginx[0].test: must be a list of words",
@@ -125,14 +155,45 @@ def test_a_store_url_is_a_plain_place(tmp_path: Path, url: str) -> None:
 
 def test_addresses_may_be_ipv4_ipv6_or_names(tmp_path: Path) -> None:
     """Listeners are written as nginx and ss print them."""
+    written = ["127.0.0.1:443", "[::1]:8443 proxy_protocol", "www:443", "unix:/run/nginx.sock"]
+    config = read(tmp_path, f"{SMALLEST}[consumer]\n[[consumer.nginx]]\nlisteners = {written}\n")
+    assert config.consumer is not None
+    listeners = config.consumer.nginx[0].listeners
+    assert (
+        Listener(Address("127.0.0.1", 443)),
+        Listener(Address("::1", 8443), proxy_protocol=True),
+        Listener(Address("www", 443)),
+        Listener(Path("/run/nginx.sock")),
+    ) == listeners
+    assert written == [str(listener) for listener in listeners]
+
+
+def test_a_certificate_is_served_by_each_nginx_that_doesnt_say_otherwise(tmp_path: Path) -> None:
+    """Two instances share the certificates unless one names its own; copies are chosen alike."""
     config = read(
         tmp_path,
-        SMALLEST + '[consumer]\n[[consumer.nginx]]\nlisteners = ["127.0.0.1:443", "[::1]:8443", "www:443"]\n',
+        SMALLEST
+        + """
+        [[certificate]]
+        name = "other.example"
+        names = ["other.example"]
+        [consumer]
+        [[consumer.nginx]]
+        listeners = ["127.0.0.1:443"]
+        [[consumer.nginx]]
+        listeners = ["127.0.0.1:8443"]
+        certificates = ["other.example"]
+        [[consumer.copy_to]]
+        certificate = "other.example"
+        fullchain = "/a"
+        """,
     )
     assert config.consumer is not None
-    assert (Address("127.0.0.1", 443), Address("::1", 8443), Address("www", 443)) == config.consumer.nginx[
-        0
-    ].listeners
+    first, second = config.consumer.nginx
+    assert (first,) == config.consumer.nginx_of("example.com")
+    assert (first, second) == config.consumer.nginx_of("other.example")
+    assert () == config.consumer.copies_of("example.com")
+    assert {"fullchain.pem": Path("/a")} == config.consumer.copies_of("other.example")[0].targets
 
 
 @pytest.mark.parametrize("content", [b"[store", b"\xff\xfe", b"= 3"])

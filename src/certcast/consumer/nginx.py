@@ -98,20 +98,21 @@ def still_serving(before: Iterable[Worker]) -> tuple[Worker, ...]:
 
 
 def _master(nginx: NginxConfig) -> int:
-    found = f"no {nginx.pid_file}"
+    pid_file = nginx.pid_file or Path("/run/nginx.pid")
+    found = f"no {pid_file}"
     try:
-        pid = int(nginx.pid_file.read_text())
+        pid = int(pid_file.read_text())
         # Tengine, OpenResty and Angie keep these words; a reused pid has others.
         if ": master process" in _title(pid):
             return pid
-        found = f"process {pid} of {nginx.pid_file} is not an nginx master"
+        found = f"process {pid} of {pid_file} is not an nginx master"
     except (FileNotFoundError, ProcessLookupError):
         pass
     except (OSError, ValueError) as error:
-        found = f"{nginx.pid_file}: {error}"
+        found = f"{pid_file}: {error}"
     raise NginxMissing(
         "nginx is not running",
-        expected=f"a running master process whose pid is in {nginx.pid_file}",
+        expected=f"a running master process whose pid is in {pid_file}",
         found=found,
         next="start nginx, or set consumer.nginx.pid_file as its configuration does; then `certcast pull`",
     )

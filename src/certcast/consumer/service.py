@@ -23,13 +23,14 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from certcast.config import Address
 from certcast.consumer import nginx, proof
 from certcast.errors import CertcastError, InstallError, NotIncluded, NotProved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from certcast.config import Address, ConsumerConfig, NginxConfig
+    from certcast.config import ConsumerConfig, NginxConfig
     from certcast.consumer.install import Folder
     from certcast.consumer.nginx import Worker
     from certcast.consumer.proof import Shown, Target, Verdict
@@ -119,7 +120,12 @@ def _require_included(folder: Folder, consumer: ConsumerConfig) -> None:
 
 
 def _listeners(consumer: ConsumerConfig) -> list[Address]:
-    return [listener for server in consumer.nginx for listener in server.listeners]
+    return [
+        listener.address
+        for server in consumer.nginx
+        for listener in server.listeners
+        if isinstance(listener.address, Address)
+    ]
 
 
 def _workers(consumer: ConsumerConfig) -> tuple[Worker, ...]:

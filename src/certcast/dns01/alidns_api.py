@@ -89,7 +89,7 @@ class Api:
     def __init__(self, dns: DnsConfig) -> None:
         endpoint = urlsplit(dns.endpoint)
         self._url = f"{endpoint.scheme}://{endpoint.netloc}/"
-        self._keys = credentials.provider(dns.profile)
+        self._keys = credentials.provider(dns.source)
 
     def call(self, action: str, parameters: Mapping[str, str], take: Callable[[Any], T]) -> T:
         """Return what `take` finds in the reply's body; a body that lacks it counts as no reply.

@@ -26,6 +26,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from certcast.dns01.accounts import Accounts
 from certcast.dns01.ledger import Entry, Ledger
 from certcast.dns01.provider import MaybeAdded
 from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from certcast.dns01.delegation import Alias, Place
     from certcast.dns01.ledger import Run
     from certcast.dns01.nameservers import Nameservers
-    from certcast.dns01.provider import DnsProvider
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ class Challenges:
     ) -> None:
         self.ledger = Ledger(config.state_dir)
         self._config = config
+        self._accounts = Accounts(config)
         self._progress = progress
 
     # -- adding
@@ -134,7 +135,7 @@ class Challenges:
         )
         self._progress(f"adding TXT {entry.value} at {entry.owner}")
         try:
-            added = self._provider.add_txt(entry.zone, entry.rr, entry.value)
+            added = self._accounts.provider_of(entry.zone).add_txt(entry.zone, entry.rr, entry.value)
         except MaybeAdded:
             raise
         except CertcastError:
@@ -161,8 +162,9 @@ class Challenges:
     def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
         """Remove a record that the ledger has lost, if this id still holds this very value."""
         where = self._place(challenge)
-        if self._provider.find_txt(where.zone, where.rr, challenge.validation, record_id) == record_id:
-            self._provider.remove(where.zone, record_id)
+        provider = self._accounts.provider_of(where.zone)
+        if provider.find_txt(where.zone, where.rr, challenge.validation, record_id) == record_id:
+            provider.remove(where.zone, record_id)
 
     def sweep(self, now: datetime) -> list[Entry]:
         """Remove what runs that have ended left behind over two hours ago; return these entries.
@@ -232,7 +234,8 @@ class Challenges:
         much happens in a zone after a crash, and a reply may have been damaged (alidns.py). What then
         stands at the name is left, since nobody here can tell whose it is, and not kept quiet about.
         """
-        standing = self._provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id)
+        provider = self._accounts.provider_of(entry.zone)
+        standing = provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id)
         if standing is None:
             return
         if entry.record_id not in (None, standing):
@@ -244,30 +247,20 @@ class Challenges:
                 next=f"if nobody is validating {entry.name} right now, remove the TXT in the Alidns console; "
                 "certcast then forgets it",
             )
-        self._provider.remove(entry.zone, standing)
+        provider.remove(entry.zone, standing)
 
     # -- what is looked up, once
-
-    @cached_property
-    def _provider(self) -> DnsProvider:
-        from certcast.dns01.alidns import Alidns
-
-        return Alidns(self._config.dns)
-
-    @cached_property
-    def _zones(self) -> Sequence[str]:
-        return [zone.name for zone in self._config.zones] or self._provider.zones()
 
     @cached_property
     def _nameservers(self) -> Nameservers:
         from certcast.dns01.nameservers import Nameservers
 
-        return Nameservers(self._config, self._provider)
+        return Nameservers(self._config, self._accounts)
 
     def _place(self, challenge: Challenge) -> Place:
         from certcast.dns01.delegation import place
 
-        return place(challenge.name, self._zones, self._alias_of)
+        return place(challenge.name, self._accounts.zones, self._alias_of)
 
     def _alias_of(self, name: str, zone: str | None) -> Alias:
         from certcast.dns01 import delegation

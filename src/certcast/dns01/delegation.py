@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import dns.message
 
-    from certcast.config import Address
+    from certcast.config import Address, Resolver
     from certcast.dns01.nameservers import Nameserver
 
 # Resolvers give up after about as many; Let's Encrypt's too.
@@ -89,7 +89,7 @@ def alias_in_zone(name: str, zone: str, servers: Sequence[Nameserver], deadline:
     return asyncio.run(_first_alias(name, zone, servers, deadline))
 
 
-def alias_by_resolver(name: str, resolvers: Sequence[Address]) -> Alias:
+def alias_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
     """Ask a resolver for the CNAME of `name`. Raises DnsFailed."""
     import dns.exception
     import dns.resolver

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import dns.message
     import dns.resolver
 
-    from certcast.config import Config
-    from certcast.dns01.provider import DnsProvider
+    from certcast.config import Config, Resolver
+    from certcast.dns01.accounts import Accounts
 
 _PORT = 53
 # Seconds. A lost datagram costs the first, a dead server both.
@@ -54,10 +54,10 @@ class Unanswered(Exception):
 class Nameservers:
     """The nameservers of zones, each zone looked up once."""
 
-    def __init__(self, config: Config, provider: DnsProvider) -> None:
+    def __init__(self, config: Config, accounts: Accounts) -> None:
         self._resolvers = config.dns.resolvers
         self._configured = {zone.name: zone.nameservers for zone in config.zones if zone.nameservers}
-        self._provider = provider
+        self._accounts = accounts
         self._known: dict[str, tuple[Nameserver, ...]] = {}
 
     def of(self, zone: str) -> tuple[Nameserver, ...]:
@@ -70,7 +70,7 @@ class Nameservers:
             servers = (
                 [(str(address), address.host, address.port) for address in configured]
                 if configured
-                else [(host, host, _PORT) for host in self._provider.nameservers(zone)]
+                else [(host, host, _PORT) for host in self._accounts.provider_of(zone).nameservers(zone)]
             )
             self._known[zone] = tuple(
                 Nameserver(name, tuple(Address(found, port) for found in self._addresses(host)))
@@ -93,21 +93,25 @@ class Nameservers:
             return []
 
 
-def resolver(addresses: Sequence[Address]) -> dns.resolver.Resolver:
+def resolver(configured: Sequence[Resolver]) -> dns.resolver.Resolver:
     """Return a recursive resolver: the configured ones, or the system's where there are none."""
     import dns.nameserver
     import dns.resolver
 
     try:
-        found = dns.resolver.Resolver(configure=not addresses)
+        found = dns.resolver.Resolver(configure=not configured)
     except dns.resolver.NoResolverConfiguration:
         raise DnsFailed(
             "this host has no DNS resolver",
             expected="nameserver lines in /etc/resolv.conf, or [dns] resolvers in the configuration",
             next='add resolvers = ["192.0.2.53:53"] (yours) to [dns]',
         ) from None
-    if addresses:
-        found.nameservers = [dns.nameserver.Do53Nameserver(a.host, a.port) for a in addresses]
+    if configured:
+        found.nameservers = [
+            dns.nameserver.Do53Nameserver(one.at.host, one.at.port)
+            for one in configured
+            if isinstance(one.at, Address)
+        ]
     return found
 
 

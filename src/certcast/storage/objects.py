@@ -146,10 +146,11 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
     bucket, _, prefix = rest.partition("/")
     client: ClientConfig = {"timeout": half, "connect_timeout": timedelta(seconds=CONNECT_SECONDS)}
     place: S3Config = {}
-    if config.endpoint:
-        place["endpoint"] = config.endpoint
+    endpoint = next(iter(config.endpoints), None)
+    if endpoint:
+        place["endpoint"] = endpoint
         # A plain-text endpoint is only ever one that somebody wrote down as such.
-        client["allow_http"] = config.endpoint.startswith("http://")
+        client["allow_http"] = endpoint.startswith("http://")
     if config.region:
         place["region"] = config.region
     return S3Store(
@@ -231,5 +232,5 @@ def _store_error(url: str, what: str, error: Exception) -> StoreError:
     return StoreUnreachable(
         f"{url} gives no usable answer",
         found=found,
-        next="look at store.endpoint and the network of this host, then run it again",
+        next="look at store.endpoints and the network of this host, then run it again",
     )

@@ -114,7 +114,12 @@ class OssStore:
                 kept="nothing was changed",
                 next="add region to [store] in the configuration file",
             )
-        return cls(config.url, region=config.region, endpoint=config.endpoint, keys=provider(config.profile))
+        return cls(
+            config.url,
+            region=config.region,
+            endpoint=next(iter(config.endpoints), None),
+            keys=provider(config.source),
+        )
 
     def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
         """See `Store.get`."""

@@ -48,7 +48,7 @@ def store_error(url: str, action: str, key: str, error: Exception) -> StoreError
     return StoreUnreachable(
         f"{url} cannot be reached",
         found=f"{action} {key}: {cause}",
-        next="look at store.endpoint, store.region and the network of this host",
+        next="look at store.endpoints, store.region and the network of this host",
     )
 
 
