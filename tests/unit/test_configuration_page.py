@@ -1,0 +1,35 @@
+"""docs/configuration.md and the types of the configuration say the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from certcast import config
+
+PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+
+SECTIONS = {
+    "[store]": config.StoreConfig,
+    "[[certificate]]": config.CertificateConfig,
+    "[renewal]": config.RenewalConfig,
+    "[dns]": config.DnsConfig,
+    "[[zone]]": config.ZoneConfig,
+    "[consumer]": config.ConsumerConfig,
+    "[[consumer.nginx]]": config.NginxConfig,
+    "[[consumer.copy_to]]": config.CopyConfig,
+    "[mail]": config.MailConfig,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_key_of_a_section_is_explained_and_no_other(section: str) -> None:
+    """An administrator finds every key on the page, and none that certcast would refuse."""
+    (text,) = re.findall(rf"^##+ `{re.escape(section)}`.*?(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)
+    rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    explained = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    tables = {"nginx", "copy_to"} if section == "[consumer]" else set()  # they have headings of their own
+    assert {field.name for field in fields(SECTIONS[section])} - tables == explained
