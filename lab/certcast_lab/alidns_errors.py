@@ -24,6 +24,7 @@ _REFUSALS: dict[str, tuple[int, str]] = {
         400,
         "Specified security token does not match the access key.",
     ),  # doc; the words are ours
+    "InvalidSecurityToken.Expired": (400, "Specified SecurityToken is expired."),  # doc
     "IncompleteSignature": (400, "The request signature does not conform to Aliyun standards."),  # doc
     "SignatureNonceUsed": (400, "Specified signature nonce was used already."),
     "Forbidden.RAM": (

@@ -10,7 +10,7 @@ TXT records or to one name of a zone (certcast's README says what can be done
 about that). DescribeDomains is for `domain/*` or not at all: it is how the
 renewal host finds the zone of a name.
 
-A `Cloud` is all the state that the two emulated services have. The lab puts a
+A `Cloud` is all the state that the emulated services have. The lab puts a
 fresh one behind the same two addresses when a test begins.
 """
 
@@ -22,6 +22,7 @@ from certcast_lab.alidns_api import AlidnsApi
 from certcast_lab.oss_api import OssApi
 from certcast_lab.oss_bucket import Bucket
 from certcast_lab.ram import Ram, User
+from certcast_lab.sts_api import StsApi
 from certcast_lab.zones import Zone, Zones
 
 ACCOUNT = "1234567890123456"
@@ -47,6 +48,7 @@ class Cloud:
         self.zones = Zones()
         self.alidns = AlidnsApi(self.ram, self.zones)
         self.oss = OssApi(self.ram)
+        self.sts = StsApi(self.ram)
         self.bucket = self.oss.add_bucket(Bucket(BUCKET, account=ACCOUNT, region=REGION))
         # Keys that nobody takes for real ones (those begin with LTAI), nor a secret scanner.
         self.renewal = self.ram.add(User(ACCOUNT, "renewal", "lab-renewal", "lab-renewal-secret"))

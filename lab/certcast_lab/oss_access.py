@@ -85,6 +85,8 @@ def authenticate(asked: Asked, ram: Ram, bucket: Bucket | None, now: float) -> U
         )
     if (asked.headers.get("x-oss-security-token") or None) != user.security_token:
         raise OssError(403, "InvalidSecurityToken", "The security token you provided is invalid.")
+    if user.expires is not None and now >= user.expires:
+        raise OssError(403, "SecurityTokenExpired", "The security token you provided has expired.")
     if bucket is not None:
         _check_version(claim, bucket)
     return user

@@ -102,7 +102,12 @@ class OssApi:
                 Logged(asked.method, asked.action, asked.bucket, asked.key, user, response.status_code)
             )
         response.headers.update(
-            {"server": "AliyunOSS", "x-oss-request-id": request_id, "x-oss-server-time": "1"}
+            {
+                "server": "AliyunOSS",
+                "date": formatdate(self.clock(), usegmt=True),
+                "x-oss-request-id": request_id,
+                "x-oss-server-time": "1",
+            }
         )
         await Reply(response, self.faults, asked.action, asked.target)(scope, receive, send)
 

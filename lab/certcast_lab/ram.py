@@ -17,8 +17,17 @@ Source: RAM policy elements and conditional operators,
 https://www.alibabacloud.com/help/en/ram/conditional-operator (matching is
 case-sensitive, `*` any number of characters, `?` one).
 
-Not here: NotAction, NotResource, groups, assumed roles (an STS token is just a
-token here), and the spelling of a refusal, which is each API's own.
+A role has policies like a user, and a trust policy that says who may assume it:
+
+    {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+      "Principal": {"RAM": ["acs:ram::<uid>:root", "acs:ram::<uid>:user/<name>"]}}]}
+
+(`root` is everybody in that account.) Who assumes it becomes another caller for a
+while, with a temporary key, a token and the role's policies: here, a `User` with an end.
+Source: "Edit the trust policy of a RAM role", RAM user guide.
+
+Not here: NotAction, NotResource, groups, trust in services, and the spelling of a
+refusal, which is each API's own.
 """
 
 from __future__ import annotations
@@ -106,8 +115,9 @@ class User:
     """
     A RAM user and its access key; `policies` are documents as `parse_policy` reads them.
 
-    With a `security_token` the key is a temporary one (STS), and the request has to carry the token.
-    Tests may deactivate the key or exchange the policies at any time.
+    With a `security_token` the key is a temporary one (STS), and the request has to carry the token;
+    it is good until `expires`, in seconds of the epoch. Tests may deactivate the key or exchange the
+    policies at any time.
     """
 
     account: str
@@ -117,6 +127,28 @@ class User:
     security_token: str | None = field(default=None, repr=False)
     active: bool = True
     policies: Sequence[Mapping[str, Any]] = ()
+    expires: float | None = None
+
+    @property
+    def arn(self) -> str:
+        """As trust policies write it."""
+        return f"acs:ram::{self.account}:user/{self.name}"
+
+
+@dataclass
+class Role:
+    """A RAM role: `policies` as a user's, `trust` as above. Sessions last at most `longest` seconds."""
+
+    account: str
+    name: str
+    trust: Mapping[str, Any]
+    policies: Sequence[Mapping[str, Any]] = ()
+    longest: float = 3600
+
+    @property
+    def arn(self) -> str:
+        """What AssumeRole is asked for."""
+        return f"acs:ram::{self.account}:role/{self.name}"
 
 
 class Ram:
@@ -125,6 +157,7 @@ class Ram:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users: dict[str, User] = {}
+        self._roles: dict[str, Role] = {}
 
     def add(self, user: User) -> User:
         """Make the user known; ValueError if a policy can't be read or the key id is taken."""
@@ -139,6 +172,29 @@ class Ram:
     def by_access_key(self, access_key_id: str) -> User | None:
         with self._lock:
             return self._users.get(access_key_id)
+
+    def add_role(self, role: Role) -> Role:
+        """Make the role known; ValueError if a policy can't be read."""
+        for policy in role.policies:
+            parse_policy(policy)
+        with self._lock:
+            self._roles[role.arn] = role
+        return role
+
+    def role(self, arn: str) -> Role | None:
+        with self._lock:
+            return self._roles.get(arn)
+
+
+def trusts(role: Role, user: User) -> bool:
+    """Whether the role's trust policy lets this user assume it."""
+    return any(
+        statement["Effect"] == "Allow"
+        and "sts:AssumeRole" in _listed(statement["Action"])
+        and principal in (user.arn, f"acs:ram::{user.account}:root")
+        for statement in role.trust["Statement"]
+        for principal in _listed(statement["Principal"]["RAM"])
+    )
 
 
 def is_allowed(user: User, action: str, resource: str, context: Context) -> bool:

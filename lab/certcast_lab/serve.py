@@ -19,11 +19,12 @@ import socket
 import ssl
 import tempfile
 import threading
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 
 import uvicorn
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 START_SECONDS = 10
@@ -41,13 +42,14 @@ class Server:
         self.port: int = listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            app,
+            _dated(app),
             http=_Protocol,
             lifespan="off",
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             timeout_keep_alive=60,
             timeout_graceful_shutdown=1,
         )
@@ -93,6 +95,23 @@ def server_context(chain_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
         Path(pair.name).write_bytes(chain_pem + b"\n" + key_pem)
         context.load_cert_chain(pair.name)
     return context
+
+
+def _dated(app: ASGIApp) -> ASGIApp:
+    """Give each reply the Date of RFC 9110 section 6.6.1, unless `app` has one by a clock of its own."""
+
+    async def dated(scope: Scope, receive: Receive, send: Send) -> None:
+        async def dating(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                if not any(name.lower() == b"date" for name, _ in headers):
+                    headers.append((b"date", formatdate(usegmt=True).encode()))
+                message["headers"] = headers
+            await send(message)
+
+        await app(scope, receive, dating)
+
+    return dated
 
 
 class _Protocol(H11Protocol):
