@@ -1,0 +1,328 @@
+"""What an nginx configuration says about its TLS listeners, from the text of `nginx -T`.
+
+    # configuration file /etc/nginx/nginx.conf:     every file that nginx read, in its order
+    …
+    parse(dump)  →  Configuration  →  servers: names, listens, certificates in effect, includes
+
+Only the dump is looked at, never a file of this host: in a container the paths are not
+ours, and an ordinary user may not read them. crossplane takes each file's text apart;
+which file an `include` means is found among the dumped names, as nginx finds it:
+relative to the folder of the main file, patterns as glob(3).
+
+nginx's rules that show here:
+- a server block without an ssl_certificate has those of http (or stream, mail), all of
+  them or none (ngx_http_ssl_module, ngx_conf_merge_ptr_value); the n-th
+  ssl_certificate_key belongs to the n-th ssl_certificate.
+- `ssl`, `proxy_protocol` and the default server belong to the address: what one server
+  block says of it holds for the others there (ngx_http_add_addresses).
+
+Not here: running nginx (nginx.py), and which certificate should be there (proof.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from certcast.config import Address, Listener
+
+Kind = Literal["http", "stream", "mail"]
+
+_HEADER = re.compile(r"# configuration file (.+):")
+_PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<first>\d+)(?:-(?P<last>\d+))?")
+# The brackets of Lua are not nginx's: its strings and comments are skipped as Lua does (manual, section 3.1).
+_LUA_BLOCK = re.compile(r"^[^#\n]*?\b\w+_by_lua_block\b[^{;#]*\{", re.MULTILINE)
+_LUA_TOKEN = re.compile(
+    r"""--\[(=*)\[.*?\]\1\] | --[^\n]* | \[(=*)\[.*?\]\2\] | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | [{}]""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A place in the configuration, as nginx names its files."""
+
+    file: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An ssl_certificate with its ssl_certificate_key, both as written: variables may be in them."""
+
+    path: str
+    key: str | None
+    at: Line
+
+
+@dataclass(frozen=True)
+class Listen:
+    """One `listen`: where to connect to it, and what holds for its address.
+
+    A wildcard address is 127.0.0.1 here, and ::1 that of IPv6. `default` says that
+    this server answers who names no other one: as written, or as the first at the address.
+    """
+
+    listener: Listener
+    ssl: bool
+    quic: bool
+    default: bool
+    at: Line
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server block; `certificates` are those in effect, in order: the last of a key type wins.
+
+    `includes` are the files that were included inside of it, also by one another.
+    """
+
+    kind: Kind
+    names: tuple[str, ...]
+    listens: tuple[Listen, ...]
+    certificates: tuple[Certificate, ...]
+    includes: frozenset[str]
+    at: Line
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that nginx read: file names as it has them, the main one first; `pid` as written."""
+
+    files: tuple[str, ...]
+    servers: tuple[Server, ...]
+    pid: str | None
+
+
+def parse(dump: str) -> Configuration:
+    """Take the output of `nginx -T` apart. ValueError with file and line for what cannot be read."""
+    return _Reader(_split(dump)).read()
+
+
+@dataclass(frozen=True)
+class _Statement:
+    name: str
+    args: list[str]
+    block: list[dict[str, Any]] | None
+    at: Line
+
+
+@dataclass
+class _Level:
+    """What a server block may inherit: http, stream or mail."""
+
+    kind: Kind
+    ssl: bool = False
+    certificates: list[tuple[str, Line]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def _split(dump: str) -> dict[str, str]:
+    """Return each file's text by name. nginx writes one line feed after each."""
+    texts: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in dump.split("\n"):
+        header = _HEADER.fullmatch(line.rstrip("\r"))
+        if header:
+            # A second text of one name can only be the same file once more.
+            current = []
+            texts.setdefault(header[1], current)
+        else:
+            current.append(line)
+    if not texts:
+        raise ValueError("no `# configuration file` line: this is not the output of `nginx -T`")
+    return {name: "\n".join(lines).removeprefix("\ufeff") for name, lines in texts.items()}
+
+
+class _Reader:
+    """One pass over the dumped files; each is taken apart once, however often it is included."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+        self.main = next(iter(texts))
+        self.blocks: dict[str, list[dict[str, Any]]] = {}
+        self.servers: list[Server] = []
+
+    def read(self) -> Configuration:
+        pid = None
+        for statement in self._file(self.main):
+            if statement.name == "pid" and statement.args:
+                pid = statement.args[0]
+            elif statement.name in ("http", "stream", "mail"):
+                self._read_level(statement)
+        return Configuration(tuple(self.texts), tuple(_with_addresses(self.servers)), pid)
+
+    def _read_level(self, level: _Statement) -> None:
+        statements = list(self._inside(level))
+        above = _Level(level.name)  # type: ignore[arg-type]  # the caller has compared it
+        _tls(statements, above)
+        for statement in statements:
+            if statement.name == "server" and statement.block is not None:
+                self.servers.append(self._server(statement, above))
+
+    def _server(self, server: _Statement, above: _Level) -> Server:
+        includes: set[str] = set()
+        statements = list(self._inside(server, includes))
+        own = _Level(above.kind, ssl=above.ssl)
+        _tls(statements, own)
+        certificates, keys = own.certificates or above.certificates, own.keys or above.keys
+        return Server(
+            above.kind,
+            tuple(name for s in statements if s.name == "server_name" for name in s.args),
+            tuple(listen for s in statements if s.name == "listen" for listen in _listens(s, own.ssl)),
+            tuple(
+                Certificate(path, keys[index] if index < len(keys) else None, at)
+                for index, (path, at) in enumerate(certificates)
+            ),
+            frozenset(includes),
+            server.at,
+        )
+
+    # -- statements, with includes in their place
+
+    def _file(
+        self, name: str, within: tuple[str, ...] = (), seen: set[str] | None = None
+    ) -> Iterator[_Statement]:
+        if name in within:
+            raise ValueError(f"{name}:1: includes itself")
+        if name not in self.blocks:
+            self.blocks[name] = _statements(name, self.texts[name])
+        yield from self._block(name, self.blocks[name], (*within, name), seen)
+
+    def _inside(self, parent: _Statement, seen: set[str] | None = None) -> Iterator[_Statement]:
+        yield from self._block(parent.at.file, parent.block or [], (parent.at.file,), seen)
+
+    def _block(
+        self, file: str, block: Iterable[dict[str, Any]], within: tuple[str, ...], seen: set[str] | None
+    ) -> Iterator[_Statement]:
+        for raw in block:
+            statement = _Statement(raw["directive"], raw["args"], raw.get("block"), Line(file, raw["line"]))
+            if statement.name == "include" and len(statement.args) == 1:
+                for name in self._named(statement.args[0]):
+                    if seen is not None:
+                        seen.add(name)
+                    yield from self._file(name, within, seen)
+            else:
+                yield statement
+
+    def _named(self, pattern: str) -> list[str]:
+        """Return the dumped files that an `include` means, in the order of glob(3)."""
+        path = pattern if pattern.startswith("/") else os.path.dirname(self.main) + "/" + pattern  # noqa: PTH120  text
+        if not re.search(r"[*?\[]", path):
+            return [path] if path in self.texts else []
+        parts = path.split("/")
+        return sorted(name for name in self.texts if _fits(name.split("/"), parts))
+
+
+def _fits(name: list[str], pattern: list[str]) -> bool:
+    # As glob(3): no wildcard stands for a slash, nor for a dot at the beginning.
+    return len(name) == len(pattern) and all(
+        fnmatchcase(part, wanted) and (not part.startswith(".") or wanted.startswith("."))
+        for part, wanted in zip(name, pattern, strict=True)
+    )
+
+
+def _statements(name: str, text: str) -> list[dict[str, Any]]:
+    import crossplane
+
+    # crossplane reads files by name only. A file in memory has one, and no disk sees the text.
+    memory = os.memfd_create("nginx.conf")
+    try:
+        with os.fdopen(memory, "wb", closefd=False) as file:
+            file.write(_without_lua(text).encode())
+        found = crossplane.parse(f"/proc/self/fd/{memory}", single=True, check_ctx=False, check_args=False)[
+            "config"
+        ][0]
+    finally:
+        os.close(memory)
+    for error in found["errors"]:
+        reason = re.sub(r" in /proc/self/fd/\d+(:\d+)?$", "", str(error["error"]))
+        raise ValueError(f"{name}:{error['line'] or 1}: {reason}")
+    statements: list[dict[str, Any]] = found["parsed"]
+    return statements
+
+
+def _without_lua(text: str) -> str:
+    """Return the text with Lua blocks emptied, line feeds kept."""
+    parts, end = [], 0
+    while block := _LUA_BLOCK.search(text, end):
+        depth, close = 1, len(text)
+        for token in _LUA_TOKEN.finditer(text, block.end()):
+            depth += {"{": 1, "}": -1}.get(token[0], 0)
+            if depth == 0:
+                close = token.start()
+                break
+        parts += [text[end : block.end()], "\n" * text.count("\n", block.end(), close)]
+        end = close
+    return "".join([*parts, text[end:]])
+
+
+def _tls(statements: Iterable[_Statement], level: _Level) -> None:
+    for statement in statements:
+        if len(statement.args) != 1:
+            continue
+        if statement.name == "ssl_certificate":
+            level.certificates.append((statement.args[0], statement.at))
+        elif statement.name == "ssl_certificate_key":
+            level.keys.append(statement.args[0])
+        elif statement.name == "ssl":  # until nginx 1.25.0
+            level.ssl = statement.args[0] == "on"
+
+
+# -- listen
+
+
+def _listens(statement: _Statement, ssl: bool) -> Iterator[Listen]:
+    where, *parameters = statement.args or [""]
+    for address in _addresses(where, statement.at, both="ipv6only=off" in parameters):
+        quic = "quic" in parameters
+        yield Listen(
+            Listener(address, proxy_protocol="proxy_protocol" in parameters),
+            ssl=(ssl or "ssl" in parameters) and not quic,
+            quic=quic,
+            default=bool({"default_server", "default"} & set(parameters)),
+            at=statement.at,
+        )
+
+
+def _addresses(where: str, at: Line, *, both: bool) -> Iterator[Address | Path]:
+    if where.startswith("unix:"):
+        yield Path(where.removeprefix("unix:"))
+        return
+    match = _PORTS.fullmatch(where)
+    host = (match["host"] or "*") if match else where  # an address alone: port 80
+    if not host or not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[\w.*-]+", host):
+        raise ValueError(f"{at}: cannot read listen {where!r}")
+    hosts = [{"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))]  # noqa: S104
+    if host == "[::]" and both:
+        hosts.append("127.0.0.1")
+    first, last = (int(match["first"]), int(match["last"] or match["first"])) if match else (80, 80)
+    for port in range(first, last + 1):
+        for one in hosts:
+            yield Address(one, port)
+
+
+def _with_addresses(servers: list[Server]) -> Iterator[Server]:
+    """Give each listen what other servers say of its address, and each address one default server."""
+    groups: dict[tuple[Kind, Address | Path, bool], list[Listen]] = {}
+    for server in servers:
+        for listen in server.listens:
+            groups.setdefault((server.kind, listen.listener.address, listen.quic), []).append(listen)
+    settled = {}
+    for group in groups.values():
+        ssl = any(listen.ssl for listen in group)
+        proxied = any(listen.listener.proxy_protocol for listen in group)
+        first = next((listen for listen in group if listen.default), group[0])
+        for listen in group:
+            listener = replace(listen.listener, proxy_protocol=proxied)
+            settled[id(listen)] = replace(listen, listener=listener, ssl=ssl, default=listen is first)
+    for server in servers:
+        yield replace(server, listens=tuple(settled[id(listen)] for listen in server.listens))

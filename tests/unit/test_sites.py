@@ -1,0 +1,345 @@
+"""What `nginx -T` says, as certcast reads it: the dumps come from a real nginx, and it has accepted each."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from certcast.config import Address, Listener
+from certcast.consumer import sites
+from certcast.consumer.sites import Certificate, Configuration, Line
+from certcast_lab.ca import Authority
+
+MAIN = """\
+pid run/nginx.pid;
+error_log stderr;
+events {{ }}
+{rest}
+"""
+
+Dump = Callable[..., str]
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Dump:
+    """Write files below tmp_path/etc, the first of them as nginx.conf's contents; return `nginx -T`."""
+    (tmp_path / "run").mkdir()
+    for name in ("a", "b"):
+        pair = Authority(name).issue("example.test")
+        pair.write(tmp_path / "etc" / name)
+
+    def run(text: str, files: dict[str, bytes | str] | None = None) -> str:
+        main = tmp_path / "etc/nginx.conf"
+        main.write_text(MAIN.format(rest=text))
+        for name, content in (files or {}).items():
+            path = tmp_path / "etc" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        done = subprocess.run(
+            ["nginx", "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"],
+            capture_output=True,
+            check=False,
+        )
+        assert 0 == done.returncode, done.stderr.decode()
+        return done.stdout.decode()
+
+    return run
+
+
+def only(configuration: Configuration) -> sites.Server:
+    (server,) = configuration.servers
+    return server
+
+
+def pair(name: str) -> str:
+    return f"ssl_certificate {name}/fullchain.pem; ssl_certificate_key {name}/privkey.pem;"
+
+
+def test_a_site_is_read_with_its_places(dump: Dump, tmp_path: Path):
+    """A server block's names, listeners and certificates are known, each with its file and line."""
+    found = sites.parse(
+        dump(
+            "http {\n    include sites/*.conf;\n}",
+            {
+                "sites/shop.conf": "# the shop\nserver {\n"
+                "    server_name shop.example.test www.example.test;\n"
+                f"    listen 127.0.0.1:8443 ssl;\n    {pair('a')}\n}}\n"
+            },
+        )
+    )
+    main, shop = f"{tmp_path}/etc/nginx.conf", f"{tmp_path}/etc/sites/shop.conf"
+    assert (main, shop) == found.files
+    assert "run/nginx.pid" == found.pid
+    server = only(found)
+    assert ("shop.example.test", "www.example.test") == server.names
+    assert f"{shop}:2" == str(server.at)
+    (listen,) = server.listens
+    assert Listener(Address("127.0.0.1", 8443)) == listen.listener
+    assert (True, False, True, Line(shop, 4)) == (listen.ssl, listen.quic, listen.default, listen.at)
+    assert (Certificate("a/fullchain.pem", "a/privkey.pem", Line(shop, 5)),) == server.certificates
+    assert frozenset() == server.includes
+
+
+def test_certificates_are_those_in_effect(dump: Dump, tmp_path: Path):
+    """
+    A server block without a certificate has those of the level above, one with its own has
+    only these; two of them keep their order, since the last of a key type wins.
+    """
+    found = sites.parse(
+        dump(
+            f"""http {{
+    server {{ listen 127.0.0.1:8443 ssl; server_name inherits; }}
+    server {{ listen 127.0.0.1:8443 ssl; server_name own; include a.conf; {pair("b")} }}
+    include b.conf;
+}}
+""",
+            {"a.conf": pair("a"), "b.conf": pair("b")},
+        )
+    )
+    inherits, own = found.servers
+    assert [("b/fullchain.pem", f"{tmp_path}/etc/b.conf:1")] == [
+        (c.path, str(c.at)) for c in inherits.certificates
+    ]
+    assert [
+        ("a/fullchain.pem", "a/privkey.pem", f"{tmp_path}/etc/a.conf:1"),
+        ("b/fullchain.pem", "b/privkey.pem", f"{tmp_path}/etc/nginx.conf:6"),
+    ] == [(c.path, c.key, str(c.at)) for c in own.certificates]
+    assert {f"{tmp_path}/etc/a.conf"} == own.includes
+    assert not inherits.includes
+
+
+def test_includes_are_found_as_nginx_finds_them(dump: Dump, tmp_path: Path):
+    """
+    Includes inside includes, relative to the main file's folder and not to their own; patterns
+    that match neither a slash nor a leading dot, in the order of glob(3); quoted names with blanks.
+    """
+    listen = "server {{ listen 127.0.0.1:8443; server_name {}; }}"
+    found = sites.parse(
+        dump(
+            'http { include "conf d/.hidden.conf"; include "conf d/deep/z.conf"; include "conf d/b.conf";'
+            ' include "conf d/*.conf"; }',
+            {
+                "conf d/b.conf": listen.format("b"),
+                "conf d/a.conf": "include deep/[xy]?.conf;\ninclude 'deep/with blank';",
+                "conf d/.hidden.conf": listen.format("hidden"),
+                "conf d/deep/z.conf": listen.format("z"),
+                "deep/x1.conf": listen.format("x1"),
+                "deep/y2.conf": listen.format("y2"),
+                "deep/with blank": "server { include deep/inner; include deep/inner2; }",
+                "deep/inner": "listen 127.0.0.1:8444; server_name inner;",
+                "deep/inner2": "include deep/inner3;",
+                "deep/inner3": "# nothing",
+            },
+        )
+    )
+    assert ["hidden", "z", "b", "x1", "y2", "inner", "b"] == [
+        name for server in found.servers for name in server.names
+    ]
+    inner = found.servers[5]
+    assert {f"{tmp_path}/etc/deep/{name}" for name in ("inner", "inner2", "inner3")} == inner.includes
+    assert f"{tmp_path}/etc/deep/inner:1" == str(inner.listens[0].at)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("8443", ["127.0.0.1:8443"]),
+        ("*:8443", ["127.0.0.1:8443"]),
+        ("0.0.0.0:8443", ["127.0.0.1:8443"]),
+        ("[::]:8443", ["[::1]:8443"]),
+        ("[::]:8443 ipv6only=off", ["[::1]:8443", "127.0.0.1:8443"]),
+        ("[::1]:8443", ["[::1]:8443"]),
+        ("localhost:8443", ["localhost:8443"]),
+        ("127.0.0.1:8443-8445", ["127.0.0.1:8443", "127.0.0.1:8444", "127.0.0.1:8445"]),
+        ("127.0.0.1:8443 proxy_protocol reuseport", ["127.0.0.1:8443 proxy_protocol"]),
+        ("unix:/tmp/certcast-never-bound.sock", ["unix:/tmp/certcast-never-bound.sock"]),
+    ],
+)
+def test_listen_says_where_to_connect(written: str, expected: list[str]):
+    """Each way to write a `listen` becomes the addresses at which this host reaches it."""
+    # Without nginx: it would bind these, and not every machine has IPv6.
+    server = only(
+        sites.parse(f"# configuration file /n.conf:\nhttp {{ server {{ listen {written} ssl; }} }}\n")
+    )
+    assert expected == [str(listen.listener) for listen in server.listens]
+    assert all(listen.ssl for listen in server.listens)
+
+
+def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
+    """TLS, PROXY and the default server belong to the address, though only one block names them."""
+    found = sites.parse(
+        dump(
+            f"""http {{
+    {pair("a")}
+    server {{ listen 127.0.0.1:8443; listen 127.0.0.1:8444; server_name first; }}
+    server {{ listen 127.0.0.1:8443 ssl default_server proxy_protocol; server_name second; }}
+}}
+"""
+        )
+    )
+    (tls, plain), (second,) = (server.listens for server in found.servers)
+    assert (True, False, True) == (tls.ssl, tls.default, tls.listener.proxy_protocol)
+    assert (True, True, True) == (second.ssl, second.default, second.listener.proxy_protocol)
+    assert (False, True, False) == (plain.ssl, plain.default, plain.listener.proxy_protocol)
+
+
+def test_ssl_on_of_old_nginx_counts(dump: Dump):
+    """`ssl on` of nginx before 1.25.1 makes TLS listeners of all in the block, at http level too."""
+    found = sites.parse(
+        dump(
+            f"""http {{
+    {pair("a")}
+    ssl on;
+    server {{ listen 127.0.0.1:8443; server_name inherits; }}
+    server {{ listen 127.0.0.1:8444; ssl off; server_name plain; }}
+}}
+"""
+        )
+    )
+    assert [True, False] == [listen.ssl for server in found.servers for listen in server.listens]
+
+
+def test_quic_is_a_listener_of_its_own():
+    """A QUIC listener is told from the TLS one on the same port (nginx >= 1.25)."""
+    server = only(
+        sites.parse(
+            "# configuration file /n.conf:\nhttp { server { listen 443 quic reuseport; listen 443 ssl; } }\n"
+        )
+    )
+    assert [(False, True), (True, False)] == [(listen.ssl, listen.quic) for listen in server.listens]
+
+
+def test_stream_and_mail_are_told_from_http():
+    """TLS servers of stream and mail are found too, with what they inherit from their own level only."""
+    found = sites.parse(
+        "# configuration file /n.conf:\n"
+        "http { ssl_certificate h; ssl_certificate_key h; server { listen 443 ssl; } }\n"
+        "stream { ssl_certificate s; ssl_certificate_key s;"
+        " server { listen 853 ssl; proxy_pass 127.0.0.1:53; } }\n"
+        "mail { server { listen 993 ssl; protocol imap; } }\n"
+    )
+    assert [("http", ["h"]), ("stream", ["s"]), ("mail", [])] == [
+        (server.kind, [c.path for c in server.certificates]) for server in found.servers
+    ]
+
+
+def test_blocks_with_other_contents_do_not_mislead(dump: Dump):
+    """`map`, `if`, `geo`, regular expressions, braces and `server` inside quotes are what they are."""
+    found = sites.parse(
+        dump(
+            r"""http {
+    map $http_host $which { hostnames; default "}"; ~^server\{ 2; }
+    geo $near { default 0; 127.0.0.0/8 1; }
+    upstream server { server 127.0.0.1:1; server unix:/run/x; }
+    log_format short '$remote_addr {"a": "$status"} # no comment';
+    server {  # server { listen 1; }
+        listen 127.0.0.1:8443;
+        server_name "~^(?<site>www\d{1,3})\.example\.test$" "quoted.example.test" .example.test;
+        location ~ "^/a{2,3};" { if ($http_cookie ~* "id=([^;]+)") { return 403 "{ server }"; } }
+        set $x "${host}-${which}"; # ;
+    }
+}
+"""
+        )
+    )
+    assert (
+        r"~^(?<site>www\d{1,3})\.example\.test$",
+        "quoted.example.test",
+        ".example.test",
+    ) == only(found).names
+    assert ["127.0.0.1:8443"] == [str(listen.listener) for listen in only(found).listens]
+
+
+LUA = r"""http {
+    init_by_lua_block {
+        -- don't } stop
+        local t = { "}", '\'}', [[ } ]], [==[ }]] ]==] } --[[ } ]]
+        if #t > 0 then ngx.log(ngx.ERR, "{") end
+    }
+    server {
+        listen 443 ssl;
+        ssl_certificate_by_lua_block { local x = [=[ } ]=] }
+        ssl_client_hello_by_lua_block
+        {
+            -- it's no brace: {
+        }
+        set_by_lua_block $y { return "}" }
+        js_content main.hello;
+        some_vendor_block "a" { anything goes; nested { here; } }
+    }
+    # content_by_lua_block {
+    server { listen 444 ssl; }
+}
+"""
+
+
+def test_lua_and_unknown_directives_break_nothing():
+    """
+    OpenResty's Lua blocks, with braces in strings and comments, and directives of modules that
+    nobody has heard of hide no server, and lines keep their numbers.
+    """
+    found = sites.parse(f"# configuration file /etc/nginx/nginx.conf:\n{LUA}\n")
+    assert ["/etc/nginx/nginx.conf:7", "/etc/nginx/nginx.conf:19"] == [str(s.at) for s in found.servers]
+
+
+def test_windows_line_ends_keep_their_lines(dump: Dump, tmp_path: Path):
+    """A file that was written on Windows is read as nginx reads it, and lines are counted the same."""
+    found = sites.parse(
+        dump(
+            "http { include windows.conf; }",
+            {"windows.conf": b"# one\r\nserver {\r\n  listen 127.0.0.1:8443;\r\n  server_name a;\r\n}"},
+        )
+    )
+    assert f"{tmp_path}/etc/windows.conf:3" == str(only(found).listens[0].at)
+    assert ("a",) == only(found).names
+
+
+def test_a_byte_order_mark_is_no_directive():
+    """A byte order mark (which nginx itself refuses) hides nothing."""
+    found = sites.parse("# configuration file /n.conf:\n\ufeffhttp { server { listen 443 ssl; } }\n")
+    assert 1 == len(found.servers)
+
+
+def test_variables_in_paths_stay_as_written():
+    """A certificate chosen at each handshake has no file to compare: its path is left alone."""
+    server = only(
+        sites.parse(
+            "# configuration file /n.conf:\n"
+            "http { server { listen 443 ssl;"
+            " ssl_certificate $ssl_server_name.pem; ssl_certificate_key data:$key; } }\n"
+        )
+    )
+    assert [("$ssl_server_name.pem", "data:$key")] == [(c.path, c.key) for c in server.certificates]
+
+
+def test_what_cannot_be_read_is_named_with_its_place():
+    """A text that is no nginx configuration is a ValueError that names file and line."""
+    with pytest.raises(ValueError, match=r"^/etc/n\.conf:2: unexpected end"):
+        sites.parse("# configuration file /etc/n.conf:\nhttp {\n server {\n")
+    with pytest.raises(ValueError, match=r"^/etc/n\.conf:2: cannot read listen '\[::'"):
+        sites.parse("# configuration file /etc/n.conf:\nhttp { server {\nlisten [::; } }\n")
+    with pytest.raises(ValueError, match="includes itself"):
+        sites.parse("# configuration file /etc/n.conf:\ninclude n.conf;\n")
+    with pytest.raises(ValueError, match="not the output"):
+        sites.parse("nginx: command not found\n")
+
+
+def test_a_thousand_servers_are_read_quickly(dump: Dump):
+    """1,000 virtual hosts with one included snippet take well under the time that nginx itself needs."""
+    servers = "\n".join(
+        f"server {{\n    listen 127.0.0.1:8443 ssl;\n    server_name h{n}.example.test;\n"
+        f"    include ours.conf;\n"
+        f"    access_log off;\n    location / {{ return 200 'h{n}'; }}\n}}"
+        for n in range(1000)
+    )
+    text = dump(f"http {{\n{servers}\n}}\n", {"ours.conf": pair("a")})
+    start = time.process_time()
+    found = sites.parse(text)
+    assert 2 > time.process_time() - start  # measured: 0.2 s
+    assert 1000 == len({server.names for server in found.servers})
+    assert all(1 == len(server.certificates) and server.includes for server in found.servers)
+    assert 1 == sum(listen.default for server in found.servers for listen in server.listens)
