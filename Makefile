@@ -13,4 +13,4 @@ bench: ; @scripts/setup && exec .venv/bin/python bench/bench.py
 
 lint: ; @.venv/bin/ruff check && .venv/bin/ruff format --check --quiet && .venv/bin/mypy
 
-clean: ; rm -rf .venv .venv-clients .venv-certbot21 .lab
+clean: ; rm -rf .venv .venv-clients .venv-certbot21 .venv-nginx .lab

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,27 @@ for name in list(os.environ):
     )
     if foreign or name.lower().endswith("_proxy"):
         del os.environ[name]
+
+# The nginx of the distribution, and a current one that scripts/current-nginx has put there.
+CURRENT_NGINX = Path(__file__).parents[1] / ".venv-nginx/bin/nginx"
+
+
+@pytest.fixture(params=["nginx of Debian", "current nginx"])
+def nginx_program(request: pytest.FixtureRequest) -> str:
+    """An nginx to run: what asks for it runs twice. One that needs the current alone asks `current_nginx`."""
+    return "nginx" if request.param == "nginx of Debian" else _current()
+
+
+@pytest.fixture
+def current_nginx() -> str:
+    """The current nginx alone. Its binary is built without HTTP/3: `listen … quic` is refused."""
+    return _current()
+
+
+def _current() -> str:
+    if not CURRENT_NGINX.exists():
+        pytest.fail("the current nginx is not here: run scripts/current-nginx (`make test` does)")
+    return str(CURRENT_NGINX)
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ class Served:
 
 
 class WebHost:
-    """A machine that serves `names` with nginx on `ports` of 127.0.0.1."""
+    """A machine that serves `names` with nginx on `ports` of 127.0.0.1; `program` is which nginx."""
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class WebHost:
         *,
         names: Sequence[str] = ("example.test", "*.example.test"),
         listeners: int = 1,
+        program: str | Path = "nginx",
     ) -> None:
         self.name = name
         self.names = tuple(names)
@@ -109,7 +110,7 @@ class WebHost:
         self.pid_file = self.root / "run/nginx.pid"
         self.certcast_toml = self.root / "etc/certcast/certcast.toml"
         self.certcast_folder = self.root / "var/lib/certcast"
-        nginx = ["nginx", "-p", str(self.root), "-c", "etc/nginx/nginx.conf"]
+        nginx = [str(program), "-p", str(self.root), "-c", "etc/nginx/nginx.conf"]
         self.test_command = [*nginx, "-t"]
         self.reload_command = [*nginx, "-s", "reload"]
         self._argv = nginx

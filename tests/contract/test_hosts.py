@@ -20,8 +20,8 @@ AUTHORITY = Authority("lab")
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[WebHost]:
-    host = WebHost(tmp_path, "web1")
+def host(tmp_path: Path, nginx_program: str) -> Iterator[WebHost]:
+    host = WebHost(tmp_path, "web1", program=nginx_program)
     try:
         yield host.start()
     finally:
