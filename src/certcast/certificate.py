@@ -96,6 +96,16 @@ def describe(leaf: x509.Certificate) -> Leaf:
     )
 
 
+def key_type(leaf: x509.Certificate) -> str:
+    """Return "RSA" or "ECDSA", in TLS's words; the curve is no type of its own. Others by their class."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    key = leaf.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA"
+    return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
 def key_fits(key: PrivateKeyTypes, leaf: Leaf) -> bool:
     """Return whether `key` is the private half of the leaf's public key."""
     return _public_key_sha256(key.public_key()) == leaf.public_key_sha256

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 from certcast.errors import Busy, LocalFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
 @contextlib.contextmanager
-def reported(doing: str, *, kept: str) -> Iterator[None]:
-    """Turn an OSError of this host's disk into a LocalFault that says what was being done."""
+def reported(doing: str, *, kept: str, advice: Mapping[int, str] | None = None) -> Iterator[None]:
+    """Turn an OSError of this host's disk into a LocalFault that says what was being done.
+
+    `advice` gives next steps by errno where the general ones do not fit.
+    """
     try:
         yield
     except OSError as error:
@@ -34,7 +37,9 @@ def reported(doing: str, *, kept: str) -> Iterator[None]:
             f"could not {doing}",
             found=f"{where}{error.strerror or error}",
             kept=kept,
-            next=_NEXT.get(error.errno or 0, "look at the path above; run again when it is mended"),
+            next={**_NEXT, **(advice or {})}.get(
+                error.errno or 0, "look at the path above; run again when it is mended"
+            ),
         ) from None
 
 
@@ -56,11 +61,18 @@ def make_private_dir(path: Path) -> None:
             folder.mkdir(mode=0o700)
 
 
-def write_new(path: Path, body: bytes) -> None:
-    """Write a file that must not exist yet, 0600 from its first moment, and fsync it."""
+def write_new(path: Path, body: bytes, *, owner: int = -1, group: int = -1, mode: int = 0o600) -> None:
+    """Write a file that must not exist yet, and fsync it.
+
+    0600 from its first moment; owner, group (-1: whoever writes) and `mode` are set while it
+    is still empty, so that nobody can read it who will not be allowed to.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if (owner, group) != (-1, -1):
+                os.fchown(descriptor, owner, group)
+            os.fchmod(descriptor, mode)
             file.write(body)
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
     require_published   each file is the one that the manifest names: size, MD5, SHA-256
     require_fit         key, chain, names, dates; not older than what is served; not revoked
+    require_key_type    RSA stays RSA, ECDSA stays ECDSA, unless a change is allowed
     require_changed     a new release brings a new certificate and a new key
 
 In this order: nothing is parsed before its digest is right.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from certcast import certificate
-from certcast.errors import DigestMismatch, FilesUnchanged, GateRefused, LocalFault
+from certcast.errors import DigestMismatch, FilesUnchanged, GateRefused, KeyTypeChanged, LocalFault
 from certcast.lifetime import utc_text
 from certcast.manifest import FILES, FULLCHAIN, PRIVKEY, Digest
 
@@ -83,6 +84,32 @@ def require_fit(
     reasons += certificate.refusals(chain, names, _roots(trust_roots), now)
     if reasons:
         raise _refused(manifest, reasons)
+
+
+def key_type(pair: Mapping[str, bytes]) -> str | None:
+    """Return the type of a pair's key as its leaf says it; None if that cannot be read."""
+    try:
+        return certificate.key_type(certificate.read_chain(pair[FULLCHAIN]).leaf)
+    except (KeyError, ValueError):
+        return None
+
+
+def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: str | None) -> None:
+    """Raise KeyTypeChanged if the pair's key has another type than `proved` (None: any will do).
+
+    nginx's test accepts an ECDSA pair where ssl_ciphers suit only RSA, and then serves nobody; and
+    old clients may know only the one. So it happens when somebody has thought of it.
+    """
+    found = key_type(pair)
+    if proved is not None and found != proved:
+        raise KeyTypeChanged(
+            f"{manifest.certificate}: the new key is {found}, the one that is served {proved}",
+            expected=f"an {proved} key, or consumer.allow_key_type_change = true",
+            found=f"an {found} key in the release of sequence {manifest.sequence}",
+            next=f"if it is meant: do nginx's ssl_ciphers allow {found}, and all clients know it? Then set "
+            "consumer.allow_key_type_change = true here; if not, on the renewal host run "
+            f"`certbot renew --force-renewal --cert-name {manifest.certificate} --key-type {proved.lower()}`",
+        )
 
 
 def require_changed(manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool) -> None:

@@ -8,11 +8,13 @@ and the site includes one snippet that names it:
     certs/example.com/nginx.conf      names that directory, absolutely; replaced by one rename
     certs/example.com/current         symlink for other programs; second best (docs/adr/0003)
     certs/example.com/incoming-…/     while a release is fetched and checked; then it is gone
+    certs/example.com/copies-….json   while fixed paths are exchanged (copies.py)
     certs/example.com/state.json      what the host remembers (state.py)
     certs/example.com/lock            one run at a time
 
 A directory below versions/ appears by a rename when its files are complete and on
-disk, so everything that stands there is whole, also after a power cut.
+disk, so everything that stands there is whole, also after a power cut. Files that are derived
+of these two (derived.py) come in beside them, each by a rename.
 
 Not here: whether a pair may be served (gate.py), and making nginx read it (service.py).
 """
@@ -29,7 +31,7 @@ from certcast import files
 from certcast.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 KEPT_VERSIONS = 3
 
@@ -67,7 +69,7 @@ class Folder:
         """Remove what a crash may have left: staging folders hold keys, and must not stay."""
         for incoming in self.root.glob("incoming-*"):
             _remove(incoming)
-        for half_written in self.root.glob(".*.new"):
+        for half_written in (*self.root.glob(".*.new"), *self.versions.glob("*/.*.new")):
             half_written.unlink()
         self._remove_damaged()
 
@@ -123,6 +125,17 @@ class Folder:
         incoming.rename(target)
         files.sync_dir(self.versions)
         files.sync_dir(self.root)
+
+    def holds(self, version: str, others: Mapping[str, bytes]) -> bool:
+        """Return whether the files stand in the version as they should be."""
+        found = self.read(version)
+        return all(found.get(name) == body for name, body in others.items())
+
+    def add(self, version: str, others: Mapping[str, bytes]) -> None:
+        """Put files beside the two of a version, where they are not there or not like this."""
+        for name, body in others.items():
+            if not self.holds(version, {name: body}):
+                files.write_atomically(self.versions / version / name, body)
 
     def prune(self, keep: Iterable[str | None]) -> None:
         """Remove all but the newest versions and those in `keep`.

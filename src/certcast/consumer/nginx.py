@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from certcast.config import NginxConfig
+    from certcast.consumer.sites import Configuration
 
 # 1,000 server blocks take 1.7 s of CPU; names in `upstream` are resolved and may hang.
 COMMAND_SECONDS = 60.0
@@ -64,14 +65,27 @@ def includes(nginx: NginxConfig, snippet: Path) -> bool | None:
     It cannot if the test command has no `-t` to make a `-T` of, or if that fails: a wrapper, or
     sudo rules for the exact command.
     """
-    if "-t" not in nginx.test:
-        return None
-    status, output = _run(["-T" if word == "-t" else word for word in nginx.test])
-    if status != 0:
+    output = _dump(nginx)
+    if output is None:
         return None
     # nginx prints paths as `include` names them; a link may lead to the same file.
     listed = [line[21:-1] for line in output.splitlines() if line.startswith("# configuration file ")]
     return snippet.resolve() in {Path(path).resolve() for path in listed}
+
+
+def examine(nginx: NginxConfig) -> Configuration | None:
+    """Return what the configuration says; None if this nginx cannot tell, ValueError if we cannot read it."""
+    from certcast.consumer import sites
+
+    output = _dump(nginx)
+    return None if output is None else sites.parse(output)
+
+
+def _dump(nginx: NginxConfig) -> str | None:
+    if "-t" not in nginx.test:
+        return None
+    status, output = _run(["-T" if word == "-t" else word for word in nginx.test])
+    return output if status == 0 else None
 
 
 def reload(nginx: NginxConfig) -> None:

@@ -1,7 +1,7 @@
 """One run on a host that serves: from the lock to the proof.
 
-    lock → state → due? → manifest → newer? → fetch → digests → gate → version
-         → switch → nginx -t → reload → proof (service.py) → state → prune
+    lock → state → due? → manifest → newer? → fetch → digests → gate → version → derived files
+         → copies, switch → nginx -t → reload → proof (service.py) → state → prune
 
 Whatever fails, what was served before is still served, and the next run goes on
 from what *is*: an accepted release that is not proved yet makes every run due and
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from certcast import files
 from certcast.consumer import state as memory
+from certcast.consumer.copies import Copies
 from certcast.consumer.install import Folder, version_name
 from certcast.errors import (
     CertcastError,
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
     from certcast.manifest import Manifest
     from certcast.storage.store import Store
 
-# What `after` is called with, in this order; a test may end the process at each.
+# What `after` is called with, in this order; a test may end the process at each. Between "derived" and
+# "snippet", and after the proof, copies.py adds its own.
 STEPS = (
-    "locked", "accepted", "fetched", "checked", "version",
+    "locked", "accepted", "fetched", "checked", "version", "derived",
     "snippet", "current", "tested", "reloaded", "proved", "saved", "pruned",
 )  # fmt: skip
 
@@ -92,7 +94,8 @@ def pull(
     folder = Folder(config.state_dir, certificate.name)
     with files.lock(folder.lock):
         state = memory.load(folder.state).at(config.store.url)
-        run = _Run(config, consumer, certificate, folder, state, now, progress, after)
+        copies = Copies(folder, consumer.copies_of(certificate.name), after=after)
+        run = _Run(config, consumer, certificate, folder, copies, state, now, progress, after)
         try:
             with files.reported(f"install {certificate.name}", kept="what nginx has loaded stays as it is"):
                 outcome, alarm = run.go(open_store, force=force)
@@ -116,6 +119,7 @@ class _Run:
     consumer: ConsumerConfig
     certificate: CertificateConfig
     folder: Folder
+    copies: Copies
     state: memory.State
     now: datetime
     progress: Callable[[str], None]
@@ -124,6 +128,7 @@ class _Run:
 
     def go(self, open_store: Callable[[], Store], *, force: bool) -> tuple[Outcome, CertcastError | None]:
         """Do the run in its order; return what it came to, and the alarm that it must still end with."""
+        self.copies.settle()
         self.folder.sweep()
         self.after("locked")
         reason = "asked for" if force else memory.due(self.state, self.now, self.consumer.idle_check)
@@ -141,6 +146,8 @@ class _Run:
         if not force:
             self._require_not_broken_before(manifest)
         version = self._held(manifest) or self._download(manifest, trouble)
+        self.folder.add(version, self._derived(version))
+        self.after("derived")
         outcome = self._put_into_service(version, published)
         return outcome, trouble or self._expired(manifest)
 
@@ -172,7 +179,7 @@ class _Run:
         return found, None
 
     def _in_service(self, manifest: Manifest) -> bool:
-        """Whether the published leaf is the proved one, and the snippet still names it."""
+        """Whether the published leaf is the proved one, and every file of this host still says so."""
         proved = self.state.proved
         return (
             proved is not None
@@ -180,7 +187,17 @@ class _Run:
             and proved.leaf.sha256 == manifest.leaf.sha256
             and proved.leaf.sha256 not in manifest.revoked
             and self.folder.serves(proved.version)
+            and self.folder.holds(proved.version, self._derived(proved.version))
+            and self.copies.in_place(proved.version)
         )
+
+    def _derived(self, version: str) -> dict[str, bytes]:
+        """Return the files that the configuration wants made of a version's two."""
+        if not self.consumer.derive:
+            return {}
+        from certcast.consumer import derived
+
+        return derived.files_of(self.folder.read(version), self.consumer.derive)
 
     # -- from the bucket to a version
 
@@ -258,19 +275,40 @@ class _Run:
             proved=proved.leaf if proved else None,
             now=self.now,
         )
+        allowed = self.consumer.allow_key_type_change
+        gate.require_key_type(pair, manifest, proved=None if allowed else self._proved_key_type())
         gate.require_changed(manifest, proved, allow_reused_key=self.consumer.allow_reused_key)
+
+    def _proved_key_type(self) -> str | None:
+        """Return the type of the key that is served; of an older state, from the version itself."""
+        from certcast.consumer import gate
+
+        proved = self.state.proved
+        if proved is None:
+            return None
+        if proved.key_type is None and proved.version in self.folder.held():
+            return gate.key_type(self.folder.read(proved.version))
+        return proved.key_type
 
     # -- into service
 
     def _put_into_service(self, version: str, published: Published) -> Outcome:
-        from certcast.consumer import service
+        from certcast.consumer import gate, service
 
         manifest, old = published.manifest, self.state.proved
+        key_type = gate.key_type(self.folder.read(version))
         # The way back leads to what was seen served last, whatever the snippet says now.
         way_back = old is not None and old.version != version and old.version in self.folder.held()
         previous = old.version if old and way_back else None
         self.progress(f"{manifest.certificate}: switching to version {version}")
-        change = service.Change(self.folder, version, previous, manifest.leaf.sha256)
+        change = service.Change(
+            self.folder,
+            self.copies,
+            version,
+            previous,
+            manifest.leaf.sha256,
+            key_types=(self._proved_key_type(), key_type),
+        )
         try:
             shown = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
         except service.HandshakesBroke:
@@ -278,7 +316,9 @@ class _Run:
             raise
         self.after("proved")
         self._save(
-            proved=memory.Proved(manifest.leaf, version, {n: file.md5 for n, file in manifest.files.items()}),
+            proved=memory.Proved(
+                manifest.leaf, version, {n: file.md5 for n, file in manifest.files.items()}, key_type
+            ),
             etag=published.etag,
             unfinished=None,
             broke=None,

@@ -1,7 +1,7 @@
 """Put a version into service on every nginx of this host, or leave the one that serves.
 
-    switch → `nginx -t` → handshakes before → reload → proof
-       └────────┴──────────────────────────────┴──> the way back
+    copies → switch → `nginx -t` → handshakes before → reload → proof
+       └───────┴─────────┴──────────────────────────────┴──> the way back
 
 When to go back, and when not:
 - the test or the reload fails, or a handshake that worked is broken: the snippet names
@@ -13,6 +13,7 @@ When to go back, and when not:
   for this very file in order to start.
 - there is nothing to go back to: a host's first version stays where it is. Taking
   the snippet away would leave an `include` that leads nowhere, which nginx refuses.
+  Copies always have a way back: something, or nothing, stood there before.
 
 Not here: whether the pair may be served at all (gate.py), and remembering that it is (pull.py).
 """
@@ -24,13 +25,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast.config import Address
-from certcast.consumer import nginx, proof
+from certcast.consumer import copies, nginx, proof
 from certcast.errors import CertcastError, InstallError, NotIncluded, NotProved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certcast.config import ConsumerConfig, NginxConfig
+    from certcast.consumer.copies import Copies
     from certcast.consumer.install import Folder
     from certcast.consumer.nginx import Worker
     from certcast.consumer.proof import Shown, Target, Verdict
@@ -42,12 +44,22 @@ class HandshakesBroke(NotProved):
 
 @dataclass(frozen=True)
 class Change:
-    """What is to happen: which version follows which (directory names), and its leaf's SHA-256."""
+    """What is to happen: which version follows which (directory names), and its leaf's SHA-256.
+
+    `key_types` are that of the proved key (None if there is none) and that of the new one.
+    """
 
     folder: Folder
+    copies: Copies
     version: str
     previous: str | None
     release: str
+    key_types: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def has_way_back(self) -> bool:
+        """Whether anything would be as before if it were undone."""
+        return self.previous is not None or bool(self.copies.entries)
 
 
 @dataclass
@@ -64,8 +76,16 @@ def put_into_service(
     """Switch, test, reload and prove; return where the release was seen, as texts.
 
     Raises NginxRefused, NginxMissing, ReloadFailed, NotIncluded, HandshakesBroke and
-    NotProved, with what the snippet names now in `kept`; OSError.
+    NotProved, with what the snippet names now in `kept`; LocalFault if a copy cannot be
+    written; OSError.
     """
+    with change.copies.replaced(change.version):
+        return _put_into_service(change, consumer, names, after=after)
+
+
+def _put_into_service(
+    change: Change, consumer: ConsumerConfig, names: tuple[str, ...], *, after: Callable[[str], None]
+) -> tuple[str, ...]:
     folder, done = change.folder, _Done()
     folder.switch(change.version)
     after("snippet")
@@ -75,7 +95,7 @@ def put_into_service(
         for server in consumer.nginx:
             nginx.test(server)
     if change.previous is None:
-        _require_included(folder, consumer)
+        _require_included(change, consumer)
     after("tested")
     with _staying(change):
         workers = _workers(consumer)
@@ -92,24 +112,28 @@ def put_into_service(
             workers=workers,
             seconds=consumer.proof_deadline,
         )
-        if verdict.broken and change.previous is not None:
+        if verdict.broken and change.has_way_back:
             raise _broke(change, verdict)
     if not verdict.proved:
+        change.copies.keep()
         raise _not_proved(change, consumer, verdict)
     return tuple(str(target) for target in verdict.shown)
 
 
-def _require_included(folder: Folder, consumer: ConsumerConfig) -> None:
-    """Raise NotIncluded if an nginx says that it does not read the snippet.
+def _require_included(change: Change, consumer: ConsumerConfig) -> None:
+    """Raise NotIncluded if an nginx says that it reads neither the snippet nor a copy.
 
     Asked for a host's first version only: `nginx -T` costs as much as the test, and later
     the handshakes tell.
     """
+    folder = change.folder
     for server in consumer.nginx:
-        if nginx.includes(server, folder.snippet) is False:
+        if nginx.includes(server, folder.snippet) is False and not _names_a_copy(server, change):
+            change.copies.keep()  # the site that is about to name them must find them
             raise NotIncluded(
                 f"{folder.certificate}: the certificate is here, but no site of nginx includes it yet",
-                expected=f"include {folder.snippet};",
+                expected=f"include {folder.snippet};"
+                + ("\nor an ssl_certificate that copy_to writes" if change.copies.entries else ""),
                 found=f"`{' '.join(server.test)}` does not read that file",
                 kept="staged; what nginx serves was not touched",
                 next=f"in each server block of {folder.certificate}\n"
@@ -117,6 +141,18 @@ def _require_included(folder: Folder, consumer: ConsumerConfig) -> None:
                 "remove  its ssl_certificate and ssl_certificate_key lines\n"
                 f"then run `certcast pull {folder.certificate}`",
             )
+
+
+def _names_a_copy(server: NginxConfig, change: Change) -> bool:
+    """Whether a site of this nginx names a target of copy_to; also if its files are past our reading."""
+    if not change.copies.entries:
+        return False
+    try:
+        found = nginx.examine(server)
+    except ValueError:
+        return True  # the handshakes will tell
+    named = {certificate.path for site in found.servers for certificate in site.certificates} if found else ()
+    return any(str(path) in named for path in copies.targets(change.copies.entries))
 
 
 def _listeners(consumer: ConsumerConfig) -> list[Address]:
@@ -140,6 +176,7 @@ def _staying(change: Change) -> Iterator[None]:
     try:
         yield
     except InstallError as error:
+        change.copies.keep()
         error.kept = f"version {change.version} is in place and passed the test; nginx will start with it"
         raise
 
@@ -157,23 +194,27 @@ def _way_back(change: Change, done: _Done, consumer: ConsumerConfig) -> Iterator
 def _go_back(change: Change, done: _Done, seconds: float) -> str:
     """Let the snippet name the previous version again; return how that went."""
     previous = change.previous
-    if previous is None:
+    if not change.has_way_back:
         return f"version {change.version} stays in the snippet, since there is no earlier one"
+    back = "copies put back" if previous is None else f"switched back to version {previous}"
     try:
-        change.folder.switch(previous)
-        change.folder.point_current(previous)
+        change.copies.put_back()
+        if previous is not None:
+            change.folder.switch(previous)
+            change.folder.point_current(previous)
         if not done.reloaded:
-            return f"switched back to version {previous}; nginx was not reloaded"
+            return f"{back}; nginx was not reloaded"
         workers = tuple(worker for server in done.reloaded for worker in nginx.workers(server))
         for server in done.reloaded:
             nginx.reload(server)
         proof.wait_for_retirement(workers, seconds)
         lost = proof.lost(done.before, proof.handshakes(done.before))
     except (CertcastError, OSError) as second:
-        return f"going back to version {previous} failed too: {second}"
+        where = f"version {previous}" if previous else "the copies of before"
+        return f"going back to {where} failed too: {second}"
     if lost:
-        return f"switched back to version {previous}, reloaded; still without a handshake: {', '.join(lost)}"
-    return f"switched back to version {previous}, reloaded; what worked before works again"
+        return f"{back}, reloaded; still without a handshake: {', '.join(lost)}"
+    return f"{back}, reloaded; what worked before works again"
 
 
 # -- what went wrong, and the likely why

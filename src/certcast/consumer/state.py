@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proved:
-    """A release that was seen served: its leaf, its directory, the MD5 (hex) of its files."""
+    """A release that was seen served: its leaf, its directory, the MD5 (hex) of its files, its key's type.
+
+    `key_type` is None where certcast 0.1 wrote the state.
+    """
 
     leaf: Leaf
     version: str
     md5: dict[str, str]
+    key_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,8 @@ def _from_document(document: dict[str, Any]) -> State:
     if proved is not None:
         leaf = proved["leaf"]
         dates = {name: from_utc_text(leaf[name]) for name in ("not_before", "not_after")}
-        proved = Proved(
-            Leaf(**{**leaf, **dates, "names": tuple(leaf["names"])}), proved["version"], proved["md5"]
-        )
+        facts = Leaf(**{**leaf, **dates, "names": tuple(leaf["names"])})
+        proved = Proved(**{**proved, "leaf": facts})
     return State(
         **{
             **document,
