@@ -103,7 +103,7 @@ class RpcApi:
         self.ram = ram
         self.faults = Faults()
         self.log: list[Logged] = []
-        self.now = now
+        self._now = now
         self._lock = lock or threading.RLock()
         self._request_id = request_id
         self._nonces: dict[tuple[str, str], datetime] = {}
@@ -142,7 +142,7 @@ class RpcApi:
             _xml(root, fields) if as_xml else json.dumps(fields, separators=(",", ":")),
             status,
             {
-                "Date": format_datetime(self.now(), usegmt=True),
+                "Date": format_datetime(self._now(), usegmt=True),
                 "X-Acs-Request-Id": request_id,
                 "Access-Control-Allow-Origin": "*",
             },
@@ -167,7 +167,7 @@ class RpcApi:
             raise Refusal("InvalidAccessKeyId.Inactive")
         if signed.security_token != user.security_token:
             raise Refusal("InvalidSecurityToken.MismatchWithAccessKey")
-        now = self.now()
+        now = self._now()
         if user.expires is not None and now.timestamp() >= user.expires:
             raise Refusal("InvalidSecurityToken.Expired")
         if abs(now - _moment(signed.timestamp)) > signed.window:

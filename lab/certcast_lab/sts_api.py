@@ -91,7 +91,7 @@ class StsApi(RpcApi):
                 secrets.token_hex(22),
                 secrets.token_hex(64),
                 policies=list(role.policies),
-                expires=int(self.now().timestamp() + seconds),
+                expires=int(self._now().timestamp() + seconds),
             )
         )
 
