@@ -1,24 +1,46 @@
-"""Where the AccessKey comes from: the environment, else the official chain.
+"""Where the AccessKey of an account comes from, by the `Source` that its section names.
+
+    nothing said    the environment's ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, else the
+                    official chain: OIDC, ~/.aliyun/config.json, an ECS instance's RAM
+                    role, a credentials URI
+    profile         that entry of ~/.aliyun/config.json, whatever the environment says
+    role_arn        with the keys of the above, the RAM role is assumed at STS
 
 Keys in the environment are read here, because importing Alibaba Cloud's
 credentials package costs half a second and starts a thread even when the
-environment has all it needs. Everything else (OIDC, a profile of
-~/.aliyun/config.json, an ECS instance's RAM role, a credentials URI) is that
-package's business.
+environment has all it needs. Everything else is that package's business: also
+AssumeRole, whose keys last an hour and are asked for anew 15 minutes before
+their end. So whoever signs asks for keys each time.
 
-Nothing here logs, and `Keys` hides the secret from repr().
+Nothing here logs, and `Keys` hides the secret from repr(). The package's own
+words are not passed on: its errors hold requests with signature and token, and
+what STS answered, whole.
+
+Not here: which account holds what (dns01/accounts.py, [store]). Not bounded: the
+time of one call to STS or to a credentials URI, if the peer sends one octet at a
+time; the package has time-outs for silence alone (5 s to connect, 10 s to read).
 """
 
 from __future__ import annotations
 
 import os
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from certcast import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from certcast.clock import WrongClock
     from certcast.config import Source
+
+# Seen in the trail of the account's operations, beside the role.
+_SESSION = "certcast"
+_DEFAULT_STS = "https://sts.aliyuncs.com"  # the package's; overseas and VPC ones are named by sts_endpoint
 
 
 @dataclass(frozen=True)
@@ -31,12 +53,54 @@ class Keys:
 
 
 class CredentialsMissing(Exception):
-    """No link of the chain gave an AccessKey; the text says what was tried."""
+    """There are no keys; the text says what was tried, `source` where. Its kinds: STS was asked for them."""
+
+    source = ""
+
+
+class RoleRefused(CredentialsMissing):
+    """STS refuses to give the role; a person must mend that."""
+
+
+class StsUnavailable(CredentialsMissing):
+    """STS gave no answer, or one that asks to come again."""
+
+
+class StsClock(CredentialsMissing):
+    """STS refuses because this host's clock is wrong."""
+
+    def __init__(self, why: str, wrong: WrongClock | None) -> None:
+        super().__init__(why)
+        self.wrong = wrong
 
 
 def provider(source: Source) -> Callable[[], Keys]:
     """Return a function that gives current keys each time it is called; it raises CredentialsMissing."""
-    profile = source.profile
+    own = _own(source.profile)
+    keys = own if source.role_arn is None else _assumed(own, source.role_arn, source.sts_endpoint)
+
+    def current() -> Keys:
+        try:
+            return keys()
+        except CredentialsMissing as missing:
+            missing.source = said(source)
+            raise
+
+    return current
+
+
+def said(source: Source) -> str:
+    """Return in a few words which keys these are, for an error that they cause; never a key."""
+    if source.profile is not None:
+        own = f"profile {source.profile} of ~/.aliyun/config.json"
+    elif _from_environment() is not None:
+        own = "ALIBABA_CLOUD_ACCESS_KEY_ID of the environment"
+    else:
+        own = "the official credential chain"
+    return own if source.role_arn is None else f"role {source.role_arn}, assumed with {own}"
+
+
+def _own(profile: str | None) -> Callable[[], Keys]:
     if profile is None:
         keys = _from_environment()
         if keys is not None:
@@ -53,10 +117,7 @@ def _from_environment() -> Keys | None:
 
 
 def _official_chain(profile: str | None) -> Callable[[], Keys]:
-    import logging
-
-    # The package prints tracebacks for every link that merely has nothing to say.
-    logging.getLogger("credentials").setLevel(logging.CRITICAL)
+    _silence()
     from alibabacloud_credentials.client import Client
     from alibabacloud_credentials.provider import CLIProfileCredentialsProvider
 
@@ -67,7 +128,94 @@ def _official_chain(profile: str | None) -> Callable[[], Keys]:
             found = client.get_credential()
         except Exception as error:
             # The package raises its own, requests' and plain ValueErrors; each means "no keys".
-            raise CredentialsMissing(str(error)) from None
+            raise CredentialsMissing(_without_secrets(str(error))) from None
         return Keys(found.access_key_id, found.access_key_secret, found.security_token or None)
 
     return current
+
+
+def _assumed(own: Callable[[], Keys], role_arn: str, endpoint: str | None) -> Callable[[], Keys]:
+    _silence()
+    from alibabacloud_credentials.provider import RamRoleArnCredentialsProvider
+
+    official = RamRoleArnCredentialsProvider(
+        credentials_provider=_Caller(own),
+        role_arn=role_arn,
+        role_session_name=_SESSION,
+        sts_endpoint=urlsplit(endpoint).netloc if endpoint else None,
+    )
+
+    def current() -> Keys:
+        with _reported(role_arn, endpoint or _DEFAULT_STS):
+            found = official.get_credentials()
+        return Keys(found.get_access_key_id(), found.get_access_key_secret(), found.get_security_token())
+
+    return current
+
+
+class _Caller:
+    """Our keys in the form in which the package asks for those that assume a role."""
+
+    def __init__(self, own: Callable[[], Keys]) -> None:
+        self._own = own
+
+    def get_credentials(self) -> Any:
+        from alibabacloud_credentials.provider.refreshable import Credentials
+
+        keys = self._own()
+        return Credentials(
+            access_key_id=keys.access_key_id,
+            access_key_secret=keys.access_key_secret,
+            security_token=keys.security_token,
+            provider_name="certcast",
+        )
+
+
+@contextmanager
+def _reported(role_arn: str, endpoint: str) -> Iterator[None]:
+    """Say in our words why STS gave no keys. What it answers in JSON stands in the package's text."""
+    try:
+        yield
+    except CredentialsMissing:
+        raise
+    except Exception as error:
+        text = str(error)
+        status, code = re.search(r"http_code: (\d+)", text), re.search(r'"Code": ?"([\w.]+)"', text)
+        if status is None:
+            from certcast.transport import reason
+
+            why = reason(error.__context__ or error)
+            raise StsUnavailable(f"STS at {endpoint} cannot be reached: {why}") from None
+        if code is None or status[1].startswith("5") or code[1].startswith("Throttling"):
+            answer = code[1] if code else "without a code of STS"
+            raise StsUnavailable(f"STS at {endpoint} answered {status[1]} {answer}") from None
+        refusal = f"STS at {endpoint} refused to give {role_arn}: {code[1]}"
+        wrong = _clock_at(endpoint) if code[1].startswith(("InvalidTimeStamp", "SignatureDoesNot")) else None
+        if wrong or code[1].startswith("InvalidTimeStamp"):
+            raise StsClock(refusal, wrong) from None
+        raise RoleRefused(refusal) from None
+
+
+def _clock_at(endpoint: str) -> WrongClock | None:
+    """Ask STS for the time, unsigned: the package shows no headers of the refusal."""
+    from requests import RequestException, head
+
+    try:
+        reply = head(endpoint, timeout=(5, 5), allow_redirects=False)
+    except RequestException:
+        return None
+    return clock.wrong_clock(reply.headers.get("Date"), clock.now())
+
+
+def _without_secrets(text: str) -> str:
+    """Cut what a service answered down to its codes, and addresses at the question mark."""
+    codes = re.compile(r'"Code": ?"([\w.]+)"')
+    text = re.sub(r"\{.*\}", lambda answer: ", ".join(codes.findall(answer[0])) or "…", text, flags=re.DOTALL)
+    return re.sub(r"\?\S+", "?…", text)
+
+
+def _silence() -> None:
+    """Switch the package's log off: it prints tracebacks for every link that has nothing to say."""
+    import logging
+
+    logging.getLogger("credentials").setLevel(logging.CRITICAL)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -144,3 +145,13 @@ def _whole_body(request: PreparedRequest, response: Response) -> bytes:
         response.raw.close()
         raise RequestsConnectionError(f"an answer of over {WHOLE_BODY_LIMIT:,} octets", request=request)
     return body
+
+
+def reason(error: BaseException) -> str:
+    """The reason alone: requests wraps urllib3's error, and that one the system's, each with the address."""
+    while True:
+        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(error))[:200] or type(error).__name__

@@ -1,17 +1,28 @@
 """Which account holds a zone: the one of [dns], or the one that its [[zone]] names.
 
+    [dns]                                          profile, role_arn, endpoint: for every zone, unless
+    [[zone]] name = "example.com"
+    [[zone]] name = "example.org"  profile = ...   another account
+    [[zone]] name = "example.net"  endpoint = ...  another site: mainland and international
+                                                   accounts and keys don't know each other
+
+An account is its source of keys and its endpoint. It is opened, and so its keys
+are looked for, when a zone of its is first worked on, and only for the zones that
+it holds: nobody else's zones are mentioned to it.
+
 Not here: the keys of an account (certcast/credentials.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from certcast.config import Config
+    from certcast.config import Config, DnsConfig
     from certcast.dns01.provider import DnsProvider
 
 
@@ -20,18 +31,32 @@ class Accounts:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._opened: dict[DnsConfig, DnsProvider] = {}
 
     @cached_property
     def zones(self) -> Sequence[str]:
-        """The names of all zones that are managed: the configured ones, or all of the account."""
-        return [zone.name for zone in self._config.zones] or self._main.zones()
+        """The names of all zones that are managed: the configured ones, or all of [dns]'s account."""
+        return [zone.name for zone in self._config.zones] or self._open(self._config.dns).zones()
 
     def provider_of(self, zone: str) -> DnsProvider:
-        """Return the account that holds the zone."""
-        return self._main
+        """Return the account that holds the zone; that of [dns] for one that isn't configured."""
+        dns = self._config.dns
+        for one in self._config.zones:
+            if one.name == zone:
+                source = one.source or dns.source
+                dns = replace(
+                    dns,
+                    endpoint=one.endpoint or dns.endpoint,
+                    profile=source.profile,
+                    role_arn=source.role_arn,
+                    sts_endpoint=source.sts_endpoint,
+                )
+        return self._open(dns)
 
-    @cached_property
-    def _main(self) -> DnsProvider:
+    def _open(self, account: DnsConfig) -> DnsProvider:
+        """Return the provider for a [dns] as it would be written for that account."""
         from certcast.dns01.alidns import Alidns
 
-        return Alidns(self._config.dns)
+        if account not in self._opened:
+            self._opened[account] = Alidns(account)
+        return self._opened[account]

@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from certcast import credentials
+from certcast import clock, credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from requests import PreparedRequest, Response, Session
 
+    from certcast.clock import WrongClock
     from certcast.config import DnsConfig
     from certcast.transport import Cutter
 
@@ -62,13 +62,15 @@ _TRY_AGAIN = {
 
 
 class Refused(Exception):
-    """An answer with a Code."""
+    """An answer with a Code; `clock` where its Date shows that this host's clock is wrong."""
 
-    def __init__(self, code: str, message: str, request_id: str) -> None:
+    def __init__(self, code: str, message: str, request_id: str, wrong: WrongClock | None = None) -> None:
         super().__init__(code)
         self.code = code
         self.message = message
         self.request_id = request_id
+        self.clock = wrong
+        self.account = ""  # whose keys these were
         self.maybe_done = _TRY_AGAIN.get(code, False)  # by this attempt, or an earlier one of its call
 
 
@@ -81,15 +83,21 @@ class NoReply(Exception):
 
 
 class Api:
-    """The API at an endpoint, for the AccessKey of a profile. Keys are asked for at each attempt.
+    """The API at the endpoint of a [dns], for the keys of its source.
 
-    Temporary ones expire while a slow zone propagates.
+    Keys are asked for at each attempt, since temporary ones end while a slow zone propagates.
     """
 
     def __init__(self, dns: DnsConfig) -> None:
         endpoint = urlsplit(dns.endpoint)
         self._url = f"{endpoint.scheme}://{endpoint.netloc}/"
+        self._source = dns.source
         self._keys = credentials.provider(dns.source)
+
+    @property
+    def account(self) -> str:
+        """Which keys sign, and where, in words for an error: `profile acme of ... at alidns.aliyuncs.com`."""
+        return f"{credentials.said(self._source)}, at {urlsplit(self._url).netloc}"
 
     def call(self, action: str, parameters: Mapping[str, str], take: Callable[[Any], T]) -> T:
         """Return what `take` finds in the reply's body; a body that lacks it counts as no reply.
@@ -114,6 +122,7 @@ class Api:
                     logger.info("Alidns %s: %s", action, silence)
                     raise
                 except Refused as refusal:
+                    refusal.account = self.account
                     maybe_done = refusal.maybe_done = maybe_done or refusal.maybe_done
                     logger.info("Alidns %s: %s (request %s)", action, refusal.code, refusal.request_id)
                     raise
@@ -123,7 +132,12 @@ class Api:
         from requests import RequestException
         from urllib3.exceptions import HTTPError
 
-        keys = self._keys()
+        from certcast.transport import reason
+
+        try:
+            keys = self._keys()
+        except credentials.StsUnavailable as silence:
+            raise NoReply(str(silence), maybe_done=False) from None
         try:
             with self._cutter.within(_DEADLINE):
                 return self._session.post(
@@ -136,7 +150,7 @@ class Api:
         except (RequestException, HTTPError, OSError, ValueError) as error:
             if self._cutter.has_cut:
                 raise NoReply(f"no complete reply within {_DEADLINE:g} s") from None
-            raise NoReply(_short(error)) from None
+            raise NoReply(reason(error)) from None
 
     @cached_property
     def _cutter(self) -> Cutter:
@@ -194,7 +208,12 @@ def _body(reply: Response) -> Any:
     except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict) and "Code" in body:
-        raise Refused(str(body["Code"]), str(body.get("Message", "")), str(body.get("RequestId", "unknown")))
+        raise Refused(
+            str(body["Code"]),
+            str(body.get("Message", "")),
+            str(body.get("RequestId", "unknown")),
+            clock.wrong_clock(reply.headers.get("Date"), clock.now()),
+        )
     if reply.status_code != 200 or body is None:
         # A refusal that is not to be read (4xx, damaged or a proxy's) is one all the same (RFC 9110
         # section 15.5). If it counted as "perhaps done", the next attempt's DomainRecordDuplicate would
@@ -216,10 +235,3 @@ def _taken(take: Callable[[Any], T], body: Any) -> T:
 
 def _is_worth_another(error: Exception) -> bool:
     return isinstance(error, NoReply) or (isinstance(error, Refused) and error.code in _TRY_AGAIN)
-
-
-def _short(error: BaseException) -> str:
-    """The reason alone: requests wraps urllib3's error, and that one the system's, each with the address."""
-    while error.args and isinstance(error.args[-1], BaseException):
-        error = error.args[-1]
-    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(error))[:200] or type(error).__name__

@@ -1,0 +1,70 @@
+"""Whether this host's clock is wrong, by the Date that a server put on its refusal.
+
+Signed requests carry the time, and Alibaba Cloud's services take none that is
+over 15 minutes off. Which word they refuse it with differs by service and order
+of checks: InvalidTimeStamp.Expired, RequestTimeTooSkewed, but a wrong signature
+or an ended token is what the same mistake can look like, too. So whoever reports
+a refusal looks at the reply's Date (RFC 9110 section 6.6.1) first, and blames
+keys only where the two clocks agree.
+
+A host whose clock is years off doesn't get that far: TLS finds a certificate
+expired, or not yet valid. Then there is no Date, only a hint to give.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+
+# "OSS error RequestTimeTooSkewed" and "Request syntax, x-acs-date" name the same number.
+TOLERANCE = timedelta(minutes=15)
+NEXT = "`timedatectl status`; set the clock, then run it again"
+
+_TLS = re.compile(r"certificate (?:has expired|is not yet valid)")
+
+
+@dataclass(frozen=True)
+class WrongClock:
+    """What both clocks said at one moment, aware datetimes."""
+
+    here: datetime
+    there: datetime
+
+    @property
+    def expected(self) -> str:
+        """The server's time, as the line of a report."""
+        return f"{self.there:%Y-%m-%d %H:%M:%S} UTC, as the server says"
+
+    @property
+    def found(self) -> str:
+        """This host's time, as the line of a report."""
+        off = abs(self.here - self.there)
+        way = "ahead" if self.here > self.there else "behind"
+        minutes = int(off.total_seconds()) // 60
+        amount = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+        return f"{self.here:%Y-%m-%d %H:%M:%S} UTC on this host: {amount} {way}"
+
+
+def now() -> datetime:
+    """Return this host's time; the seam of those who compare it."""
+    return datetime.now(timezone.utc)
+
+
+def wrong_clock(date: str | None, here: datetime) -> WrongClock | None:
+    """Return the two times if a reply's Date is over 15 minutes off; None if not, or without a Date."""
+    try:
+        there = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    # "-0000", which no server should send, makes it naive.
+    there = there.replace(tzinfo=there.tzinfo or timezone.utc).astimezone(timezone.utc)
+    return WrongClock(here, there) if abs(here - there) > TOLERANCE else None
+
+
+def tls_hint(failure: str) -> str | None:
+    """Return what to look at if a TLS failure is one of dates, which a wrong clock looks like."""
+    if _TLS.search(failure):
+        return "`timedatectl status`: with a wrong clock, every certificate looks expired or not yet valid"
+    return None
