@@ -162,6 +162,35 @@ def test_an_error_says_whether_there_may_be_a_record(cloud, provider):
             provider.add_txt(ZONE, RR, "value")
 
 
+def test_cnames_are_listed_by_their_own_names(cloud, provider):
+    """What is a CNAME itself is listed with each target; a wildcard is its own name, what is off isn't."""
+    for rr, target, line in [
+        ("_acme-challenge", "A.acme.test", "default"),
+        ("_acme-challenge", "a.acme.test", "oversea"),
+        ("_acme-challenge.www", "b.acme.test", "default"),
+        ("_acme-challenge.www", "c.acme.test", "oversea"),
+        ("*", "cdn.test", "default"),
+    ]:
+        cloud.zones.add(cloud.zone, rr, "CNAME", target, line=line)
+    cloud.zones.add(cloud.zone, "_acme-challenge.api", "TXT", "no CNAME")
+    off = cloud.zones.add(cloud.zone, "_acme-challenge.off", "CNAME", "a.acme.test")
+    cloud.zones.update(off, enabled=False)
+
+    listed = provider.cnames(ZONE, RR)
+
+    assert ["a.acme.test"] == listed[RR]
+    assert ["b.acme.test", "c.acme.test"] == sorted(listed[f"{RR}.www"])
+    assert {RR, f"{RR}.www"} == set(listed)
+
+
+def test_sub_zones_are_the_names_with_ns_records(cloud, provider):
+    """Names that the zone delegates to other zone data are listed, each once; the zone itself is not."""
+    for rr in ("sub", "sub", "@"):
+        cloud.zones.add(cloud.zone, rr, "NS", "ns1.elsewhere.test", line=rr)
+
+    assert ["sub"] == provider.subzones(ZONE)
+
+
 def test_the_zones_own_name_can_hold_a_value(cloud, provider):
     """A validation zone of its own, reached by CNAME, takes the value at its apex."""
     added = provider.add_txt(ZONE, "@", "value")

@@ -99,7 +99,8 @@ def test_two_certificates_are_renewed_in_one_run(lab: Lab) -> None:
 @pytest.mark.row(3)
 def test_an_auth_hook_that_fails_is_mailed(lab: Lab, certbot: Certbot) -> None:
     """certbot goes on when the auth hook fails; the IT address learns which right the AccessKey lacks."""
-    lab.cloud.renewal.policies = []
+    adding = {"Effect": "Deny", "Action": "alidns:AddDomainRecord", "Resource": "*"}
+    lab.cloud.renewal.policies = [*lab.cloud.renewal.policies, {"Version": "1", "Statement": [adding]}]
 
     done = certbot.hooks("certonly", *APEX_AND_WILDCARD)
 

@@ -95,7 +95,8 @@ def test_a_dns_failure_asks_nothing_of_the_ca(lab: Lab, certbot: Certbot) -> Non
 
 def test_a_refused_access_key_asks_nothing_of_the_ca(lab: Lab, certbot: Certbot) -> None:
     """An AccessKey without the right to the zone ends certbot with the missing right, before validation."""
-    lab.cloud.renewal.policies = []
+    adding = {"Effect": "Deny", "Action": "alidns:AddDomainRecord", "Resource": "*"}
+    lab.cloud.renewal.policies = [*lab.cloud.renewal.policies, {"Version": "1", "Statement": [adding]}]
 
     done = certbot.plugin("certonly", *APEX_AND_WILDCARD)
 

@@ -196,7 +196,8 @@ def test_an_api_that_drips_to_the_end_is_reported_in_time(cloud, desk):
 @pytest.mark.usefixtures("short_deadline", "quick_retries")
 def test_an_api_that_drips_everywhere_leaves_only_what_the_ledger_knows(cloud, configured):
     """When removal drips as well, the record that stays is known, and the next sweep takes it."""
-    cloud.alidns.faults.turn_on("drip", seconds=0.2)
+    for action in ("AddDomainRecord", "DeleteDomainRecord"):
+        cloud.alidns.faults.turn_on("drip", action=action, seconds=0.2)
     begun = time.monotonic()
     with pytest.raises(DnsFailed) as failed:
         Challenges(configured()).present([APEX], ENDED, NOW)
@@ -285,7 +286,8 @@ def test_the_second_value_failing_takes_the_first_one_back(cloud, desk, monkeypa
 
 def test_a_policy_that_forbids_adding_stops_the_order_by_name(cloud, desk):
     """An AccessKey without the right to the zone ends the order before the CA is asked anything."""
-    cloud.renewal.policies = []
+    adding = {"Effect": "Deny", "Action": "alidns:AddDomainRecord", "Resource": "*"}
+    cloud.renewal.policies = [*cloud.renewal.policies, {"Version": "1", "Statement": [adding]}]
 
     with pytest.raises(DnsDenied, match="may not do AddDomainRecord in example.test") as denied:  # noqa: RUF043
         desk.present(ORDER, Run.current(), NOW)
@@ -299,7 +301,7 @@ def test_an_endpoint_that_nobody_listens_at_is_reported(configured, quick_retrie
     """A wrong endpoint, or no network, is an error about the API with the reason, not a traceback."""
     desk = Challenges(configured(endpoint="http://127.0.0.1:1"))
 
-    with pytest.raises(DnsFailed, match="did not answer AddDomainRecord") as failed:
+    with pytest.raises(DnsFailed, match="did not answer DescribeDomainRecords") as failed:
         desk.present([APEX], Run.current(), NOW)
 
     assert "Connection refused" in failed.value.found
@@ -313,7 +315,7 @@ def test_a_proxy_that_answers_in_the_apis_place_is_reported(configured, quick_re
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b"<html>Please log in</html>"})
 
-    with Server(page) as server, pytest.raises(DnsFailed, match="did not answer AddDomainRecord"):
+    with Server(page) as server, pytest.raises(DnsFailed, match="did not answer DescribeDomainRecords"):
         Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
 
 
@@ -343,7 +345,12 @@ class Flipping:
         self.seen = None  # the body as it was, once the reply has come
 
     async def __call__(self, scope, receive, send):
-        struck = self.seen is None and dict(scope["headers"]).get(b"x-acs-action") == self.action
+        struck = (
+            self.seen is None
+            and dict(scope["headers"]).get(b"x-acs-action") == self.action
+            # The list that a removal begins with, not the one that says where a record belongs.
+            and (self.action != b"DescribeDomainRecords" or b"ValueKeyWord" in scope["query_string"])
+        )
 
         async def damaged(message):
             if struck and message.get("body"):
@@ -628,7 +635,7 @@ def test_one_dead_nameserver_does_not_stop_the_order(desk, dns):
 
 
 def test_dead_nameservers_are_named(cloud, configured, dns):
-    """When no nameserver answers, nothing is added, and the error says of each what it did."""
+    """When no nameserver answers, nothing stays, and the error says of each what it did."""
     dns.servers[0].silent = True
     dns.servers[1].servfail = True
 
@@ -637,7 +644,7 @@ def test_dead_nameservers_are_named(cloud, configured, dns):
 
     first, second = ("{}:{}".format(*server.address) for server in dns.servers)
     assert f"{first}: no answer, neither by UDP nor by TCP\n{second}: SERVFAIL" == failed.value.found
-    assert 0 == cloud.alidns.count("AddDomainRecord")
+    assert [] == values(cloud)
 
 
 def test_a_resolver_is_no_nameserver(services, cloud, configured):
@@ -649,7 +656,7 @@ def test_a_resolver_is_no_nameserver(services, cloud, configured):
         Challenges(replace(config, zones=(cache,))).present(ORDER, Run.current(), NOW)
 
     assert "not authoritative" in failed.value.found
-    assert 0 == cloud.alidns.count("AddDomainRecord")
+    assert [] == values(cloud)
 
 
 def test_a_server_that_is_not_authoritative_has_no_say(services, dns, configured):
@@ -697,7 +704,7 @@ def test_a_fixed_wait_asks_no_nameserver(configured, dns):
     Challenges(configured(propagation=0.3)).present(ORDER, Run.current(), NOW)
 
     assert 0.3 <= time.monotonic() - begun < 3
-    assert {"resolver"} == {query.server for query in dns.queries}
+    assert [] == dns.queries
 
 
 def test_nameservers_are_found_through_the_provider(cloud, configured, dns, monkeypatch):
@@ -728,6 +735,49 @@ def test_a_delegated_challenge_is_answered_in_the_zone_it_leads_to(cloud, config
 
     desk.cleanup(ORDER)
     assert [] == values(cloud, validation)
+
+
+def test_a_sub_zone_that_the_listing_shows_is_refused_without_asking_any_nameserver(cloud, configured, dns):
+    """NS records in the zone's own listing are enough, where no nameserver can be reached."""
+    cloud.zones.add(cloud.zone, "sub", "NS", "ns.elsewhere.test")
+    order = [APEX, Challenge("deep.sub.example.test", "S" * 43)]
+
+    with pytest.raises(ZoneMissing, match="lies in sub.example.test, which example.test delegates"):  # noqa: RUF043
+        Challenges(configured(propagation=0.0)).present(order, Run.current(), NOW)
+
+    assert 0 == cloud.alidns.count("AddDomainRecord")
+    assert [] == dns.queries
+
+
+def test_a_cname_that_depends_on_who_asks_is_refused(cloud, configured):
+    """The CA asks from several places: a CNAME with another target on another line leads nowhere."""
+    cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "a.acme.test")
+    cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "b.acme.test", line="oversea")
+
+    with pytest.raises(DnsFailed, match="a CNAME to several names") as failed:
+        Challenges(configured()).present([APEX], Run.current(), NOW)
+
+    assert "b.acme.test, a.acme.test" == failed.value.found
+
+
+def test_cnames_are_not_followed_where_that_is_switched_off(cloud, configured):
+    """With `follow_cname = false` a record belongs where the name itself is, and nowhere else."""
+    cloud.add_zone("acme.test")
+    cloud.zones.add(cloud.zone, "_acme-challenge.www", "CNAME", "www.acme.test")
+    zones = ("example.test", "acme.test")
+    desk = Challenges(configured(zones, follow_cname=False))
+
+    desk.present([APEX], Run.current(), NOW)
+    assert [APEX.validation] == values(cloud)
+
+    # Alidns lets no TXT stand beside a CNAME.
+    with pytest.raises(DnsFailed, match="refused AddDomainRecord") as failed:
+        desk.present([Challenge("www.example.test", "W" * 43)], Run.current(), NOW)
+    assert "DomainRecordConflict" in failed.value.found
+
+    with pytest.raises(ZoneMissing, match="no managed zone holds _acme-challenge.other.test") as homeless:  # noqa: RUF043
+        desk.present([Challenge("other.test", "O" * 43)], Run.current(), NOW)
+    assert "follow_cname = false" in homeless.value.expected
 
 
 def test_a_sub_zone_in_other_hands_is_refused_before_anything_is_added(cloud, configured):

@@ -1,6 +1,6 @@
 """Alibaba Cloud DNS (Alidns, API version 2015-01-09) as a DNS provider.
 
-Five of its actions, one method each. What they mean for DNS-01:
+Five of its actions. What they mean for DNS-01:
 
 An Add whose reply was lost may have been carried out. Its repetition then says
 DomainRecordDuplicate, and the record is looked up by its value; the same word
@@ -56,6 +56,25 @@ class Alidns:
         """DescribeDomainInfo: the servers that Alidns has assigned to the zone."""
         with _reported("DescribeDomainInfo", zone):
             return self._api.call("DescribeDomainInfo", {"DomainName": zone}, _host_names)
+
+    def cnames(self, zone: str, label: str) -> dict[str, list[str]]:
+        """DescribeDomainRecords, all pages of CNAMEs that have `label` in their names."""
+        targets: dict[str, list[str]] = {}
+        for rr, target in self._enabled(zone, "CNAME", {"RRKeyWord": label}):
+            if target not in targets.setdefault(rr, []):
+                targets[rr].append(target)
+        return targets
+
+    def subzones(self, zone: str) -> list[str]:
+        """DescribeDomainRecords, all pages of NS records but the zone's own."""
+        return sorted({rr for rr, _ in self._enabled(zone, "NS", {}) if rr != "@"})
+
+    def _enabled(self, zone: str, rtype: str, narrowed: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return names and values of the records of this type that nameservers tell of."""
+        wanted = {"DomainName": zone, "TypeKeyWord": rtype, **narrowed}
+        with _reported("DescribeDomainRecords", zone):
+            found = list(self._pages("DescribeDomainRecords", wanted, _RECORDS_PER_PAGE, _standing))
+        return [(rr, value) for rr, listed, value in found if listed == rtype]
 
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """AddDomainRecord; after DomainRecordDuplicate, the record that is there."""
@@ -150,6 +169,15 @@ def _records(body: Any) -> list[tuple[str, str, str, str]]:
     return [
         (record["RR"].lower(), record["Type"], record["Value"], _record_id(record))
         for record in body["DomainRecords"]["Record"]
+    ]
+
+
+def _standing(body: Any) -> list[tuple[str, str, str]]:
+    """Names, types and host names of what isn't switched off in the console (Status)."""
+    return [
+        (record["RR"].lower(), record["Type"], record["Value"].rstrip(".").lower())
+        for record in body["DomainRecords"]["Record"]
+        if record["Status"].upper() == "ENABLE"
     ]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.config import Config
-    from certcast.dns01.delegation import Alias, Place
+    from certcast.dns01.delegation import Names, Place
     from certcast.dns01.ledger import Run
     from certcast.dns01.nameservers import Nameservers
 
@@ -257,19 +257,16 @@ class Challenges:
 
         return Nameservers(self._config, self._accounts)
 
+    @cached_property
+    def _names(self) -> Names:
+        from certcast.dns01.delegation import Names
+
+        return Names(self._config, self._accounts, self._nameservers)
+
     def _place(self, challenge: Challenge) -> Place:
         from certcast.dns01.delegation import place
 
-        return place(challenge.name, self._accounts.zones, self._alias_of)
-
-    def _alias_of(self, name: str, zone: str | None) -> Alias:
-        from certcast.dns01 import delegation
-
-        dns = self._config.dns
-        # Who waits a fixed time may have no way to the nameservers.
-        if zone is None or dns.propagation is not None:
-            return delegation.alias_by_resolver(name, dns.resolvers)
-        return delegation.alias_in_zone(name, zone, self._nameservers.of(zone), dns.deadline)
+        return place(challenge.name, self._accounts.zones, self._names.alias_of)
 
 
 def _raise_first(failures: Sequence[CertcastError]) -> None:

@@ -10,9 +10,17 @@ that has nothing but challenges.
     _acme-challenge.example.com  CNAME → example-com.acme.example.net
                                            zone acme.example.net, rr example-com
 
-A name inside a managed zone is asked of that zone's own servers; they also say
-when it lies in a sub-zone that isn't managed here, where a record in the parent
-would never be seen. A name outside is asked of a resolver.
+Whom to believe. What a name in a managed zone is, the zone's own listing at the
+provider says: no cache, private zone or filter stands before that, and a
+wildcard is a record of its own there, which a TXT at the name outranks (RFC 4592
+section 2.2.1). A name outside is asked of a resolver, and a CNAME counts if a
+name beside it that nobody has made does not get the same one from a wildcard.
+
+A sub-zone in other hands shows as NS records of the listing. Alidns also splits
+a name off into another account's zone without any such record
+(https://help.aliyun.com/document_detail/128693.html), so the zone's servers are
+asked once, too: they name the zone that they answer from. Their silence is no
+answer, and no error here.
 
 Not here: which zones are managed (the configuration, or the provider).
 """
@@ -20,24 +28,27 @@ Not here: which zones are managed (the configuration, or the provider).
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.dns01.nameservers import Unanswered, ask, is_authoritative, resolver
+from certcast.dns01.nameservers import Unanswered, ask, resolver
 from certcast.dns01.provider import zone_of
-from certcast.errors import DnsFailed, NotPropagated, ZoneMissing
+from certcast.errors import DnsFailed, ZoneMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import dns.message
 
-    from certcast.config import Address, Resolver
-    from certcast.dns01.nameservers import Nameserver
+    from certcast.config import Config, Resolver
+    from certcast.dns01.accounts import Accounts
+    from certcast.dns01.nameservers import Nameserver, Nameservers
 
 # Resolvers give up after about as many; Let's Encrypt's too.
 _LONGEST_CHAIN = 10
-_PAUSE = 0.5
+# Seconds for one look at the zone's servers. Where they can't be reached that is lost once for a zone.
+_PATIENCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -50,17 +61,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Alias:
-    """What the servers say of a name: its CNAME's target, and the sub-zone that it lies in, if any."""
+    """What a name is: its CNAME's target; the sub-zone that it lies in; or a wildcard's target, ignored."""
 
     target: str | None = None
     subzone: str | None = None
+    wildcard: str | None = None
 
 
 def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None], Alias]) -> Place:
     """Follow CNAMEs from `name` and return where its TXT record belongs.
 
-    `alias_of(name, zone)` looks a name up at the servers of the managed zone that holds it, or
-    (zone None) at a resolver. Raises ZoneMissing, and what `alias_of` raises.
+    `alias_of(name, zone)` says what a name in this managed zone, or (zone None) outside of all, is.
+    Raises ZoneMissing, and what `alias_of` raises.
     """
     chain = [name]
     while True:
@@ -68,7 +80,7 @@ def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None],
         alias = alias_of(chain[-1], found[0] if found else None)
         if alias.target is None:
             if found is None:
-                raise _no_zone(chain, zones)
+                raise _no_zone(chain, zones, alias.wildcard)
             if alias.subzone is not None:
                 raise _in_subzone(chain, found[0], alias.subzone)
             return Place(*found)
@@ -81,87 +93,138 @@ def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None],
         chain.append(alias.target)
 
 
-def alias_in_zone(name: str, zone: str, servers: Sequence[Nameserver], deadline: float) -> Alias:
-    """Ask the servers of `zone` what `name` is; the first answer counts, CNAMEs don't change by the minute.
+class Names:
+    """What names are, for one run: a zone's listing is read once for all names that look alike."""
 
-    Raises NotPropagated if none has answered after `deadline` seconds.
-    """
-    return asyncio.run(_first_alias(name, zone, servers, deadline))
+    def __init__(self, config: Config, accounts: Accounts, nameservers: Nameservers) -> None:
+        self._dns = config.dns
+        self._accounts = accounts
+        self._nameservers = nameservers
+        self._cnames: dict[tuple[str, str], Mapping[str, Sequence[str]]] = {}
+        self._subzones: dict[str, Sequence[str]] = {}
+        self._silent: set[str] = set()
+
+    def alias_of(self, name: str, zone: str | None) -> Alias:
+        """Say what `name` in the managed zone, or outside of all, is; `place` asks this.
+
+        Raises what the provider raises, DnsFailed and ZoneMissing.
+        """
+        if zone is None:
+            if not self._dns.follow_cname:
+                raise _not_followed(name)
+            return alias_by_resolver(name, self._dns.resolvers)
+        rr = zone_of(name, [zone])[1]  # type: ignore[index]  # it was found in this zone
+        if cuts := [cut for cut in self._cuts(zone) if rr == cut or rr.endswith("." + cut)]:
+            return Alias(subzone=f"{min(cuts, key=len)}.{zone}")
+        if self._dns.follow_cname and (target := self._target(name, zone, rr)):
+            return Alias(target)
+        # Who waits a fixed time may have no way to the nameservers.
+        if self._dns.propagation is not None or zone in self._silent:
+            return Alias()
+        try:
+            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self._nameservers.of(zone))))
+        except Unanswered:
+            self._silent.add(zone)
+            return Alias()
+
+    def _cuts(self, zone: str) -> Sequence[str]:
+        if zone not in self._subzones:
+            self._subzones[zone] = self._accounts.provider_of(zone).subzones(zone)
+        return self._subzones[zone]
+
+    def _target(self, name: str, zone: str, rr: str) -> str | None:
+        label = rr.partition(".")[0]
+        if (zone, label) not in self._cnames:
+            self._cnames[zone, label] = self._accounts.provider_of(zone).cnames(zone, label)
+        targets = self._cnames[zone, label].get(rr, ())
+        if len(targets) > 1:
+            raise DnsFailed(
+                f"{name} is a CNAME to several names, by who asks",
+                expected="one target on every line: the CA asks from several places in the world",
+                found=", ".join(targets),
+                next="give the CNAME one target, then run again",
+            )
+        return targets[0] if targets else None
 
 
 def alias_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
-    """Ask a resolver for the CNAME of `name`. Raises DnsFailed."""
+    """Ask a resolver for the CNAME of `name`, and of a random name beside it. Raises DnsFailed."""
+    target = _cname(name, resolvers)
+    if target is None:
+        return Alias()
+    sibling = f"{secrets.token_hex(8)}.{name.partition('.')[2]}"
+    return Alias(wildcard=target) if _cname(sibling, resolvers) == target else Alias(target)
+
+
+def _cname(name: str, resolvers: Sequence[Resolver]) -> str | None:
     import dns.exception
     import dns.resolver
 
     try:
         answer = resolver(resolvers).resolve(name, "CNAME", search=False)
     except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
-        return Alias()
+        return None
     except dns.exception.DNSException as error:
         raise DnsFailed(
             f"the resolver did not say whether {name} is a CNAME",
             found=str(error),
             next=f"`dig {name} CNAME`; resolvers in [dns] chooses other ones",
         ) from None
-    return Alias(_text(answer[0].target))
+    target: str = answer[0].target.to_text(omit_final_dot=True)
+    return target.lower()
 
 
-async def _first_alias(name: str, zone: str, servers: Sequence[Nameserver], deadline: float) -> Alias:
-    last: dict[str, str] = {server.name: "its address was not found" for server in servers}
+async def _answering_subzone(name: str, zone: str, servers: Sequence[Nameserver]) -> str | None:
+    """Return the sub-zone of `zone` that its servers answer from for `name`; None for the zone itself.
 
-    async def poll(server: Nameserver, address: Address) -> Alias:
-        while True:
-            try:
-                return _alias(await ask(address, name, "CNAME"), name, zone)
-            except Unanswered as problem:
-                last[server.name] = str(problem)
-            await asyncio.sleep(_PAUSE)
-
-    polls = [asyncio.create_task(poll(server, address)) for server in servers for address in server.addresses]
+    The first answer counts. Raises Unanswered if none comes. Not asked for TXT: whatever stands between
+    could remember that there is none.
+    """
+    asking = [
+        asyncio.create_task(ask(address, name, "CNAME")) for server in servers for address in server.addresses
+    ]
     try:
-        if polls:
-            done, _ = await asyncio.wait(polls, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-            for first in done:
-                return first.result()
+        for first in asyncio.as_completed(asking, timeout=_PATIENCE):
+            try:
+                return _subzone(await first, zone)
+            except Unanswered:
+                continue
+            except asyncio.TimeoutError:
+                break
     finally:
-        for task in polls:
+        for task in asking:
             task.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
-    raise NotPropagated(
-        f"no nameserver of {zone} said within {deadline:g} s whether {name} is a CNAME",
-        found="\n".join(f"{server}: {problem}" for server, problem in last.items()),
-        next=f"`dig +norecurse @{servers[0].name if servers else zone} {name} CNAME`, then run again",
-    )
+        await asyncio.gather(*asking, return_exceptions=True)
+    raise Unanswered(f"no nameserver of {zone} answers")
 
 
-def _alias(reply: dns.message.Message, name: str, zone: str) -> Alias:
+def _subzone(reply: dns.message.Message, zone: str) -> str | None:
+    """A referral names the sub-zone by its NS, a server of both zones by its SOA (RFC 2308 section 2)."""
     import dns.name
-    import dns.rdatatype
 
-    owner, apex = dns.name.from_text(name), dns.name.from_text(zone)
-    for rrset in reply.answer:
-        if rrset.rdtype == dns.rdatatype.CNAME and rrset.name == owner:
-            return Alias(_text(rrset[0].target))
-    # A referral names the sub-zone by its NS, a server of both zones by its SOA (RFC 2308 section 2).
+    apex = dns.name.from_text(zone)
     for rrset in reply.authority:
         if rrset.name != apex and rrset.name.is_subdomain(apex):
-            return Alias(subzone=_text(rrset.name))
-    if not is_authoritative(reply):
-        raise Unanswered("an answer that is not authoritative (no AA flag)")
-    return Alias()
+            return rrset.name.to_text(omit_final_dot=True).lower()
+    return None
 
 
-def _text(name: dns.name.Name) -> str:
-    return name.to_text(omit_final_dot=True).lower()
-
-
-def _no_zone(chain: Sequence[str], zones: Sequence[str]) -> ZoneMissing:
+def _no_zone(chain: Sequence[str], zones: Sequence[str], wildcard: str | None) -> ZoneMissing:
     return ZoneMissing(
         f"no managed zone holds {chain[-1]}",
         expected="a name in one of: " + (", ".join(sorted(zones)) or "(the account has no zone)"),
-        found=" → ".join(chain),
-        next=f"add the zone to the account and as [[zone]], or make {chain[0]} a CNAME into one of these",
+        found=" → ".join(chain)
+        + (f"; the CNAME to {wildcard} is a wildcard's, any name gets it" if wildcard else ""),
+        next=f"add the zone to the account and as [[zone]], or make {chain[0]} a CNAME into one of these; if "
+        "it is one, and a private zone hides that from this host, set resolvers in [dns] to public ones",
+    )
+
+
+def _not_followed(name: str) -> ZoneMissing:
+    return ZoneMissing(
+        f"no managed zone holds {name}",
+        expected="a managed zone, since [dns] has follow_cname = false",
+        next="add the zone to the account and as [[zone]], or let CNAMEs be followed",
     )
 
 

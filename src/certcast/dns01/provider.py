@@ -14,6 +14,8 @@ MUST hold, for every implementation (tests/contract/test_dns_provider.py):
   it ends in an error, that is MaybeAdded, and after any other nothing was added.
 - `find_txt` matches zone, relative name, type and value exactly, however many
   records the zone has. No single damaged reply makes it say something wrong.
+- `cnames` and `subzones` say what the zone itself holds at a name, as the owner of the
+  zone wrote it: no wildcard's answer, nothing that is switched off.
 - `remove` takes away this one record, whatever it holds: who has the id from a
   reply, or from a file, asks `find_txt` first. A record that is gone already is fine:
   removal is what a crashed run's successor repeats.
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Protocol
 from certcast.errors import DnsFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from certcast.errors import RenewalError
 
@@ -66,6 +68,16 @@ class DnsProvider(Protocol):
 
     def nameservers(self, zone: str) -> Sequence[str]:
         """Return the host names of the zone's nameservers; ZoneMissing if the account lacks the zone."""
+
+    def cnames(self, zone: str, label: str) -> Mapping[str, Sequence[str]]:
+        """Return the targets of the CNAME records in `zone`, by their relative names.
+
+        At least those whose relative name contains `label`. A name has several targets where they differ
+        by line, that is, by who asks.
+        """
+
+    def subzones(self, zone: str) -> Sequence[str]:
+        """Return the relative names in `zone` that NS records delegate to other zone data."""
 
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """Add the TXT value at `rr` in `zone`, with `ttl` in seconds; MaybeAdded if its fate is not known."""
