@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -96,9 +97,34 @@ class Consumer:
         assert self.config.consumer
         self.config = replace(self.config, consumer=replace(self.config.consumer, **changes))
 
+    def copy_to(self, **entry: object) -> None:
+        """Append an entry to the configuration file, where runs of their own read it, too."""
+        lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in entry.items()]
+        toml = self.host.certcast_toml
+        toml.write_text("\n".join([toml.read_text(), "[[consumer.copy_to]]", *lines, ""]))
+        self.config = load(toml)
+
+    def name_fixed_paths(self, pair: Pair | None = None) -> tuple[Path, Path]:
+        """Let the site name files of its operator's, and copy_to write them; return both paths."""
+        pair = pair or self.issue(days_ago=30)
+        fullchain, privkey = pair.write(self.host.root / "etc/nginx/ssl")
+        self.host.name_files(fullchain, privkey)
+        self.reload(until=lambda: self.served() == sha256(pair))
+        self.copy_to(fullchain=fullchain, privkey=privkey)
+        return fullchain, privkey
+
+    def reload(self, *, until: Callable[[], bool]) -> None:
+        """Reload as the operator does, and wait until it shows and the workers of before have gone."""
+        before = self.host.workers()
+        self.host.reload()
+        deadline = time.monotonic() + 10
+        while before & self.host.workers() or not until():
+            assert time.monotonic() < deadline, "nginx did not reload"
+            time.sleep(0.01)
+
     def leaf(self, letter: str) -> str:
         """Return the SHA-256 of a published leaf."""
-        return certificate.describe(certificate.read_chain(self.pairs[letter].fullchain_pem).leaf).sha256
+        return sha256(self.pairs[letter])
 
     def served(self, name: str = "www.example.test") -> str:
         """Return the SHA-256 of the leaf that nginx serves."""
@@ -126,13 +152,18 @@ class Consumer:
         return sorted(left | {path.name for path in self.folder.versions.glob(".*")})
 
 
+def sha256(pair: Pair) -> str:
+    """Return the SHA-256 of a pair's leaf."""
+    return certificate.describe(certificate.read_chain(pair.fullchain_pem).leaf).sha256
+
+
 @contextlib.contextmanager
-def consumer(folder: Path, *, listeners: int = 1) -> Iterator[Consumer]:
-    """Start nginx with a placeholder; end it whatever happens."""
+def consumer(folder: Path, *, listeners: int = 1, program: str = "nginx") -> Iterator[Consumer]:
+    """Start nginx (`program` says which) with a placeholder; end it whatever happens."""
     root = Authority("Test Root")
     (folder / "roots.pem").write_bytes(root.pem)
     (folder / "store").mkdir()
-    host = WebHost(folder, "web1", names=NAMES, listeners=listeners)
+    host = WebHost(folder, "web1", names=NAMES, listeners=listeners, program=program)
     try:
         host.start()
         config = configuration(folder, host)

@@ -296,7 +296,7 @@ def _put_back(before: Before) -> None:
 
 def _remove_beside(path: Path) -> None:
     for beside in (_new(path), _old(path)):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.lexists(beside):  # a read-only file system refuses to remove also what isn't there
             beside.unlink()
 
 
