@@ -20,7 +20,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from certcast.credentials import CredentialsMissing
+from certcast import clock
+from certcast.credentials import CredentialsMissing, RoleRefused, StsClock
 from certcast.dns01.alidns_api import Api, NoReply, Refused
 from certcast.dns01.provider import TTL, Added, MaybeAdded
 from certcast.errors import DnsDenied, DnsFailed, RenewalError, ZoneMissing
@@ -28,6 +29,7 @@ from certcast.errors import DnsDenied, DnsFailed, RenewalError, ZoneMissing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from certcast.clock import WrongClock
     from certcast.config import DnsConfig
 
 T = TypeVar("T")
@@ -202,41 +204,38 @@ def _reported(action: str, zone: str | None) -> Iterator[None]:
         raise DnsFailed(
             f"Alidns did not answer {action}" + (f" for {zone}" if zone else ""),
             found=str(silence),
-            next="see whether this host reaches the endpoint in [dns], then run again",
+            next=clock.tls_hint(str(silence))
+            or "see whether this host reaches the endpoint in [dns], then run again",
         ) from None
 
 
 def _explained(refusal: Refused, action: str, zone: str | None) -> RenewalError:
     code = refusal.code
     said = f"{code}: {refusal.message} (request {refusal.request_id})"
-    if code.startswith(_CLOCK):
-        return DnsFailed(
-            "Alidns says that this host's clock is wrong",
-            expected="a clock within 15 minutes of the right time",
-            found=said,
-            next="`timedatectl`, mend the time, then run again",
-        )
+    if code.startswith(_CLOCK) or (refusal.clock and code.startswith(_KEY_REFUSED)):
+        return _wrong_clock(f"{code} (request {refusal.request_id})", refusal.clock)
     if code.startswith(_KEY_REFUSED):
         return DnsDenied(
             f"Alidns refused the AccessKey in {action}",
             # The message of a wrong signature shows the signed request: it stays out.
-            found=f"{code} (request {refusal.request_id})",
-            next="see whether the AccessKey is active and its secret is the right one, then run again",
+            found=f"{code} (request {refusal.request_id})\nwith {refusal.account}",
+            next="see whether the AccessKey is active, of this site (mainland or international), and its "
+            "secret is the right one, then run again",
         )
     if code.startswith("Forbidden"):
         return DnsDenied(
             f"the AccessKey may not do {action}" + (f" in {zone}" if zone else ""),
             expected=f"a RAM policy that allows alidns:{action} on acs:alidns:*:*:"
             + (f"domain/{zone}" if zone else "*"),
-            found=said,
+            found=f"{said}\nwith {refusal.account}",
             next="add that to the RAM user's policy"
             + ("" if zone else ", or name the zones as [[zone]], so that nobody needs to list them"),
         )
     if code in _NO_ZONE:
         return ZoneMissing(
             f"the zone {zone} is not in this Alibaba Cloud account",
-            found=said,
-            next="see whether the AccessKey belongs to the account that has the zone",
+            found=f"{said}\nwith {refusal.account}",
+            next="see which account has the zone; its [[zone]] can name a profile, a role_arn, an endpoint",
         )
     return DnsFailed(
         f"Alidns refused {action}" + (f" in {zone}" if zone else ""),
@@ -245,10 +244,28 @@ def _explained(refusal: Refused, action: str, zone: str | None) -> RenewalError:
     )
 
 
-def _no_key(missing: CredentialsMissing) -> DnsDenied:
+def _wrong_clock(found: str, wrong: WrongClock | None) -> DnsFailed:
+    return DnsFailed(
+        "Alidns says that this host's clock is wrong",
+        expected=wrong.expected if wrong else "a clock within 15 minutes of the right time",
+        found=f"{wrong.found}; {found}" if wrong else found,
+        next=clock.NEXT,
+    )
+
+
+def _no_key(missing: CredentialsMissing) -> RenewalError:
+    if isinstance(missing, StsClock):
+        return _wrong_clock(str(missing), missing.wrong)
+    if isinstance(missing, RoleRefused):
+        return DnsDenied(
+            "the RAM role for Alidns cannot be assumed",
+            expected="sts:AssumeRole in the caller's RAM policy, and the caller in the role's trust policy",
+            found=f"{missing}\nwith {missing.source}",
+            next="mend these two policies or role_arn, then run again",
+        )
     return DnsDenied(
         "no AccessKey for Alidns was found",
         expected="ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, a profile, or an instance's RAM role",
-        found=str(missing)[:200],
+        found=f"none in {missing.source}: {str(missing)[:200]}",
         next="give the renewal host its AccessKey, then run again",
     )
