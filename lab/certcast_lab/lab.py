@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,13 +126,20 @@ class Lab:
         }
 
     def certcast(
-        self, configuration: Path, *arguments: str, user: Literal["renewal", "consumer"]
+        self,
+        configuration: Path,
+        *arguments: str,
+        user: Literal["renewal", "consumer"],
+        extra: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the `certcast` command as an operator would, and wait for its end; output is captured."""
+        """Run the `certcast` command as an operator would, and wait for its end; output is captured.
+
+        `extra` is more for its environment.
+        """
         argv = [CERTCAST, "--config", str(configuration), *arguments]
         with subprocess.Popen(
             argv,
-            env={**_without_clouds(), **self.environment(user)},
+            env={**_without_clouds(), **self.environment(user), **(extra or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

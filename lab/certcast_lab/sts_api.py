@@ -15,8 +15,7 @@ same Ram accept with exactly the policies that the role has now.
 Sources: AssumeRole, STS API reference; "STS FAQ" for NoPermission, which is one
 word for both missing rights. DurationSeconds is 900 to the role's longest session.
 Assumptions: the status of the refusals (403 and 404), and that the role is looked
-for before its trust. For tests a role's `longest` may be shorter than 900 s, and
-then cuts every session to it: the real service has none that short.
+for before its trust.
 
 Not here: the Policy parameter, which narrows a session; other actions.
 """
@@ -34,7 +33,7 @@ from certcast_lab.ram import Role, User, is_allowed, trusts
 from certcast_lab.rpc_api import RpcApi, Signed
 
 VERSION = "2015-04-01"
-SHORTEST, LONGEST, DEFAULT = 900, 43_200, 3600
+SHORTEST, DEFAULT = 900, 3600
 
 
 class StsApi(RpcApi):
@@ -101,8 +100,8 @@ def _seconds(signed: Signed, role: Role) -> float:
         asked = int(signed.parameters.get("DurationSeconds") or DEFAULT)
     except ValueError:
         raise invalid("DurationSeconds") from None
-    if not SHORTEST <= asked <= max(SHORTEST, min(role.longest, LONGEST)):
+    if not SHORTEST <= asked <= role.longest:
         raise Refusal(
             "InvalidParameter.DurationSeconds", "The Min/Max value of DurationSeconds is 15min/1hr."
         )
-    return min(asked, role.longest)
+    return asked if role.cut is None else role.cut

@@ -1,0 +1,290 @@
+"""A company with several cloud accounts: stories of zones and a bucket that don't share one AccessKey.
+
+    example.test          the account of [dns], its key in the environment
+    example-role.test     another account's, reached by a RAM role that the first may assume
+    example-world.test    an account of the international site: another endpoint, where the
+                          mainland's keys are unknown; its key is a profile of ~/.aliyun/config.json
+
+certbot, pebble, DNS, nginx are real; STS and both sites' Alidns are emulated, each checking
+signatures, tokens and policies for itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from certcast_lab.alidns_api import AlidnsApi
+from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PREFIX
+from certcast_lab.lab import Lab
+from certcast_lab.ram import Ram, Role, User
+from certcast_lab.serve import Server, server_context
+from journey import Done, Journey
+
+WORLD, ROLES = "5000000000000005", "7000000000000007"
+NAMES = ("example.test", "*.example.test", "*.example-role.test", "*.example-world.test")
+RECORDS = ("AddDomainRecord", "DeleteDomainRecord", "DescribeDomainRecords", "DescribeDomainInfo")
+
+
+def policy(account: str, zone: str, *actions: str) -> dict[str, Any]:
+    return {
+        "Version": "1",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": [f"alidns:{action}" for action in actions],
+                "Resource": f"acs:alidns:*:{account}:domain/{zone}",
+            }
+        ],
+    }
+
+
+def trusting(*callers: str) -> dict[str, Any]:
+    return {
+        "Version": "1",
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"RAM": list(callers)}}],
+    }
+
+
+class Company:
+    """Three accounts, STS and the international site, and a renewal host that knows of them."""
+
+    def __init__(self, lab: Lab, stack: ExitStack) -> None:
+        self.lab = lab
+        self.sts_url = self._serve_tls(stack)
+        sites = Ram()
+        self.world = sites.add(
+            User(WORLD, "world", "lab-world", "lab-world-secret", policies=[self.may(WORLD, "world")])
+        )
+        self.world_api = AlidnsApi(sites, lab.cloud.zones)
+        self.world_url = stack.enter_context(Server(self.world_api.app)).url
+        self.role = lab.cloud.ram.add_role(
+            Role(ROLES, "dns", trusting(lab.cloud.renewal.arn), [self.may(ROLES, "role")])
+        )
+        self.let_assume(lab.cloud.renewal, self.role)
+        for name, account in (("example-role.test", ROLES), ("example-world.test", WORLD)):
+            lab.cloud.zones.create(name, account, NAMESERVERS)
+        self.journey = Journey(lab, {"example.test": NAMES})
+        self.configure(endpoint=self.world_url)
+        self.write_profiles()
+
+    @staticmethod
+    def may(account: str, what: str, *actions: str) -> dict[str, Any]:
+        return policy(account, f"example-{what}.test", *(actions or RECORDS))
+
+    @staticmethod
+    def let_assume(user: User, role: Role) -> None:
+        statement = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role.arn}
+        user.policies = [*user.policies, {"Version": "1", "Statement": [statement]}]
+
+    def _serve_tls(self, stack: ExitStack) -> str:
+        """STS, to which official clients speak https alone."""
+        tls = server_context(*self.lab.authority.issue("localhost"))
+        return f"https://localhost:{stack.enter_context(Server(self.lab.cloud.sts.app, tls=tls)).port}"
+
+    def configure(self, *, endpoint: str) -> None:
+        """Write the renewal host's configuration; `endpoint` is that of the international zone."""
+        self.journey.configure()
+        nameservers = json.dumps([f"{host}:{port}" for host, port in map(_address, self.lab.dns.servers)])
+        with self.journey.renewal.certcast_toml.open("a") as file:
+            file.write(
+                f"""
+[[zone]]
+name = "example-role.test"
+nameservers = {nameservers}
+role_arn = "{self.role.arn}"
+sts_endpoint = "{self.sts_url}"
+
+[[zone]]
+name = "example-world.test"
+nameservers = {nameservers}
+endpoint = "{endpoint}"
+profile = "world"
+"""
+            )
+
+    def write_profiles(self) -> None:
+        """Write ~/.aliyun/config.json, as `aliyun configure` does."""
+        folder = self.journey.renewal.root / "root/.aliyun"
+        folder.mkdir(parents=True)
+        world = {
+            "name": "world",
+            "mode": "AK",
+            "access_key_id": self.world.access_key_id,
+            "access_key_secret": self.world.access_key_secret,
+        }
+        (folder / "config.json").write_text(json.dumps({"current": "world", "profiles": [world]}))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what the renewal host has beside the key: a home, and trust for STS among the system's."""
+        return {
+            "HOME": str(self.journey.renewal.root / "root"),
+            "SSL_CERT_FILE": str(self.lab.ca_file),
+        }
+
+    def renew(self) -> Done:
+        return self.journey.renew_with(self.environment, without="ALIBABA_CLOUD_PROFILE")
+
+    def told(self) -> dict[tuple[str, str], set[str]]:
+        """Return which zones each caller mentioned, by site and user."""
+        said: dict[tuple[str, str], set[str]] = {}
+        for site, api in (("mainland", self.lab.cloud.alidns), ("world", self.world_api)):
+            for logged in api.log:
+                zone = logged.parameters.get("DomainName")
+                said.setdefault((site, logged.user), set()).update([zone] if zone else ())
+        return said
+
+    def asked_by_the_ca(self) -> list[str]:
+        queries = self.lab.dns.resolver.queries
+        return [query.name for query in queries if query.name.startswith("_acme-challenge")]
+
+
+def _address(server: Any) -> tuple[str, int]:
+    host, port = server.address
+    return host, port
+
+
+@pytest.fixture
+def company(lab: Lab) -> Iterator[Company]:
+    with ExitStack() as stack:
+        yield Company(lab, stack)
+
+
+def test_three_accounts(company: Company) -> None:
+    """
+    One certificate over three accounts' zones: by the environment's key, an assumed role, and a profile
+    at the international site. Each account hears of its own zone alone, and no TXT record is left.
+    """
+    done = company.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert set(NAMES) == set(company.journey.live().leaf.names)
+    assert [] == company.lab.cloud.challenge_records()
+    assert {
+        ("mainland", "renewal"): {"example.test"},
+        ("mainland", "dns/certcast"): {"example-role.test"},
+        ("world", "world"): {"example-world.test"},
+    } == company.told()
+    assert 4 == company.lab.cloud.alidns.count("AddDomainRecord") + company.world_api.count("AddDomainRecord")
+    assert company.journey.live().leaf.sha256 == company.journey.published()
+
+
+def test_one_account_lacks_the_right(company: Company) -> None:
+    """
+    The international account's key may not add records: the order stops before the CA looks, the other
+    accounts' records are gone again, and the report says whose key it is.
+    """
+    company.world.policies = [company.may(WORLD, "world", "DescribeDomainRecords", "DeleteDomainRecord")]
+
+    done = company.renew()
+
+    assert 12 == done.returncode, done.stderr
+    assert [] == company.asked_by_the_ca()
+    assert [] == company.lab.cloud.challenge_records()
+    assert "the AccessKey may not do AddDomainRecord in example-world.test" in done.stderr
+    assert "profile world of ~/.aliyun/config.json" in done.stderr
+    assert_no_secrets(company, done)
+
+
+def test_a_key_of_the_other_site(company: Company) -> None:
+    """A zone without its endpoint: the mainland site doesn't know the key, and the report names the two."""
+    company.configure(endpoint=company.lab.alidns_url)
+
+    done = company.renew()
+
+    assert 12 == done.returncode, done.stderr
+    assert "InvalidAccessKeyId" in done.stderr
+    assert "profile world" in done.stderr
+    assert "mainland or international" in done.stderr
+    assert [] == company.lab.cloud.challenge_records()
+
+
+def test_a_role_that_trusts_nobody(company: Company) -> None:
+    """The other account has not let us assume its role: the report names role, caller and both policies."""
+    company.role.trust = trusting("acs:ram::1:root")
+
+    done = company.renew()
+
+    assert 12 == done.returncode, done.stderr
+    assert f"refused to give {company.role.arn}: NoPermission" in done.stderr
+    assert "assumed with ALIBABA_CLOUD_ACCESS_KEY_ID of the environment" in done.stderr
+    assert "the role's trust policy" in done.stderr
+    assert [] == company.lab.cloud.challenge_records()
+    assert_no_secrets(company, done)
+
+
+def test_a_token_that_ends_during_the_wait(company: Company) -> None:
+    """
+    The role's token ends while a slow nameserver is waited for: the record is removed with a new one, and
+    no request was ever sent with one that had ended.
+    """
+    company.role.cut = 3
+    company.lab.dns.servers[1].lag = 4.0
+
+    done = company.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [] == company.lab.cloud.challenge_records()
+    assert 2 <= company.lab.cloud.sts.count("AssumeRole")
+    assert {None} == {logged.code for logged in company.lab.cloud.alidns.log if "dns/" in logged.user}
+
+
+def test_an_unknown_profile(company: Company) -> None:
+    """A misspelt profile is named with the file that lacks it; nothing was added anywhere."""
+    toml = company.journey.renewal.certcast_toml
+    toml.write_text(toml.read_text().replace('profile = "world"', 'profile = "wrold"'))
+
+    done = company.renew()
+
+    assert 12 == done.returncode, done.stderr
+    assert "none in profile wrold of ~/.aliyun/config.json" in done.stderr
+    assert [] == company.lab.cloud.challenge_records()
+
+
+def test_a_store_by_an_assumed_role(company: Company) -> None:
+    """
+    A consumer whose own key has no right to the bucket reads it through a role, and installs what was
+    published; without the role, it is told that the right is missing.
+    """
+    journey, lab = company.journey, company.lab
+    assert 0 == company.renew().returncode
+    reader = lab.cloud.ram.add_role(
+        Role(ACCOUNT, "reader", trusting(lab.cloud.consumer.arn), lab.cloud.consumer.policies)
+    )
+    lab.cloud.consumer.policies = []
+    company.let_assume(lab.cloud.consumer, reader)
+
+    journey.consumer("web1")
+    assert 21 == journey.pull("web1").returncode
+
+    by_role = f'[store]\nrole_arn = "{reader.arn}"\nsts_endpoint = "{company.sts_url}"\n'
+    host = journey.consumer("web1", "[store]\n", by_role)
+    assert 39 == pull(company, "web1").returncode
+    host.include(host.certcast_folder / "certs/example.test/nginx.conf")
+    done = pull(company, "web1")
+
+    assert 0 == done.returncode, done.stderr
+    assert journey.live().leaf.sha256 == journey.served("web1")
+    users = {asked.user for asked in lab.cloud.oss.requests if asked.status == 200 and asked.method == "GET"}
+    assert "reader/certcast" in users
+    assert f"{PREFIX}/certs/" in "".join(asked.key or "" for asked in lab.cloud.oss.requests)
+
+
+def pull(company: Company, host: str) -> Done:
+    """Run `certcast pull` on a consumer that trusts STS."""
+    toml = company.lab.host(host).certcast_toml
+    return company.lab.certcast(toml, "pull", user="consumer", extra=company.environment)
+
+
+def assert_no_secrets(company: Company, done: Done) -> None:
+    """Neither a secret, nor a token, nor a signature is in what the operator reads."""
+    said = done.stdout + done.stderr
+    for secret in (company.world.access_key_secret, company.lab.cloud.renewal.access_key_secret):
+        assert secret not in said
+    assert "Signature=" not in said
+    assert "SecurityToken" not in said
