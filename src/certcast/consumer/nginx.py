@@ -1,188 +1,208 @@
-"""One nginx on this host: its two commands, its master, its workers.
+"""One nginx on this host: its commands, its configuration, its workers.
 
-    test      `nginx -t`: would it read the configuration?
-    includes  `nginx -T` prints every file that it read: is the snippet one of them?
+    examine   `nginx -T`: would it read the configuration, and what does that say?
     reload    `nginx -s reload`: exit status 0 only means that a signal was sent
     workers   the master's children that accept connections, from /proc
 
-Commands are argv lists and no shell sees them. What the reload came to is seen
-on the workers: nginx starts new ones, then tells the old ones to finish, and
-these say so in their title ("nginx: worker process is shutting down") just before
-they close their listening sockets (ngx_process_cycle.c, ngx_worker_process_cycle).
+Commands are argv lists and no shell sees them. cron's short PATH does not matter: the usual
+folders are searched too, and where `nginx` is in none of them, the program that runs is
+taken. What the reload came to is seen on the workers: nginx starts new ones, then tells the old
+ones to finish, and these say so in their title ("nginx: worker process is shutting down") just
+before they close their listening sockets (ngx_process_cycle.c, ngx_worker_process_cycle).
 
-Not here: what is served (proof.py), and what to do about it (service.py).
+Not here: what a configuration means (sites.py), /proc (processes.py), containers
+(containers.py), what is served (proof.py), and what to do about it (service.py).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from certcast.consumer import containers, processes
+from certcast.consumer.processes import Defaults, Worker
 from certcast.errors import NginxMissing, NginxRefused, ReloadFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from certcast.config import NginxConfig
+    from certcast.consumer.processes import Master
     from certcast.consumer.sites import Configuration
 
 # 1,000 server blocks take 1.7 s of CPU; names in `upstream` are resolved and may hang.
 COMMAND_SECONDS = 60.0
+# cron gives /usr/bin:/bin (crontab(5)), and nginx is in sbin.
+_MORE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Neither command needs the bucket's or the DNS API's keys. Not a list of what is let through:
 # `docker exec` and `systemctl` live on variables that nobody can foresee.
 _SECRET_VARIABLES = ("ALIBABA_CLOUD_", "ALICLOUD_", "OSS_", "AWS_")
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A worker process; `started` (clock ticks since boot) tells it from a later one with its pid."""
+def examine(nginx: NginxConfig) -> Configuration | None:
+    """Test the configuration, and return what it says; None if this nginx cannot tell.
 
-    pid: int
-    started: int
+    One run of `-T` does both. It cannot if the test command has no `-t` to make a `-T` of
+    (a wrapper), or if only that exact command is allowed (sudo).
+
+    Raises NginxRefused with what nginx said; NginxMissing if there is none; ValueError if
+    nginx accepts what we cannot read.
+    """
+    if "-t" in nginx.test:
+        status, dump, words = _run(_instead_of_t(nginx, "-T"))
+        if status == 0:
+            from certcast.consumer import sites
+
+            return sites.parse(dump)
+        # "configuration file … test failed" is nginx's own; anything else is about the command.
+        if "test failed" in words:
+            raise _refused(nginx, status, words)
+    test(nginx)
+    return None
 
 
 def test(nginx: NginxConfig) -> None:
     """Run the configuration test. NginxRefused with what nginx said; NginxMissing if there is none."""
-    status, output = _run(nginx.test)
+    status, said, words = _run(nginx.test)
     if status != 0:
-        # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
-        no_right = os.geteuid() != 0 and "(13: Permission denied)" in output
-        raise NginxRefused(
-            "nginx refuses its configuration",
-            found=f"`{' '.join(nginx.test)}`, exit status {status}\n{_last_lines(output)}",
-            next="run as root: the test reads every file that nginx does, private keys included"
-            if no_right
-            else "mend the configuration until that command passes; the next `certcast pull` goes on",
-        )
+        raise _refused(nginx, status, said + words)
 
 
 def includes(nginx: NginxConfig, snippet: Path) -> bool | None:
-    """Return whether the configuration includes `snippet`; None if this nginx cannot tell.
+    """Return whether the configuration includes `snippet`; None if this nginx cannot tell."""
+    configuration = examine(nginx)
+    return None if configuration is None else reads(nginx, configuration, snippet)
 
-    It cannot if the test command has no `-t` to make a `-T` of, or if that fails: a wrapper, or
-    sudo rules for the exact command.
-    """
-    output = _dump(nginx)
-    if output is None:
-        return None
+
+def reads(nginx: NginxConfig, configuration: Configuration, snippet: Path) -> bool:
+    """Return whether the configuration includes a file of this host."""
+    if nginx.paths:
+        return str(containers.as_seen(nginx, snippet)) in configuration.files
     # nginx prints paths as `include` names them; a link may lead to the same file.
-    listed = [line[21:-1] for line in output.splitlines() if line.startswith("# configuration file ")]
-    return snippet.resolve() in {Path(path).resolve() for path in listed}
-
-
-def examine(nginx: NginxConfig) -> Configuration | None:
-    """Return what the configuration says; None if this nginx cannot tell, ValueError if we cannot read it."""
-    from certcast.consumer import sites
-
-    output = _dump(nginx)
-    return None if output is None else sites.parse(output)
-
-
-def _dump(nginx: NginxConfig) -> str | None:
-    if "-t" not in nginx.test:
-        return None
-    status, output = _run(["-T" if word == "-t" else word for word in nginx.test])
-    return output if status == 0 else None
+    return snippet.resolve() in {Path(path).resolve() for path in configuration.files}
 
 
 def reload(nginx: NginxConfig) -> None:
     """Run the reload command. ReloadFailed, or NginxMissing if it cannot be run."""
-    status, output = _run(nginx.reload)
+    status, said, words = _run(nginx.reload)
     if status != 0:
         raise ReloadFailed(
             "nginx was not reloaded",
-            found=f"`{' '.join(nginx.reload)}`, exit status {status}\n{_last_lines(output)}",
+            found=f"`{' '.join(nginx.reload)}`, exit status {status}\n{_last_lines(said + words)}",
             next="run that command by hand and see nginx's error log, then `certcast pull`",
         )
 
 
-def workers(nginx: NginxConfig) -> tuple[Worker, ...]:
-    """Return the workers that accept connections. NginxMissing if no master runs."""
-    master = _master(nginx)
-    children = (_worker(pid, master) for pid in _all_pids())
-    return tuple(worker for worker in children if worker is not None)
+def workers(nginx: NginxConfig, configuration: Configuration | None = None) -> tuple[Worker, ...]:
+    """Return the workers that accept connections. NginxMissing if no master runs, or nobody knows which."""
+    master = containers.master(nginx) if nginx.paths else _master(nginx, configuration)
+    return processes.workers_of(master.pid)
 
 
 def still_serving(before: Iterable[Worker]) -> tuple[Worker, ...]:
     """Return those of `before` that are neither gone nor shutting down."""
-    return tuple(worker for worker in before if _accepts(worker))
+    return tuple(worker for worker in before if processes.accepts(worker))
 
 
-def _master(nginx: NginxConfig) -> int:
-    pid_file = nginx.pid_file or Path("/run/nginx.pid")
-    found = f"no {pid_file}"
-    try:
-        pid = int(pid_file.read_text())
-        # Tengine, OpenResty and Angie keep these words; a reused pid has others.
-        if ": master process" in _title(pid):
-            return pid
-        found = f"process {pid} of {pid_file} is not an nginx master"
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    except (OSError, ValueError) as error:
-        found = f"{pid_file}: {error}"
-    raise NginxMissing(
-        "nginx is not running",
-        expected=f"a running master process whose pid is in {pid_file}",
+# -- the master on this host
+
+
+def _master(nginx: NginxConfig, configuration: Configuration | None) -> Master:
+    if nginx.pid_file:
+        found = processes.master_of_pid_file(nginx.pid_file)
+        if isinstance(found, str):
+            raise _missing(f"a running master process whose pid is in {nginx.pid_file}", found)
+        return found
+    defaults = _compiled_in(nginx)
+    prefix = processes.prefix_of(nginx.test, defaults, Path.cwd()) or Path("/")
+    found = processes.master_of_pid_file(prefix / ((configuration and configuration.pid) or defaults.pid))
+    if not isinstance(found, str):
+        return found
+    conf = (
+        Path(configuration.files[0]) if configuration else processes.conf_of(nginx.test, defaults, Path.cwd())
+    )
+    fitting = processes.fitting(processes.masters(), conf, _programs(nginx), defaults)
+    if len(fitting) == 1:
+        return fitting[0]
+    expected = f"one running master process with the configuration {conf}"
+    if fitting:
+        raise _missing(expected, f"{found}\n" + "\n".join(map(str, fitting)))
+    raise _missing(expected, f"{found}, and no such process")
+
+
+def _missing(expected: str, found: str) -> NginxMissing:
+    return NginxMissing(
+        "nginx is not running" if "\n" not in found else "it is not clear which nginx is meant",
+        expected=expected,
         found=found,
-        next="start nginx, or set consumer.nginx.pid_file as its configuration does; then `certcast pull`",
+        next="start nginx, or set consumer.nginx.pid_file as its configuration does (in a container: "
+        "consumer.nginx.paths); then `certcast pull`",
     )
 
 
-def _worker(pid: int, master: int) -> Worker | None:
-    try:
-        parent, started = _parent_and_start(pid)
-        if parent != master or not _is_accepting(_title(pid)):
-            return None
-    except OSError:
-        return None  # ended while we looked
-    return Worker(pid, started)
+def _programs(nginx: NginxConfig) -> set[str]:
+    """Return the programs that the test command may come to, `sudo` and the like included."""
+    found = (_find(word) for word in nginx.test if not word.startswith("-"))
+    return {os.path.realpath(program) for program in found if program}
 
 
-def _accepts(worker: Worker) -> bool:
-    try:
-        return _parent_and_start(worker.pid)[1] == worker.started and _is_accepting(_title(worker.pid))
-    except OSError:
-        return False
+def _compiled_in(nginx: NginxConfig) -> Defaults:
+    """Return the paths that `nginx -V` shows; those of a plain ./configure if it cannot be asked."""
+    status, _, words = _run(_instead_of_t(nginx, "-V")) if "-t" in nginx.test else (1, "", "")
+    return processes.compiled_in(words) if status == 0 else Defaults(pid="/run/nginx.pid")
 
 
-def _is_accepting(title: str) -> bool:
-    return "worker process" in title and "shutting down" not in title
+# -- commands
 
 
-def _all_pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  names, not paths
+def _refused(nginx: NginxConfig, status: int, words: str) -> NginxRefused:
+    # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
+    no_right = os.geteuid() != 0 and "(13: Permission denied)" in words
+    return NginxRefused(
+        "nginx refuses its configuration",
+        found=f"`{' '.join(nginx.test)}`, exit status {status}\n{_last_lines(words)}",
+        next="run as root: the test reads every file that nginx does, private keys included"
+        if no_right
+        else "mend the configuration until that command passes; the next `certcast pull` goes on",
+    )
 
 
-def _title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+def _instead_of_t(nginx: NginxConfig, option: str) -> list[str]:
+    return [option if word == "-t" else word for word in nginx.test]
 
 
-def _parent_and_start(pid: int) -> tuple[int, int]:
-    # proc_pid_stat(5): the name in field 2 may hold anything, a ")" too; fields 4 and 22.
-    after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return int(after_name[1]), int(after_name[19])
+def _find(word: str) -> str | None:
+    return shutil.which(word, path=_path())
 
 
-def _run(argv: Sequence[str]) -> tuple[int, str]:
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:{_MORE_PATH}".lstrip(":")
+
+
+def _run(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command; return its exit status, what it said, and what it complained of."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_SECRET_VARIABLES)
     }
+    program = _find(argv[0])
+    if program is None and argv[0] == "nginx":
+        program = processes.program_of_a_master()
     try:
         done = subprocess.run(
             argv,
+            executable=program,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             timeout=COMMAND_SECONDS,
-            env=environment,
+            env={**environment, "PATH": _path()},
             check=False,
         )
     except subprocess.TimeoutExpired as expired:
-        return 124, f"{(expired.stdout or b'').decode(errors='replace')}\nended after {COMMAND_SECONDS:g} s"
+        words = (expired.stdout or b"") + (expired.stderr or b"")
+        return 124, "", f"{words.decode(errors='replace')}\nended after {COMMAND_SECONDS:g} s"
     except OSError as error:
         raise NginxMissing(
             f"`{argv[0]}` cannot be run",
@@ -190,7 +210,7 @@ def _run(argv: Sequence[str]) -> tuple[int, str]:
             found=error.strerror,
             next="install nginx, or set the commands of [[consumer.nginx]]; then `certcast pull`",
         ) from None
-    return done.returncode, done.stdout.decode(errors="replace")
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def _last_lines(output: str) -> str:

@@ -1,0 +1,165 @@
+"""An nginx in a container: which paths it sees, and whether it can see a new version at all.
+
+    [[consumer.nginx]]
+    test  = ["docker", "exec", "web", "nginx", "-t"]
+    paths = {"/var/lib/certcast/certs" = "/etc/nginx/certs"}      docker run -v … : … :ro
+
+A container's mount of a directory shows every rename in it. One of a single file goes on
+showing the file that was there when the container began, whatever is renamed onto its
+name (moby#15793); that is refused before anything is switched.
+
+The container is found without asking any engine: /proc shows its master like every other
+process, and `/proc/PID/root` what it sees. To look there takes root.
+
+Not here: processes in general (processes.py), and the snippet's text (install.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast.consumer import processes
+from certcast.errors import FileMounted, NginxMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from certcast.config import NginxConfig
+    from certcast.consumer.processes import Master
+
+
+def as_seen(nginx: NginxConfig, path: Path) -> Path:
+    """Return the path under which this nginx sees a path of this host."""
+    fitting = [host for host in nginx.paths if path.is_relative_to(host)]
+    if not fitting:
+        return path
+    host = max(fitting, key=lambda one: len(one.parts))
+    return nginx.paths[host] / path.relative_to(host)
+
+
+def master(nginx: NginxConfig) -> Master:
+    """Return the master of an nginx with `paths`.
+
+    NginxMissing, or FileMounted if there are some and none sees the directories.
+    """
+    if nginx.pid_file:
+        found = processes.master_of_pid_file(nginx.pid_file)
+        if isinstance(found, str):
+            raise _missing(nginx, found)
+        return found
+    inside = [one for one in processes.masters() if one.contained]
+    seeing = [one for one in inside if not list(_unseen(one, nginx))]
+    if len(seeing) == 1:
+        return seeing[0]
+    if seeing:
+        listed = "\n".join(map(str, seeing))
+        raise _missing(nginx, f"several containers have the same directories\n{listed}")
+    if not inside:
+        raise _missing(nginx, "no nginx master runs in any container of this host")
+    raise _not_mounted(nginx, inside)
+
+
+def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
+    """Raise FileMounted if the container would not see these files of this host change.
+
+    Says nothing about an nginx without `paths`, nor of one that does not run.
+    """
+    if not nginx.paths:
+        return
+    inside = [one for one in processes.masters() if one.contained]
+    ours = [one for one in inside if not list(_unseen(one, nginx))] or inside
+    sources = {_source(file): file for file in files}
+    for one in ours:
+        for source, target in _mounts(one.pid):
+            if source in sources:
+                raise _file_mounted(nginx, sources[source], target)
+    if inside and ours is inside:
+        raise _not_mounted(nginx, inside)
+
+
+def _unseen(one: Master, nginx: NginxConfig) -> Iterator[str]:
+    """Give what the container has in the place of each mapped directory, where it is another one."""
+    for host, seen in nginx.paths.items():
+        try:
+            there = Path(f"/proc/{one.pid}/root{seen}").stat()
+            if not os.path.samestat(there, host.stat()):
+                yield f"{seen} is not {host} of this host"
+        except OSError as error:
+            yield f"{seen}: {error.strerror}"
+
+
+# -- mounts
+
+
+def _mounts(pid: int | str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Give each mount of a process: its source (device, path on its file system), and where it is.
+
+    proc_pid_mountinfo(5), fields 3 to 5. A source that was renamed over ends in "//deleted".
+    """
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        device, root, target = (re.sub(r"\\([0-7]{3})", _unescaped, word) for word in line.split(" ")[2:5])
+        yield (device, root.removesuffix("//deleted")), target
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))
+
+
+def _source(path: Path) -> tuple[str, str]:
+    """Return where a path of this host is: device, and path on its file system."""
+    absolute = path.parent.resolve() / path.name
+    found = ("", "")
+    longest = -1
+    for (device, root), target in _mounts("self"):
+        if absolute.is_relative_to(target) and len(Path(target).parts) >= longest:
+            longest = len(Path(target).parts)
+            found = (device, str(Path(root) / absolute.relative_to(target)))
+    return found
+
+
+# -- what is said
+
+
+def _missing(nginx: NginxConfig, found: str) -> NginxMissing:
+    wanted = " and ".join(f"{host} as {seen}" for host, seen in nginx.paths.items())
+    return NginxMissing(
+        "nginx is not running in its container",
+        expected=f"one container in which an nginx master runs, and that has {wanted}",
+        found=found,
+        next="start it; if it runs, run certcast as root, or let its nginx write its pid into a file that "
+        "this host sees too, and set consumer.nginx.pid_file; then `certcast pull`",
+    )
+
+
+def _not_mounted(nginx: NginxConfig, inside: Iterable[Master]) -> FileMounted:
+    (host, seen), *_ = nginx.paths.items()
+    return FileMounted(
+        "the container of nginx does not have the directory of certificates",
+        expected="\n".join(f"{host} of this host as {seen}" for host, seen in nginx.paths.items()),
+        found="\n".join(f"process {one.pid}: {why}" for one in inside for why in _unseen(one, nginx)),
+        next=f"start the container with `-v {host}:{seen}:ro`, or mend consumer.nginx.paths; "
+        "then `certcast pull`",
+    )
+
+
+def _file_mounted(nginx: NginxConfig, file: Path, target: str) -> FileMounted:
+    mapped = as_seen(nginx, file)
+    host, seen = file.parent, Path(target).parent
+    for one, there in nginx.paths.items():
+        if mapped != file and file.is_relative_to(one):
+            host, seen = one, there
+    line = f'paths = {{"{host}" = "{seen}"}}'
+    return FileMounted(
+        "the container of nginx has a single file mounted, and will never see a new one",
+        expected=f"the directory {host} mounted, in which a rename is seen",
+        found=f"{file} mounted as {target}",
+        next=f"start the container with `-v {host}:{seen}:ro` in place of that mount, and set\n"
+        f"{line}\nin its [[consumer.nginx]]; then `certcast pull`",
+    )
