@@ -7,6 +7,7 @@ after the next run.
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from certcast.consumer.pull import STEPS
-from certcast.errors import NotIncluded, StoreUnreachable
+from certcast.errors import GateRefused, NginxRefused, NotIncluded, StoreUnreachable
 from consuming import DAY, Consumer, Failing, Wrapped, consumer
 
 CRASHED = 9
@@ -44,9 +45,24 @@ pull(
 """
 
 
+# What copies.py does between "derived" and "snippet", and after the proof.
+COPY_STEPS = (
+    "noted", "prepared", "copied fullchain.pem", "copied privkey.pem", "copied combined.pem", "left",
+)  # fmt: skip
+
+
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Consumer]:
+def web(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
+    with consumer(tmp_path, program=nginx_program) as started:
+        yield started
+
+
+@pytest.fixture
+def fixed_paths(tmp_path: Path) -> Iterator[Consumer]:
+    """A host whose site names fixed paths; another program reads a third one, and what nobody asked for."""
     with consumer(tmp_path) as started:
+        fullchain, _ = started.name_fixed_paths()
+        started.copy_to(combined=fullchain.with_name("combined.pem"))
         yield started
 
 
@@ -79,6 +95,72 @@ def test_next_run_finishes_what_a_killed_run_began(web: Consumer, step: str) -> 
     assert web.state.unfinished is None
     assert web.state.etag is not None
     assert "nothing due" == web.pull(then).result
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("step", [*STEPS[STEPS.index("derived") :], *COPY_STEPS])
+def test_killed_run_between_two_copies_is_mended_by_the_next(fixed_paths: Consumer, step: str) -> None:
+    """
+    Killed between any two of the fixed paths, a run is followed by one that first puts all back and
+    then brings the release into service; what it keeps beside the targets is nobody else's to read.
+    """
+    web = fixed_paths
+    folder = web.host.root / "etc/nginx/ssl"
+    web.publish("A")
+    web.pull()
+    web.publish("B")
+    killed_at(web, step)
+
+    assert web.served() in {web.leaf("A"), web.leaf("B")}
+    assert {0o600} == {stat.S_IMODE(path.lstat().st_mode) for path in folder.iterdir()}
+    web.pull(SOON)
+    pair = web.pairs["B"]
+    names = ("fullchain.pem", "privkey.pem", "combined.pem")
+    contents = (pair.fullchain_pem, pair.key_pem, pair.key_pem + pair.fullchain_pem)
+    assert dict(zip(names, contents, strict=True)) == everything(folder)
+    assert web.leaf("B") == web.served()
+    assert web.host.test()
+    assert [] == web.leftovers()
+
+
+@pytest.mark.parametrize("step", COPY_STEPS[:-1])
+def test_next_run_undoes_half_copies_even_if_it_can_do_no_more(fixed_paths: Consumer, step: str) -> None:
+    """
+    After a run was killed between two copies, the next one mends the pair on the disk before it
+    does anything else, so also when the release is too old by then.
+    """
+    web = fixed_paths
+    folder = web.host.root / "etc/nginx/ssl"
+    (folder / "combined.pem").symlink_to("privkey.pem")
+    before = everything(folder)
+    web.publish("A")
+    killed_at(web, step)
+    with pytest.raises(GateRefused):
+        web.pull(DAY + timedelta(days=300))
+    assert before == everything(folder)
+    assert (folder / "combined.pem").is_symlink()
+    assert web.host.test()
+    assert [] == web.leftovers()
+
+
+@pytest.mark.parametrize("step", ["put back fullchain.pem", "put back privkey.pem", "left"])
+def test_run_killed_while_it_puts_copies_back(fixed_paths: Consumer, step: str) -> None:
+    """Killed on its way back, between any two of the fixed paths, a run is followed by one that goes on."""
+    web = fixed_paths
+    folder = web.host.root / "etc/nginx/ssl"
+    before = everything(folder)
+    web.publish("A")
+    web.host.break_configuration()
+    killed_at(web, step)
+    with pytest.raises(NginxRefused):
+        web.pull(SOON)
+    assert before == everything(folder)
+    web.host.mend()
+    assert "installed" == web.pull(SOON).result
+    assert web.leaf("A") == web.served()
 
 
 # A first run ends after "current", with the question whether the snippet is included.
