@@ -35,7 +35,7 @@ class WrongClock:
     @property
     def expected(self) -> str:
         """The server's time, as the line of a report."""
-        return f"{self.there:%Y-%m-%d %H:%M:%S} UTC, as the server says"
+        return f"{self.there:%Y-%m-%dT%H:%M:%SZ}, as the server says"
 
     @property
     def found(self) -> str:
@@ -44,7 +44,7 @@ class WrongClock:
         way = "ahead" if self.here > self.there else "behind"
         minutes = int(off.total_seconds()) // 60
         amount = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
-        return f"{self.here:%Y-%m-%d %H:%M:%S} UTC on this host: {amount} {way}"
+        return f"{self.here:%Y-%m-%dT%H:%M:%SZ} on this host: {amount} {way}"
 
 
 def now() -> datetime:

@@ -51,7 +51,7 @@ class Cloud:
         return OssStore(
             f"oss://{bucket}/certcast",
             region=region,
-            endpoint=self.url,
+            endpoints=[self.url],
             keys=lambda: Keys("LTAIconsumer", "consumer-secret"),
             deadline=deadline,
         )
@@ -310,7 +310,7 @@ def test_an_answer_that_breaks_off_anywhere_is_no_answer(length):
         store = OssStore(
             "oss://bucket",
             region="cn-hangzhou",
-            endpoint=f"http://127.0.0.1:{port}",
+            endpoints=[f"http://127.0.0.1:{port}"],
             keys=lambda: Keys("LTAIconsumer", "consumer-secret"),
         )
         for call in (
@@ -382,7 +382,7 @@ def test_the_deadline_cuts_wherever_the_answer_drips(scheme, protocol, answer, m
             else OssStore(
                 config.url,
                 region="cn-hangzhou",
-                endpoint=endpoint,
+                endpoints=[endpoint],
                 keys=lambda: Keys("LTAIconsumer", "consumer-secret"),
                 deadline=1,
             )

@@ -14,20 +14,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from certcast.config import StoreConfig
     from certcast.storage.store import Store
 
 
-def open_store(config: StoreConfig) -> Store:
+def open_store(config: StoreConfig, state_dir: Path | None = None) -> Store:
     """Return the store that `[store]` names; nothing is sent yet.
 
-    Keys come from `certcast.credentials` for oss://, and from the AWS_*
-    environment for s3://. Raises ConfigInvalid for what the URL's scheme lacks.
+    Which endpoint served is remembered in `state_dir`, if one is given. Keys come from
+    `certcast.credentials` for oss://, and from the AWS_* environment for s3://. Raises
+    ConfigInvalid for what the URL's scheme lacks.
     """
     if config.url.startswith("oss://"):
         from certcast.storage.oss import OssStore
 
-        return OssStore.from_config(config)
+        return OssStore.from_config(config, state_dir)
     from certcast.storage.objects import ObjectsStore
 
     return ObjectsStore.from_config(config)

@@ -1,6 +1,6 @@
 """Buckets that are not Alibaba Cloud's, through obstore: S3, a folder, memory.
 
-    s3://bucket/prefix     keys from the AWS_* environment, which obstore reads
+    s3://bucket/prefix     keys from the AWS_* environment, which obstore reads; one endpoint
     file:///folder         must exist: an unmounted disk is not an empty store
     memory://name          one per name and process
 
@@ -146,6 +146,14 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
     bucket, _, prefix = rest.partition("/")
     client: ClientConfig = {"timeout": half, "connect_timeout": timedelta(seconds=CONNECT_SECONDS)}
     place: S3Config = {}
+    if len(config.endpoints) > 1:
+        raise ConfigInvalid(
+            "store.endpoints: an s3:// store has one endpoint",
+            expected="one address; several are for oss://, whose buckets have internal, own and public ones",
+            found=", ".join(config.endpoints),
+            kept="nothing was changed",
+            next="leave one of them in store.endpoints",
+        )
     endpoint = next(iter(config.endpoints), None)
     if endpoint:
         place["endpoint"] = endpoint

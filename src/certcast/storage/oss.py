@@ -1,8 +1,14 @@
 """A bucket of Alibaba Cloud OSS, through the official SDK (signature V4).
 
-Each operation: a deadline over everything → attempts with growing pauses →
-the SDK's one signed request → its error, told apart by status and code, as
-a StoreError.
+Each operation: a deadline over everything → attempts with growing pauses → the
+endpoints in turn → the SDK's one signed request → its error, told apart by status
+and code, as a StoreError.
+
+An endpoint that can't be reached (no address, no connection, no TLS, or somebody
+else's page) hands over to the next one at once. One where a connection was made
+and broke gets another attempt first: a lost reply is no reason to send a host over
+the public network. What OSS itself refuses is an answer, and ends the matter, but
+for one code: the public endpoint is closed to the account, others are not.
 
 Bodies are checked both ways, since V4 on OSS does not sign them. Upwards the
 server compares Content-MD5 before it stores anything, because CRC-64, which
@@ -14,8 +20,9 @@ Retries are stamina's and the SDK's own are off. The SDK's don't cover reading
 an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
 sleep past any deadline. Both sign each attempt anew.
 
-Not here: what a refusal means for the operator (oss_errors.py), and the deadline's
-way of cutting (certcast/transport.py).
+Not here: what a refusal means for the operator (oss_errors.py), the order of the
+endpoints and its memory (endpoints.py), and the deadline's way of cutting
+(certcast/transport.py).
 """
 
 from __future__ import annotations
@@ -33,14 +40,16 @@ import alibabacloud_oss_v2 as oss
 import stamina
 from requests.exceptions import RequestException
 
-from certcast.credentials import provider
+from certcast.credentials import provider, said
 from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
-from certcast.storage.oss_errors import store_error
+from certcast.storage.endpoints import Endpoints
+from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
 from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
 from certcast.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from certcast.config import StoreConfig
     from certcast.credentials import Keys
@@ -50,8 +59,10 @@ T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 2.0
-# For one address. The deadline can't cut a connection that isn't there yet.
+# For one address. The deadline can't cut a connection that isn't there yet. Where another endpoint can
+# be asked instead, less: one lost SYN is sent again after 1 s (RFC 6298 section 2), inside a cloud none is.
 CONNECT_SECONDS = 5.0
+HURRIED_CONNECT_SECONDS = 2.0
 # Shorter than the deadline, so that a silent connection leaves time for another.
 SILENCE_SECONDS = 10.0
 
@@ -68,10 +79,18 @@ class OssStore:
         *,
         region: str,
         keys: Callable[[], Keys],
-        endpoint: str | None = None,
+        whose: str = "",
+        endpoints: Sequence[str] = (),
+        state_dir: Path | None = None,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
+        """Open `url`: with `keys`, in words `whose`; which endpoint serves is remembered in `state_dir`."""
         self.url = url
+        self._region = region
+        self._keys = keys
+        self._whose = whose
+        self._endpoints = Endpoints(endpoints, state_dir)
+        self._clients: dict[str | None, oss.Client] = {}
         self._bucket, _, prefix = url.removeprefix("oss://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._deadline = deadline
@@ -80,23 +99,9 @@ class OssStore:
         # reach cron's mail from a run that went well. If no attempt succeeds, the error says what was seen.
         for noisy in ("stamina", "urllib3.connection"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        self._client = oss.Client(
-            oss.Config(
-                region=region,
-                endpoint=endpoint,
-                use_cname=endpoint is not None and _is_custom_domain(endpoint),
-                credentials_provider=oss.credentials.CredentialsProviderFunc(lambda: _for_sdk(keys())),
-                retry_max_attempts=1,
-                http_client=oss.transport.RequestsHttpClient(
-                    adapter=BoundedAdapter(self._cutter),
-                    connect_timeout=CONNECT_SECONDS,
-                    readwrite_timeout=SILENCE_SECONDS,
-                ),
-            )
-        )
 
     @classmethod
-    def from_config(cls, config: StoreConfig) -> OssStore:
+    def from_config(cls, config: StoreConfig, state_dir: Path | None = None) -> OssStore:
         """Return the store of `[store]`. ConfigInvalid for a bucket name or region that OSS can't have."""
         bucket = config.url.removeprefix("oss://").partition("/")[0]
         if not BUCKET.fullmatch(bucket):
@@ -117,9 +122,33 @@ class OssStore:
         return cls(
             config.url,
             region=config.region,
-            endpoint=next(iter(config.endpoints), None),
+            endpoints=config.endpoints,
+            state_dir=state_dir,
             keys=provider(config.source),
+            whose=said(config.source),
         )
+
+    def _client(self, endpoint: str | None) -> oss.Client:
+        """Return the SDK's client for an endpoint; the region's own for None."""
+        if endpoint not in self._clients:
+            hurried = not self._endpoints.is_last_resort(endpoint)
+            self._clients[endpoint] = oss.Client(
+                oss.Config(
+                    region=self._region,
+                    endpoint=endpoint,
+                    use_cname=endpoint is not None and _is_custom_domain(endpoint),
+                    credentials_provider=oss.credentials.CredentialsProviderFunc(
+                        lambda: _for_sdk(self._keys())
+                    ),
+                    retry_max_attempts=1,
+                    http_client=oss.transport.RequestsHttpClient(
+                        adapter=BoundedAdapter(self._cutter),
+                        connect_timeout=HURRIED_CONNECT_SECONDS if hurried else CONNECT_SECONDS,
+                        readwrite_timeout=SILENCE_SECONDS,
+                    ),
+                )
+            )
+        return self._clients[endpoint]
 
     def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
         """See `Store.get`."""
@@ -127,9 +156,9 @@ class OssStore:
             bucket=self._bucket, key=self._prefix + checked_key(key), if_none_match=unless
         )
 
-        def attempt() -> Object | Unchanged | None:
+        def attempt(client: oss.Client) -> Object | Unchanged | None:
             try:
-                result = self._client.get_object(request)
+                result = client.get_object(request)
             except oss.exceptions.OperationError as error:
                 answer = error.unwrap()
                 status, code = getattr(answer, "status_code", None), getattr(answer, "code", None)
@@ -154,19 +183,18 @@ class OssStore:
             content_md5=base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
         )
 
-        def attempt() -> str:
-            return self._present(self._client.put_object(request).etag)
+        def attempt(client: oss.Client) -> str:
+            return self._present(client.put_object(request).etag)
 
         return self._within_deadline("oss:PutObject", key, attempt)
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`. One deadline is around all pages."""
-        paginator = self._client.list_objects_v2_paginator(limit=1000)
         request = oss.ListObjectsV2Request(bucket=self._bucket, prefix=self._prefix + checked_prefix(prefix))
 
-        def attempt() -> list[str]:
+        def attempt(client: oss.Client) -> list[str]:
             keys = []
-            for page in paginator.iter_page(request):
+            for page in client.list_objects_v2_paginator(limit=1000).iter_page(request):
                 self._present(page.name)
                 keys += [found.key[len(self._prefix) :] for found in page.contents or ()]
             return sorted(keys)
@@ -176,7 +204,7 @@ class OssStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`. OSS answers 204 for a missing key too."""
         request = oss.DeleteObjectRequest(bucket=self._bucket, key=self._prefix + checked_key(key))
-        self._within_deadline("oss:DeleteObject", key, lambda: self._client.delete_object(request))
+        self._within_deadline("oss:DeleteObject", key, lambda client: client.delete_object(request))
 
     def _present(self, field: str | None) -> str:
         """Return a field that every whole answer has; StoreUnreachable without it.
@@ -186,14 +214,15 @@ class OssStore:
         an object of no octets, a listing of no keys.
         """
         if not field:
-            raise StoreUnreachable(
+            raise NotReached(
                 f"{self.url} gives no usable answer",
+                connected=True,
                 found="an answer without the fields that OSS gives, or only the beginning of one",
                 next="run it again; if it repeats, look at proxies between this host and the endpoint",
             )
         return field
 
-    def _within_deadline(self, action: str, key: str, attempt: Callable[[], T]) -> T:
+    def _within_deadline(self, action: str, key: str, attempt: Callable[[oss.Client], T]) -> T:
         """Run `attempt` until it ends in a result or in an error that no repetition mends."""
         end = time.monotonic() + self._deadline
 
@@ -212,13 +241,32 @@ class OssStore:
                 wait_max=LONGEST_PAUSE_SECONDS,
             ):
                 with once:
-                    return self._translated(action, key, attempt)
+                    return self._in_turn(action, key, attempt, again=once.num > 1)
         raise AssertionError("stamina ends in a result or an error")
 
-    def _translated(self, action: str, key: str, attempt: Callable[[], T]) -> T:
-        """Run `attempt` once; what the SDK raises becomes a StoreError."""
+    def _in_turn(self, action: str, key: str, attempt: Callable[[oss.Client], T], *, again: bool) -> T:
+        """Run `attempt` at one endpoint after the other, until one of them is OSS's and open to us."""
+        failures: dict[str, StoreError] = {}
+        for endpoint in self._endpoints.in_turn():
+            try:
+                result = self._translated(action, key, endpoint, attempt)
+            except NotReached as silence:
+                if silence.connected and not again:
+                    raise
+                failures[endpoint or ""] = silence
+            except EndpointClosed as refusal:
+                failures[endpoint or ""] = refusal
+            else:
+                self._endpoints.served(endpoint)
+                return result
+        raise none_of(self.url, failures)
+
+    def _translated(
+        self, action: str, key: str, endpoint: str | None, attempt: Callable[[oss.Client], T]
+    ) -> T:
+        """Run `attempt` once at one endpoint; what the SDK raises becomes a StoreError."""
         try:
-            return attempt()
+            return attempt(self._client(endpoint))
         except StoreError:
             raise
         except (oss.exceptions.BaseError, RequestException, OSError, ValueError) as error:
@@ -228,7 +276,9 @@ class OssStore:
                     found=f"{action} {key}: the answer came too slowly",
                     next="look at the network between this host and the endpoint, then run it again",
                 ) from None
-            raise store_error(self.url, action, key, error) from None
+            raise store_error(
+                Request(self.url, action, key, region=self._region, whose=self._whose), error
+            ) from None
 
 
 def _read(body: oss.StreamBody, key: str, limit: int, header: oss.GetObjectResult) -> bytes:

@@ -6,7 +6,15 @@ status, Code and EC). None of their own texts is shown whole: they hold requests
 
 Who answered matters. A proxy's or a load balancer's 403 and 404 pages carry no
 Code of OSS ("BadErrorResponse" to the SDK) and say nothing about keys and rights,
-so they count as unreachable.
+so they count as not reached: NotReached, with everything else that another
+endpoint may do better.
+
+A refusal whose Date is over 15 minutes from this host's time is the clock's, before
+it is anybody's key (certcast/clock.py).
+
+Since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for
+objects in mainland buckets at a public endpoint
+(https://www.alibabacloud.com/help/en/oss/user-guide/0048-00000401): EndpointClosed.
 
 Codes and messages: error list of the OSS developer reference; the EC of a wrong
 signing region is from a real server's answer.
@@ -14,15 +22,27 @@ signing region is from a real server's answer.
 
 from __future__ import annotations
 
-from alibabacloud_oss_v2 import exceptions
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from certcast.credentials import CredentialsMissing
+from alibabacloud_oss_v2 import exceptions
+from requests.exceptions import ConnectTimeout, ProxyError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from certcast import clock
+from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsUnavailable
 from certcast.errors import StoreClock, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
+from certcast.transport import reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from certcast.clock import WrongClock
 
 WRONG_SIGNING_REGION = "0002-00000226"
 
 NEXT_BY_CODE = {
-    "AccessDenied": "let the RAM user of this host do {action} there, then run it again",
+    "AccessDenied": "let the RAM user or role of this host do {action} there, then run it again",
     "InvalidAccessKeyId": "give this host an AccessKey that exists and is active",
     "InvalidSecurityToken": "get a new STS token",
     "SecurityTokenExpired": "get a new STS token",
@@ -31,53 +51,144 @@ NEXT_BY_CODE = {
 }
 
 
-def store_error(url: str, action: str, key: str, error: Exception) -> StoreError:
-    """Return what `error` means. `action` is the RAM action that was tried, like `oss:GetObject`."""
+NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ConnectTimeout, SSLError, ProxyError)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was tried: `action` is the RAM action, like `oss:GetObject`; `whose` says which keys signed."""
+
+    url: str
+    action: str
+    key: str
+    region: str
+    whose: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.key}"
+
+
+class NotReached(StoreUnreachable):
+    """No answer of OSS at this endpoint; `connected` if there was a connection, which broke."""
+
+    def __init__(self, what: str, *, connected: bool, **lines: Any) -> None:
+        super().__init__(what, **lines)
+        self.connected = connected
+
+
+class EndpointClosed(StoreDenied):
+    """OSS refuses this endpoint to the account, and would not refuse others."""
+
+
+def store_error(request: Request, error: Exception) -> StoreError:
+    """Return what `error`, which the SDK raised for `request`, means."""
     cause: object = error
     while isinstance(cause, exceptions.BaseError) and "error" in cause.kwargs:
         cause = cause.kwargs["error"]
     if isinstance(cause, (CredentialsMissing, exceptions.CredentialsEmptyError)):
-        return StoreDenied(
-            f"{url}: there is no AccessKey to sign with",
-            found=str(cause) or None,
-            next="set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or store.profile, "
-            "or give the host a RAM role",
-        )
+        return _no_key(request, cause)
     if isinstance(cause, exceptions.ServiceError):
-        return _refusal(url, action, key, cause)
-    return StoreUnreachable(
-        f"{url} cannot be reached",
-        found=f"{action} {key}: {cause}",
-        next="look at store.endpoints, store.region and the network of this host",
+        return _refusal(request, cause)
+    why = reason(cause) if isinstance(cause, Exception) else str(cause)
+    return NotReached(
+        f"{request.url} cannot be reached",
+        connected=not isinstance(cause, NO_CONNECTION),
+        found=f"{request}: {why}",
+        next=clock.tls_hint(why) or "look at store.endpoints, store.region and the network of this host",
     )
 
 
-def _refusal(url: str, action: str, key: str, answer: exceptions.ServiceError) -> StoreError:
+def none_of(url: str, failures: Mapping[str, StoreError]) -> StoreError:
+    """Return the error of a store whose endpoints have all failed, each in its own way."""
+    every = list(failures.values())
+    if len(every) == 1:
+        return every[0]
+    found = "\n".join(f"{endpoint}: {failure.found}" for endpoint, failure in failures.items())
+    closed = [failure for failure in every if isinstance(failure, EndpointClosed)]
+    if len(closed) == len(every):
+        return EndpointClosed(closed[0].what, expected=closed[0].expected, found=found, next=closed[0].next)
+    return StoreUnreachable(
+        f"{url}: none of its {len(every)} endpoints can be used",
+        expected=closed[0].expected if closed else None,
+        found=found,
+        next=clock.tls_hint(found) or "look at store.endpoints and the network of this host",
+    )
+
+
+def _no_key(request: Request, missing: Exception) -> StoreError:
+    if isinstance(missing, StsUnavailable):
+        return StoreUnreachable(
+            f"{request.url}: there are no keys to sign with for the moment",
+            found=str(missing),
+            next="look at store.sts_endpoint and the network of this host; the next timer tries again",
+        )
+    if isinstance(missing, StsClock):
+        return _wrong_clock(request, str(missing), missing.wrong)
+    if isinstance(missing, RoleRefused):
+        return StoreDenied(
+            f"{request.url}: the RAM role of [store] cannot be assumed",
+            expected="sts:AssumeRole in the caller's RAM policy, and the caller in the role's trust policy",
+            found=f"{missing}\nwith {missing.source}",
+            next="mend these two policies or store.role_arn, then run it again",
+        )
+    source = getattr(missing, "source", "")
+    return StoreDenied(
+        f"{request.url}: there is no AccessKey to sign with",
+        found=f"none in {source}: {missing}" if source else str(missing) or None,
+        next="set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or store.profile, "
+        "or give the host a RAM role",
+    )
+
+
+def _refusal(request: Request, answer: exceptions.ServiceError) -> StoreError:
     code = answer.code if answer.code != "BadErrorResponse" else None
-    found = f"{action} {key}: {answer.status_code} " + (
+    found = f"{request}: {answer.status_code} " + (
         f"{code}, {answer.message} (request {answer.request_id})" if code else "without a code of OSS"
     )
-    if code == "RequestTimeTooSkewed":
-        return StoreClock(
-            f"{url}: the clock of this host is wrong",
-            expected=f"within 15 minutes of {answer.error_fileds.get('ServerTime', 'that of the store')}",
+    if code is None:
+        return NotReached(
+            f"{request.url} gives no usable answer",
+            connected=False,
             found=found,
-            next="`timedatectl status`; set the clock, then run it again",
+            next="look at proxies between this host and store.endpoints, then run it again",
         )
+    wrong = clock.wrong_clock((answer.headers or {}).get("Date"), clock.now())
+    if code == "RequestTimeTooSkewed" or (wrong and answer.status_code in {400, 401, 403}):
+        return _wrong_clock(request, found, wrong)
     if code == "NoSuchBucket":
         return StoreNoBucket(
-            f"{url}: there is no such bucket",
+            f"{request.url}: there is no such bucket",
             found=found,
             next="correct store.url or store.region in the configuration file, or create the bucket",
         )
+    if code == "PublicEndpointForbidden":
+        return EndpointClosed(
+            f"{request.url}: the public endpoint is closed to this account",
+            expected=f"inside Alibaba Cloud https://oss-{request.region}-internal.aliyuncs.com, elsewhere a "
+            "custom domain (CNAME) of the bucket",
+            found=found,
+            next="name one of these in store.endpoints; "
+            "a custom domain is bound to the bucket in the OSS console and needs a certificate there",
+        )
     # InvalidDigest is a 400 too, and says that the body was damaged on its way: worth another attempt.
-    if code and code != "InvalidDigest" and answer.status_code in {400, 401, 403}:
+    if code != "InvalidDigest" and answer.status_code in {400, 401, 403}:
         advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(code)
         return StoreDenied(
-            f"{url}: the store refused the request",
-            found=found,
-            next=(advice or "look the code up in the error list of OSS").format(action=action),
+            f"{request.url}: the store refused the request",
+            found=found + (f"\nwith {request.whose}" if request.whose else ""),
+            next=(advice or "look the code up in the error list of OSS").format(action=request.action),
         )
     return StoreUnreachable(
-        f"{url} gives no usable answer", found=found, next="run it again later; the next timer does so too"
+        f"{request.url} gives no usable answer",
+        found=found,
+        next="run it again later; the next timer does so too",
+    )
+
+
+def _wrong_clock(request: Request, found: str, wrong: WrongClock | None) -> StoreClock:
+    return StoreClock(
+        f"{request.url}: the clock of this host is wrong",
+        expected=wrong.expected if wrong else "within 15 minutes of the store's",
+        found=f"{wrong.found}; {found}" if wrong else found,
+        next=clock.NEXT,
     )
