@@ -221,7 +221,7 @@ class _Run:
         if self._store is None:
             from certcast.storage import open_store
 
-            self._store = open_store(self.config.store)
+            self._store = open_store(self.config.store, self.config.state_dir)
         return self._store
 
     def pull(self, certificate: CertificateConfig, *, force: bool) -> None:
