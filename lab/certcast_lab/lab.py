@@ -43,6 +43,7 @@ from certcast_lab.nonces import Nonces
 from certcast_lab.pebble import LIFE, Pebble
 from certcast_lab.renewal_info import RenewalInfo
 from certcast_lab.serve import Server
+from certcast_lab.zones import Zones
 
 # The one of this environment: PATH may know another, or none.
 CERTCAST = str(Path(sys.executable).with_name("certcast"))
@@ -161,7 +162,7 @@ class Lab:
         self._round += 1
         self.cloud = Cloud()
         self._alidns.app, self._oss.app = self.cloud.alidns.app, self.cloud.oss
-        self.dns.zones = self.cloud.zones
+        self.dns.zones, self.dns.private = self.cloud.zones, Zones()
         self.dns.queries.clear()
         for nameserver in self.dns.servers:
             nameserver.work_well()

@@ -5,7 +5,8 @@ world of its own, as at a real provider: it learns of a change `lag` seconds
 late, may be told to answer SERVFAIL (`servfail`) or not at all (`silent`).
 Beside them stands one `Resolver`, the face that the CA asks: it recurses for
 the questioner and always takes the word of the *slowest* nameserver that
-answers, because a CA that validates too early is what the lab is for.
+answers, because a CA that validates too early is what the lab is for. A second
+one, `vpc`, is what a host inside a VPC has: private zones hide public ones.
 
 An answer over UDP that does not fit is truncated (TC) and has to be asked for
 again over TCP: 512 octets, or what the client offers by EDNS up to 1232. A
@@ -142,6 +143,22 @@ class Resolver(_Server):
         return reply
 
 
+class VpcResolver(Resolver):
+    """A VPC's resolver: a private zone (PrivateZone) hides the public one of that name, with all below it.
+
+    What the private zone lacks doesn't exist, as at Alibaba Cloud unless the zone forwards names of its
+    subdomains (https://www.alibabacloud.com/help/en/dns/api-pvtz-2018-01-01-setproxypattern).
+    """
+
+    def _reply(self, request: DNSRecord) -> DNSRecord | None:
+        private = self._service.private
+        if private.holding(str(request.q.qname)) is None:
+            return super()._reply(request)
+        reply = answer(private, request, at=time.monotonic())
+        reply.header.aa, reply.header.ra = 0, 1
+        return reply
+
+
 def answer(zones: Zones, request: DNSRecord, *, at: float) -> DNSRecord:
     """Return the authoritative reply of a server whose zone data are those of `at` (monotonic seconds)."""
     if request.header.opcode != OPCODE.QUERY:
@@ -213,23 +230,25 @@ def _udp_limit(request: DNSRecord) -> int:
 
 
 class NameService:
-    """`servers`, one per hostname, and the `resolver`, listening until `stop()`.
+    """`servers`, one per hostname, the `resolver` and the `vpc`, listening until `stop()`.
 
-    `zones` may be exchanged for others at any time.
+    `zones` and the `private` ones, which only `vpc` knows, may be exchanged for others at any time.
     """
 
     def __init__(self, zones: Zones, hostnames: Sequence[str]) -> None:
         self.zones = zones
+        self.private = Zones()
         self.queries: list[Query] = []
         self.servers = [Nameserver(self, hostname) for hostname in hostnames]
         self.resolver = Resolver(self, "resolver")
+        self.vpc = VpcResolver(self, "vpc")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dns", daemon=True)
         self._closing: list[Callable[[], None]] = []
         self._connections: set[asyncio.Transport] = set()
         self._thread.start()
         try:
-            for server in [*self.servers, self.resolver]:
+            for server in [*self.servers, self.resolver, self.vpc]:
                 asyncio.run_coroutine_threadsafe(self._listen(server), self._loop).result(10)
         except BaseException:
             self.stop()

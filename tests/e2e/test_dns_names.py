@@ -1,0 +1,146 @@
+"""Names as administrators have them: wildcards, private zones, delegation, IDN, company at a name, many.
+
+Each test is a renewal by the installed command, with certbot, pebble and DNS as they are.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
+from certcast_lab.lab import Lab
+from journey import Journey
+
+
+def addresses(*servers) -> str:
+    """Addresses as certcast.toml has them."""
+    return "[" + ", ".join('"{}:{}"'.format(*server.address) for server in servers) + "]"
+
+
+def inside_a_vpc(journey: Journey) -> None:
+    """Let certcast ask the VPC's resolver; the CA goes on asking the public one."""
+    dns = journey.lab.dns
+    journey.configure(
+        f"resolvers = {addresses(dns.resolver)}", f'resolvers = {addresses(dns.vpc)}\nfallback_wait = "2s"'
+    )
+
+
+def asked_by_the_ca(lab: Lab) -> set[str]:
+    """The challenge names that the CA looked at."""
+    return {query.name for query in lab.dns.resolver.queries if query.type == "TXT"}
+
+
+def test_private_zone(lab: Lab) -> None:
+    """
+    The host's resolver has a private zone of the same name, with a CNAME of its own at the challenge's
+    name: the record goes where the public sees it, and the certificate is issued.
+    """
+    private = lab.dns.private.create("example.test", ACCOUNT, NAMESERVERS)
+    lab.dns.private.add(private, "www", "A", "10.0.0.1")
+    lab.dns.private.add(private, "_acme-challenge", "CNAME", "intranet.elsewhere.test")
+    journey = Journey(lab)
+    inside_a_vpc(journey)
+
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert journey.live().leaf.sha256 == journey.published()
+    assert [] == lab.cloud.challenge_records()
+
+
+def test_private_zone_that_hides_a_delegation(lab: Lab) -> None:
+    """
+    The challenge's public name is a CNAME into a zone that is managed, its own zone isn't, and the host
+    sees a private one instead: refused with the reason, before the CA is asked; with a public resolver
+    in [dns] it works.
+    """
+    lab.cloud.zones.add(lab.cloud.zone, "_acme-challenge", "CNAME", "example-test.acme.test")
+    lab.cloud.zone.owner = PROVIDER
+    lab.cloud.add_zone("acme.test")
+    lab.dns.private.create("example.test", ACCOUNT, NAMESERVERS)
+    journey = Journey(lab)
+    inside_a_vpc(journey)
+
+    misled = journey.renew()
+    assert "no managed zone holds _acme-challenge.example.test" in misled.stderr
+    assert "a private zone hides that from this host" in " ".join(misled.stderr.split())
+    assert set() == asked_by_the_ca(lab)
+
+    journey.configure()
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [] == lab.cloud.challenge_records()
+
+
+@pytest.mark.parametrize("target", ["cdn.elsewhere.test", "www.acme.test"], ids=["foreign", "managed"])
+def test_wildcard_cname(lab: Lab, target: str) -> None:
+    """
+    `*.example.test` is a CNAME to a CDN, so any challenge's name is one, too, until its TXT stands there:
+    the wildcard is no delegation, not even where it leads into a managed zone.
+    """
+    lab.cloud.add_zone("acme.test")
+    lab.cloud.zones.add(lab.cloud.zone, "*", "CNAME", target)
+    journey = Journey(
+        lab, {"example.test": ("example.test", "*.example.test", "www.example.test", "a.b.example.test")}
+    )
+    seen_before = lab.cloud.zones.lookup("_acme-challenge.www.example.test", "CNAME").records
+    assert [target] == [record.value for record in seen_before]
+
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert journey.live().leaf.sha256 == journey.published()
+    assert {"example.test"} == {
+        logged.parameters["DomainName"]
+        for logged in lab.cloud.alidns.log
+        if logged.action == "AddDomainRecord"
+    }
+    assert [] == lab.cloud.challenge_records()
+
+
+def test_wildcard_cname_outside_the_managed_zones(lab: Lab) -> None:
+    """
+    A zone that isn't managed answers every name with a CNAME: that is no delegation of the challenge, and
+    the report says so; a CNAME of the challenge's own beside the wildcard is one.
+    """
+    lab.cloud.zones.add(lab.cloud.zone, "*", "CNAME", "wild.acme.test")
+    lab.cloud.zone.owner = PROVIDER
+    acme = lab.cloud.add_zone("acme.test")
+    journey = Journey(lab)
+
+    refused = journey.renew()
+    assert "the CNAME to wild.acme.test is a wildcard's" in " ".join(refused.stderr.split())
+    assert set() == asked_by_the_ca(lab)
+
+    lab.cloud.zones.add(lab.cloud.zone, "_acme-challenge", "CNAME", "example-test.acme.test")
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [] == lab.cloud.zones.records(acme)
+
+
+def test_a_chain_of_cnames_over_zones(lab: Lab) -> None:
+    """
+    CNAMEs lead from the domain over a zone in other hands into a managed one: the record stands at their
+    end. A chain that comes back to where it began is shown whole.
+    """
+    zones = lab.cloud.zones
+    elsewhere = zones.create("elsewhere.test", PROVIDER, NAMESERVERS)
+    lab.cloud.add_zone("acme.test")
+    zones.add(lab.cloud.zone, "_acme-challenge", "CNAME", "one.elsewhere.test")
+    last = zones.add(elsewhere, "one", "CNAME", "two.acme.test")
+    journey = Journey(lab)
+
+    done = journey.renew()
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ["two", "two"] == [
+        logged.parameters["RR"] for logged in lab.cloud.alidns.log if logged.action == "AddDomainRecord"
+    ]
+
+    zones.update(last, value="_acme-challenge.example.test")
+    journey.want_replaced()
+    looped = journey.renew()
+
+    assert "_acme-challenge.example.test → one.elsewhere.test → _acme-challenge.example.test" in looped.stderr
+    assert [] == lab.cloud.challenge_records()
