@@ -40,17 +40,25 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One running program; `output` receives its stdout and stderr."""
+    """One running program; `output` receives its stdout and stderr.
+
+    `death_signal` is what it gets when the lab dies: KILL for one that is deaf to TERM.
+    """
 
     def __init__(
-        self, argv: Sequence[str | Path], *, output: Path, environment: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str | Path],
+        *,
+        output: Path,
+        environment: Mapping[str, str] | None = None,
+        death_signal: str = "TERM",
     ) -> None:
         self.name = Path(argv[0]).name
         self.output = output
         with output.open("ab") as log:
             self._process = _FORKING_THREAD.submit(
                 subprocess.Popen,
-                ["setpriv", "--pdeathsig", "TERM", *map(str, argv)],
+                ["setpriv", "--pdeathsig", death_signal, *map(str, argv)],
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

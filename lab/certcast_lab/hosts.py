@@ -2,6 +2,7 @@
 
     web1/etc/nginx/nginx.conf                 the operator's, includes:
     web1/etc/nginx/sites-enabled/site.conf    listeners, names, the certificate
+    web1/etc/nginx/sites-enabled/site07.conf  one of many virtual hosts, if there are any
     web1/etc/certcast/                        for the host's certcast.toml
     web1/var/lib/certcast/                    where certcast keeps its files
     web1/var/log/nginx/error.log · web1/run/nginx.pid
@@ -13,7 +14,8 @@ after certcast's first pull: the two lines out, certcast's snippet in.
 What `served()` says comes from Python's `ssl` alone; it shares no code with
 certcast's own proof, so that the two can disagree.
 
-Not here: certcast. Nothing in this file knows how a certificate is installed.
+Not here: nginx compiled into a folder, or in a container (host_kinds.py); and certcast.
+Nothing in this file knows how a certificate is installed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,17 +38,17 @@ from certcast_lab.children import Child, accepts_connections, start_on_free_port
 _NGINX_CONF = """\
 worker_processes 2;
 daemon off;  # a child of the lab: PR_SET_PDEATHSIG does not survive daemonising
-pid {root}/run/nginx.pid;
-error_log {root}/var/log/nginx/error.log notice;
+{pid}
+error_log {logs}/error.log notice;
 events {{ worker_connections 256; }}
 http {{
     access_log off;
-    client_body_temp_path {root}/var/tmp/body;
-    proxy_temp_path {root}/var/tmp/proxy;
-    fastcgi_temp_path {root}/var/tmp/fastcgi;
-    uwsgi_temp_path {root}/var/tmp/uwsgi;
-    scgi_temp_path {root}/var/tmp/scgi;
-    include {root}/etc/nginx/sites-enabled/*.conf;
+    client_body_temp_path {tmp}/body;
+    proxy_temp_path {tmp}/proxy;
+    fastcgi_temp_path {tmp}/fastcgi;
+    uwsgi_temp_path {tmp}/uwsgi;
+    scgi_temp_path {tmp}/scgi;
+    include {sites}/*.conf;
 }}
 """
 
@@ -90,7 +92,14 @@ class Served:
 
 
 class WebHost:
-    """A machine that serves `names` with nginx on `ports` of 127.0.0.1; `program` is which nginx."""
+    """A machine that serves `names` with nginx on `ports` of 127.0.0.1; `program` is which nginx.
+
+    It may have many virtual hosts: `vhosts` blocks more, for site01.example.test and so on.
+    """
+
+    conf_at = "etc/nginx"
+    logs_at = "var/log/nginx"
+    pid_at = "run/nginx.pid"
 
     def __init__(
         self,
@@ -100,28 +109,54 @@ class WebHost:
         names: Sequence[str] = ("example.test", "*.example.test"),
         listeners: int = 1,
         program: str | Path = "nginx",
+        vhosts: int = 0,
     ) -> None:
         self.name = name
         self.names = tuple(names)
+        domain = self.names[0].removeprefix("*.")
+        self.vhosts = tuple(f"site{number:02}.{domain}" for number in range(1, vhosts + 1))
         self.root = folder / name
-        self.nginx_conf = self.root / "etc/nginx/nginx.conf"
-        self.site_conf = self.root / "etc/nginx/sites-enabled/site.conf"
-        self.error_log = self.root / "var/log/nginx/error.log"
-        self.pid_file = self.root / "run/nginx.pid"
+        self.nginx_conf = self.root / self.conf_at / "nginx.conf"
+        self.site_conf = self.root / self.conf_at / "sites-enabled/site.conf"
+        self.error_log = self.root / self.logs_at / "error.log"
+        self.pid_file = self.root / self.pid_at
         self.certcast_toml = self.root / "etc/certcast/certcast.toml"
         self.certcast_folder = self.root / "var/lib/certcast"
-        nginx = [str(program), "-p", str(self.root), "-c", "etc/nginx/nginx.conf"]
-        self.test_command = [*nginx, "-t"]
-        self.reload_command = [*nginx, "-s", "reload"]
-        self._argv = nginx
+        self._argv = self.command(program)
+        self.test_command = [*self._argv, "-t"]
+        self.reload_command = [*self._argv, "-s", "reload"]
         self._listeners = listeners
         self.ports: list[int] = []
         self._child: Child | None = None
-        for path in ("etc/nginx/sites-enabled", "etc/certcast", "var/lib", "var/log/nginx", "var/tmp", "run"):
-            (self.root / path).mkdir(parents=True, exist_ok=True)
-        self.nginx_conf.write_text(_NGINX_CONF.format(root=self.root))
+        for path in (self.site_conf, self.error_log, self.pid_file, self.certcast_toml, self.certcast_folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (self.root / "var/tmp").mkdir()
+        self.nginx_conf.write_text(
+            _NGINX_CONF.format(
+                pid=self.pid_line(),
+                logs=self.seen(self.error_log.parent),
+                tmp=self.seen(self.root / "var/tmp"),
+                sites=self.seen(self.site_conf.parent),
+            )
+        )
         placeholder = Authority(f"{name} placeholder").issue(*self.names)
-        self._certificate = _two_lines(*placeholder.write(self.root / "etc/nginx/placeholder"))
+        files = placeholder.write(self.root / self.conf_at / "placeholder")
+        self._placeholder = self._certificate = _two_lines(*map(self.seen, files))
+        self._forgotten: frozenset[str] = frozenset()
+
+    # -- what other kinds of host have otherwise
+
+    def command(self, program: str | Path) -> list[str]:
+        """Return how this nginx is started, and called for a test or a reload."""
+        return [str(program), "-p", str(self.root), "-c", f"{self.conf_at}/nginx.conf"]
+
+    def pid_line(self) -> str:
+        """Return the line of nginx.conf that says where the pid is written."""
+        return f"pid {self.seen(self.pid_file)};"
+
+    def seen(self, path: Path) -> Path:
+        """Return a path of this machine as its nginx sees it."""
+        return path
 
     # -- nginx, as its operator handles it
 
@@ -136,13 +171,17 @@ class WebHost:
     def _start(self, ports: list[int]) -> Child:
         self.ports = ports
         self._write_site()
-        child = Child(self._argv, output=self.root / "var/log/nginx/console.log")
+        child = self.launch(self.error_log.with_name("console.log"))
         try:
             child.wait_until(self._serves, what="serving")
         except BaseException:
             child.stop()
             raise
         return child
+
+    def launch(self, output: Path) -> Child:
+        """Start the process."""
+        return Child(self._argv, output=output)
 
     def _serves(self) -> bool:
         return self.pid_file.exists() and all(accepts_connections(port) for port in self.ports)
@@ -174,15 +213,20 @@ class WebHost:
 
     # -- the site's configuration, as an operator edits it; none of these reloads
 
-    def include(self, snippet: Path) -> None:
-        """Let the site take its certificate from certcast's snippet."""
+    def include(self, snippet: Path, *, forgotten: Collection[str] = ()) -> None:
+        """Let every site take its certificate from certcast's snippet, but for the `forgotten` vhosts."""
+        self._forgotten = frozenset(forgotten)
         self._certificate = f"include {snippet};"
         self._write_site()
 
     def name_files(self, fullchain: Path, key: Path) -> None:
-        """Let the site name fixed paths, as most sites do before they meet certcast."""
+        """Let every site name fixed paths, as most do before they meet certcast."""
         self._certificate = _two_lines(fullchain, key)
         self._write_site()
+
+    def vhost_conf(self, vhost: str) -> Path:
+        """Return the file of a virtual host, by its name."""
+        return self.site_conf.with_name(f"{vhost.partition('.')[0]}.conf")
 
     def break_configuration(self) -> None:
         """Add a file that `nginx -t` refuses; nginx goes on with what it has loaded."""
@@ -194,11 +238,12 @@ class WebHost:
 
     def _write_site(self) -> None:
         listen = "\n".join(f"    listen 127.0.0.1:{port} ssl;" for port in self.ports)
-        self.site_conf.write_text(
-            _SITE_CONF.format(
-                listen=listen, names=" ".join(self.names), certificate=self._certificate, host=self.name
+        files = {self.site_conf: " ".join(self.names)} | {self.vhost_conf(name): name for name in self.vhosts}
+        for path, names in files.items():
+            certificate = self._placeholder if names in self._forgotten else self._certificate
+            path.write_text(
+                _SITE_CONF.format(listen=listen, names=names, certificate=certificate, host=self.name)
             )
-        )
 
     # -- what the world sees
 

@@ -138,6 +138,26 @@ def test_several_listeners(tmp_path: Path):
         host.stop()
 
 
+def test_forty_virtual_hosts(tmp_path: Path):
+    """A host may have forty sites more, each in a file of its own; one can be left out of an `include`."""
+    host = WebHost(tmp_path, "web1", vhosts=40)
+    try:
+        placeholder = host.start().served().sha256
+        assert "site01.example.test" == host.vhosts[0]
+        host.include(
+            snippet(tmp_path, pair := AUTHORITY.issue(*host.names)), forgotten=["site17.example.test"]
+        )
+        assert "include" not in host.vhost_conf("site17.example.test").read_text()
+        before = host.workers()
+        host.reload()
+        until(lambda: not before & host.workers())
+        served = {name: host.served(name) for name in host.vhosts}
+        assert placeholder == served.pop("site17.example.test").sha256
+        assert (39, {serial(pair)}) == (len(served), {shown.serial for shown in served.values()})
+    finally:
+        host.stop()
+
+
 def test_nginx_dies_with_a_lab_that_is_killed(tmp_path: Path):
     """After `kill -9` of the process that runs the lab, neither nginx nor its workers are left."""
     script = (
