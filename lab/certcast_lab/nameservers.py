@@ -36,7 +36,7 @@ from certcast_lab.zones import Record, Zone, Zones, canonical
 UDP_OCTETS = 512  # RFC 1035 section 4.2.1: the limit where the client has no EDNS
 EDNS_OCTETS = 1232  # DNS Flag Day 2020: what passes everywhere without fragments
 
-Transport = Literal["udp", "tcp"]
+Transport = Literal["udp", "tcp", "https"]
 
 
 @dataclass(frozen=True)
