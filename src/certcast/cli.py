@@ -101,6 +101,9 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
         clock=_now,
         progress=_progress(),
     )
+    if not sys.stderr.isatty():  # a terminal has seen them among certbot's output
+        for warning in done.warnings:
+            click.echo(f"warning: {certificate.name}: {warning}", err=True)
     for failure in done.failures:
         run.failed(certificate, failure)
     if done.published:

@@ -6,7 +6,7 @@ import pytest
 
 from certcast.config import Address
 from certcast.dns01.nameservers import Nameserver
-from certcast.dns01.propagation import Answer, agreed
+from certcast.dns01.reach import Answer, agreed
 
 WANTED = frozenset({"apex-value", "wildcard-value"})
 

@@ -61,7 +61,8 @@ class Challenge(NamedTuple):
 class Challenges:
     """The challenges of one process; zones and nameservers are looked up once each.
 
-    `progress` is told, in words for a person, what is being done.
+    `progress` is told, in words for a person, what is being done; `warn`, what went well by other means
+    than it should.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Challenges:
         config: Config,
         *,
         progress: Callable[[str], None] = logger.info,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         self.ledger = Ledger(config.state_dir)
         self._config = config
         self._accounts = Accounts(config)
         self._progress = progress
+        self._warn = warn
 
     # -- adding
 
@@ -105,7 +108,7 @@ class Challenges:
         return self._add(challenge, self._place(challenge), run, now)
 
     def wait(self, entries: Sequence[Entry]) -> None:
-        """Return when all these values may be looked at: agreed by the nameservers, or after the fixed wait.
+        """Return when all these values may be looked at: agreed by the nameservers, or the best to be had.
 
         Raises NotPropagated, and what the provider raises.
         """
@@ -114,20 +117,35 @@ class Challenges:
             self._progress(f"waiting {dns.propagation:g} s, as configured")
             time.sleep(dns.propagation)
             return
-        from certcast.dns01 import propagation
+        from certcast.dns01 import propagation, unseen
 
         values: dict[tuple[str, str], set[str]] = {}
         for entry in entries:
             values.setdefault((entry.zone, entry.owner), set()).add(entry.value)
-        propagation.wait(
+        begun = time.monotonic()
+        seen = propagation.wait(
             [
-                propagation.Expected(owner, frozenset(wanted), self._nameservers.of(zone))
+                propagation.Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
                 for (zone, owner), wanted in values.items()
             ],
+            fallback=dns.resolvers,
             deadline=dns.deadline,
-            settle=dns.settle,
             progress=self._progress,
         )
+        took = f"after {time.monotonic() - begun:.1f} s"
+        hidden = {one.expected.name for one in seen if one.by == "nobody"}
+        for entry in entries:
+            if entry.owner in hidden:
+                unseen.require_standing(entry, self._accounts.provider_of(entry.zone))
+        if hidden:
+            pause = dns.fallback_wait
+            self._progress(f"nobody shows them {took}; the API does: waiting {pause:g} s")
+        else:
+            pause = dns.settle
+            self._progress(f"seen {took}" + (f"; settling {pause:g} s" if pause else ""))
+        time.sleep(pause)
+        for text in unseen.warnings(seen, pause):
+            self._warn(text)
 
     def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
         entry = self.ledger.intend(

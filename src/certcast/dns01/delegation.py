@@ -32,8 +32,10 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.dns01.nameservers import Unanswered, ask, resolver
+from certcast.dns01.exchange import Unanswered
+from certcast.dns01.nameservers import ask
 from certcast.dns01.provider import zone_of
+from certcast.dns01.resolvers import resolver
 from certcast.errors import DnsFailed, ZoneMissing
 
 if TYPE_CHECKING:

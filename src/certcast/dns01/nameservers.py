@@ -2,41 +2,36 @@
 
 The authoritative servers are asked directly, with RD=0 (RFC 1035 section
 4.1.1): a resolver in between may hold an old answer for as long as its TTL, and
-the CA's resolver asks the same servers afresh. UDP first; TCP when the answer
-was truncated, and when none came, since some networks only let one of them out.
+the CA's resolver asks the same servers afresh.
 
 Which servers: those that the configuration gives for the zone, else those that
-the provider names, at every address that they have.
+the provider names, at every address that a resolver finds for them.
 
-A resolver (`[dns] resolvers`, else the system's) is needed for two things only:
-the addresses of nameservers, and names outside the managed zones.
-
-Not here: what the answers mean (propagation.py, delegation.py). dnspython is
-imported where it is used: the cleanup hook needs none of it.
+Not here: how a question is sent (exchange.py), what the answers mean
+(propagation.py, delegation.py). dnspython is imported where it is used: the
+cleanup hook needs none of it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from certcast.config import Address
+from certcast.dns01.exchange import Unanswered, exchange
+from certcast.dns01.resolvers import addresses, resolver
 from certcast.errors import DnsFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import dns.message
     import dns.resolver
 
-    from certcast.config import Config, Resolver
+    from certcast.config import Config
     from certcast.dns01.accounts import Accounts
 
 _PORT = 53
-# Seconds. A lost datagram costs the first, a dead server both.
-_UDP_TIMEOUT = 1.5
-_TCP_TIMEOUT = 2.5
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,6 @@ class Nameserver:
 
     name: str
     addresses: tuple[Address, ...]
-
-
-class Unanswered(Exception):
-    """A server gave no answer that counts; the text says in a few words what came instead."""
 
 
 class Nameservers:
@@ -80,6 +71,7 @@ class Nameservers:
 
     def _addresses(self, host: str) -> list[str]:
         import dns.exception
+        import dns.resolver
 
         try:
             ipaddress.ip_address(host)
@@ -87,77 +79,36 @@ class Nameservers:
             pass
         else:
             return [host]
+        if self._resolver is None:
+            return []
         try:
-            return list(resolver(self._resolvers).resolve_name(host).addresses())
+            return addresses(self._resolver, host)
+        except dns.resolver.LifetimeTimeout:
+            # No resolver answers. The next host would cost the same seconds, and so on for each zone.
+            self._resolver = None
+            return []
         except dns.exception.DNSException:
             return []
 
-
-def resolver(configured: Sequence[Resolver]) -> dns.resolver.Resolver:
-    """Return a recursive resolver: the configured ones, or the system's where there are none."""
-    import dns.nameserver
-    import dns.resolver
-
-    try:
-        found = dns.resolver.Resolver(configure=not configured)
-    except dns.resolver.NoResolverConfiguration:
-        raise DnsFailed(
-            "this host has no DNS resolver",
-            expected="nameserver lines in /etc/resolv.conf, or [dns] resolvers in the configuration",
-            next='add resolvers = ["192.0.2.53:53"] (yours) to [dns]',
-        ) from None
-    if configured:
-        found.nameservers = [
-            dns.nameserver.Do53Nameserver(one.at.host, one.at.port)
-            for one in configured
-            if isinstance(one.at, Address)
-        ]
-    return found
+    @cached_property
+    def _resolver(self) -> dns.resolver.Resolver | None:
+        try:
+            return resolver(self._resolvers)
+        except DnsFailed:
+            return None
 
 
 async def ask(address: Address, name: str, rdtype: str) -> dns.message.Message:
     """Return an authoritative answer to the question: NOERROR or NXDOMAIN, from this server alone.
 
-    Raises Unanswered.
+    Raises Unanswered, and Unreachable where not even a refusal came.
     """
-    import dns.exception
-    import dns.flags
-    import dns.message
     import dns.rcode
 
-    query = dns.message.make_query(name, rdtype)
-    query.flags &= ~dns.flags.RD
-    try:
-        reply = await _exchange(query, address)
-    except dns.exception.Timeout:
-        raise Unanswered("no answer, neither by UDP nor by TCP") from None
-    except OSError as error:
-        raise Unanswered(error.strerror or str(error)) from None
-    except (dns.exception.DNSException, EOFError) as error:
-        raise Unanswered(f"an unusable answer ({type(error).__name__})") from None
+    reply = await exchange(address, name, rdtype, recursive=False)
     if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         raise Unanswered(dns.rcode.to_text(reply.rcode()))
     return reply
-
-
-async def _exchange(query: dns.message.Message, address: Address) -> dns.message.Message:
-    import dns.asyncquery
-    import dns.exception
-    import dns.message
-
-    try:
-        return await dns.asyncquery.udp(
-            query,
-            address.host,
-            port=address.port,
-            timeout=_UDP_TIMEOUT,
-            # Datagrams that don't fit the question may be anybody's; go on waiting for ours.
-            ignore_unexpected=True,
-            ignore_errors=True,
-            raise_on_truncation=True,
-        )
-    except (dns.message.Truncated, dns.exception.Timeout, OSError):
-        return await dns.asyncquery.tcp(query, address.host, port=address.port, timeout=_TCP_TIMEOUT)
 
 
 def is_authoritative(reply: dns.message.Message) -> bool:

@@ -9,36 +9,57 @@ any one of the zone's servers (and several, from several places: BR section
         each has answered or failed once, and
         all that answer have every value, and
         at least half of the servers (rounded up) answer
-    then `settle` for what cannot be seen from here (anycast, other regions)
 
 SERVFAIL and silence are no answer: a server in that state is asked again, and
-doesn't hold the others up. Whether to go on is `agreed`, a pure function.
+doesn't hold the others up.
 
-Not here: which servers, and the question itself (nameservers.py).
+Where no server can be reached (reach.py says when that is certain), resolvers are
+asked beside them, for half of the time that is left; then go on as soon as
+
+        each resolver has answered or failed once, and
+        all that answer have every value, and one does
+
+A resolver proves less: that some nameserver has the values, not that all have.
+And it may say no for longer than anybody waits, because it remembers an answer
+from before. So "no" ends in the same as no resolver that answers: nobody shows
+the values, and the caller has to make do with the provider's word.
+
+Not here: which servers and resolvers, and the question itself (nameservers.py,
+resolvers.py), what to do where nobody shows the values (unseen.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from certcast.dns01.nameservers import Unanswered, ask, is_authoritative
+from certcast.dns01 import resolvers
+from certcast.dns01.exchange import Unanswered, Unreachable
+from certcast.dns01.nameservers import ask, is_authoritative
+from certcast.dns01.reach import Answer, Silence, agreed, shown
 from certcast.errors import NotPropagated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import dns.message
 
-    from certcast.config import Address
+    from certcast.config import Address, Resolver
     from certcast.dns01.nameservers import Nameserver
+    from certcast.dns01.reach import Asked
+    from certcast.dns01.resolvers import Recursive
 
 # Seconds between two questions to one server: gently longer, so that a quick provider costs nothing
 # and a slow one isn't flooded. After 2 s of waiting the pause is 0.45 s, after 17 s it stays at 2 s.
 _FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.25, 1.1, 2.0
+# Questions under way at a time, each with a socket of its own; a process may have 1,024 open.
+_AT_ONCE = 200
+
+By = Literal["nameservers", "resolvers", "nobody"]
 
 
 @dataclass(frozen=True)
@@ -46,122 +67,218 @@ class Expected:
     """Values that a TXT name in a zone with these servers must show."""
 
     name: str
+    zone: str
     values: frozenset[str]
     servers: tuple[Nameserver, ...]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The latest that one address of a server said: its TXT values, or a problem in a few words."""
+class Seen:
+    """Who showed all values of an expectation, and the last that each server and resolver said of it."""
 
-    server: str
-    address: Address
-    values: frozenset[str] = frozenset()
-    problem: str | None = None
-
-
-def agreed(servers: Collection[Nameserver], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
-    """Return whether the CA may look: all that answer have all of `wanted`, and half the servers answer.
-
-    `answers` are the latest of each address; an address that has not spoken at all yet is waited for.
-    Counted are servers by name, so that an address family that this host can't reach is no lost server.
-    """
-    asked = {address for server in servers for address in server.addresses}
-    heard = [answer for answer in answers if answer.problem is None]
-    answering = {answer.server for answer in heard}
-    return (
-        bool(servers)
-        and asked <= {answer.address for answer in answers}
-        and len(answering) >= math.ceil(len(servers) / 2)
-        and all(wanted <= answer.values for answer in heard)
-    )
+    expected: Expected
+    by: By
+    said: tuple[str, ...]
 
 
 def wait(
     expected: Sequence[Expected],
     *,
+    fallback: Sequence[Resolver],
     deadline: float,
-    settle: float,
     progress: Callable[[str], None],
-) -> None:
-    """Return once every expectation is met and `settle` seconds have passed.
+) -> list[Seen]:
+    """Return once it is settled for every expectation who shows it.
 
+    `fallback` are the resolvers of the configuration; none means the system's.
     Raises NotPropagated after `deadline` seconds, with what each server said last.
     """
     for one in expected:
         servers = ", ".join(server.name for server in one.servers) or "no nameserver"
-        progress(f"waiting until {servers} show {_values(len(one.values))} at {one.name}")
-    begun = time.monotonic()
-    asyncio.run(_watch(expected, deadline))
-    progress(f"seen after {time.monotonic() - begun:.1f} s" + (f"; settling {settle:g} s" if settle else ""))
-    time.sleep(settle)
+        progress(f"waiting until {servers} show {values_text(len(one.values))} at {one.name}")
+    return asyncio.run(_watch_all(expected, fallback, deadline, progress))
 
 
-async def _watch(expected: Sequence[Expected], deadline: float) -> None:
-    met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    watches = [_Watch(one) for one in expected]
-
-    def look() -> None:
-        if not met.done() and all(watch.is_met() for watch in watches):
-            met.set_result(None)
-
-    def ended(poll: asyncio.Task[None]) -> None:
-        # A defect in a poll must show at once, not as a nameserver that never answers.
-        if not poll.cancelled() and (defect := poll.exception()) and not met.done():
-            met.set_exception(defect)
-
-    polls = [
-        asyncio.create_task(watch.poll(server, address, look))
-        for watch in watches
-        for server, address in watch.addresses
-    ]
-    for poll in polls:
-        poll.add_done_callback(ended)
+async def _watch_all(
+    expected: Sequence[Expected],
+    fallback: Sequence[Resolver],
+    deadline: float,
+    progress: Callable[[str], None],
+) -> list[Seen]:
+    common = _Common(fallback, time.monotonic() + deadline, progress)
+    watches = [_Watch(one, common) for one in expected]
+    ends = [asyncio.create_task(watch.end()) for watch in watches]
     try:
-        # Without any address nobody could ever answer.
-        await asyncio.wait_for(met, deadline if all(watch.addresses for watch in watches) else 0)
-    except asyncio.TimeoutError:
-        raise _not_propagated([watch for watch in watches if not watch.is_met()], deadline) from None
+        if ends:
+            await asyncio.wait(ends, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
+        seen = [end.result() for end in ends if end.done()]
     finally:
-        for poll in polls:
-            poll.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+    if len(seen) < len(ends):
+        unmet = [watch for watch, end in zip(watches, ends, strict=True) if end.cancelled()]
+        raise _not_propagated(unmet, deadline)
+    return seen
+
+
+class _Common:
+    """What all watches of a wait share: reachability is an address's, not a name's."""
+
+    def __init__(self, fallback: Sequence[Resolver], until: float, progress: Callable[[str], None]) -> None:
+        self.until = until  # monotonic seconds
+        self.silence = Silence()
+        self.slots = asyncio.Semaphore(_AT_ONCE)
+        self.resolver_slots = asyncio.Semaphore(_AT_ONCE)
+        self._fallback = fallback
+        self._progress = progress
+        self._resolvers: tuple[Recursive, ...] | None = None
+
+    def resolvers(self, instead_of: Sequence[Nameserver]) -> tuple[Recursive, ...]:
+        """Return the resolvers; they are set up when first needed."""
+        if self._resolvers is None:
+            self._resolvers = tuple(map(resolvers.Recursive, resolvers.chosen(self._fallback)))
+            names = ", ".join(server.name for server in instead_of) or "the nameservers"
+            self._progress(
+                f"{names} cannot be reached; asking "
+                + (", ".join(str(one.resolver) for one in self._resolvers) or "nobody: there is no resolver")
+            )
+        return self._resolvers
+
+
+class _Question(NamedTuple):
+    """How to ask one address of a server, or a resolver, for the values at a name."""
+
+    server: str
+    of: Asked
+    ask: Callable[[], Awaitable[frozenset[str]]]
 
 
 class _Watch:
     """One expectation, and the latest that each address said to it."""
 
-    def __init__(self, expected: Expected) -> None:
+    def __init__(self, expected: Expected, common: _Common) -> None:
         self.expected = expected
-        self.addresses = [
-            (server.name, address) for server in expected.servers for address in server.addresses
-        ]
-        self.heard: dict[Address, Answer] = {}
+        self._common = common
+        self._heard: dict[Asked, Answer] = {}
+        self._asked: tuple[Recursive, ...] | None = None
+        self._patience = common.until  # monotonic seconds
+        self._polls: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
 
-    def is_met(self) -> bool:
-        return agreed(self.expected.servers, self.heard.values(), self.expected.values)
+    async def end(self) -> Seen:
+        """Poll until it is settled who shows the values."""
+        try:
+            for server in self.expected.servers:
+                for address in server.addresses:
+                    ask_it = partial(_authoritative, address, self.expected.name)
+                    self._start(_Question(server.name, address, ask_it), self._common.slots)
+            while (by := self._by()) is None:
+                await self._hear()
+            return Seen(self.expected, by, tuple(self.said()))
+        finally:
+            for poll in self._polls:
+                poll.cancel()
+            await asyncio.gather(*self._polls, return_exceptions=True)
 
-    async def poll(self, server: str, address: Address, look: Callable[[], None]) -> None:
-        """Ask this address until it has all values."""
+    def _by(self) -> By | None:
+        """Return who shows the values; None if that is still open."""
+        addresses = [address for server in self.expected.servers for address in server.addresses]
+        silence, wanted = self._common.silence, self.expected.values
+        if agreed(self.expected.servers, self._answers(addresses), wanted):
+            return "nameservers"
+        if not silence.of_all(addresses):
+            return None
+        if self._asked is None:
+            self._ask_resolvers()
+        instead = [one.resolver for one in self._asked or ()]
+        if shown(instead, self._answers(instead), wanted):
+            return "resolvers"
+        if silence.of_all(instead) or time.monotonic() >= self._patience:
+            return "nobody"
+        return None
+
+    def _ask_resolvers(self) -> None:
+        self._asked = self._common.resolvers(self.expected.servers)
+        self._patience = (time.monotonic() + self._common.until) / 2
+        for one in self._asked:
+            ask_it = partial(_second_hand, one, self.expected.name)
+            self._start(_Question("resolver", one.resolver, ask_it), self._common.resolver_slots)
+
+    def _start(self, question: _Question, slots: asyncio.Semaphore) -> None:
+        poll = asyncio.create_task(self._poll(question, slots))
+        poll.add_done_callback(lambda _: self._news.set())
+        self._polls.append(poll)
+
+    async def _poll(self, question: _Question, slots: asyncio.Semaphore) -> None:
+        """Ask until all values are there."""
         pause = _FIRST_PAUSE
         while True:
-            answer = await _answer(server, address, self.expected.name)
-            self.heard[address] = answer
-            look()
+            async with slots:
+                answer = await self._answer(question)
+            self._heard[question.of] = answer
+            self._news.set()
             if answer.problem is None and self.expected.values <= answer.values:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
+    async def _answer(self, question: _Question) -> Answer:
+        silence, asked = self._common.silence, time.monotonic()
+        try:
+            values = await question.ask()
+        except Unreachable as problem:
+            silence.heard_nothing(question.of, asked, time.monotonic())
+            return Answer(question.server, question.of, problem=str(problem))
+        except Unanswered as problem:
+            silence.heard(question.of)
+            return Answer(question.server, question.of, problem=str(problem))
+        silence.heard(question.of)
+        return Answer(question.server, question.of, values)
 
-async def _answer(server: str, address: Address, name: str) -> Answer:
-    try:
-        reply = await ask(address, name, "TXT")
-    except Unanswered as problem:
-        return Answer(server, address, problem=str(problem))
+    async def _hear(self) -> None:
+        """Wait for the next answer, or the end of patience.
+
+        A defect in a poll is raised here; it must not pass for a nameserver's silence.
+        """
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), max(0.0, self._patience - time.monotonic()))
+        self._news.clear()
+        for poll in self._polls:
+            if poll.done():
+                poll.result()
+
+    def _answers(self, addresses: Sequence[Asked]) -> list[Answer]:
+        return [self._heard[at] for at in addresses if at in self._heard]
+
+    def said(self) -> list[str]:
+        """Return a line for each server and resolver."""
+        lines = []
+        for server in self.expected.servers:
+            if not server.addresses:
+                lines.append(f"{server.name}: its address was not found")
+            lines += [self._line(server.name, address) for address in server.addresses]
+        return lines + [self._line("resolver", one.resolver) for one in self._asked or ()]
+
+    def _line(self, name: str, at: Asked) -> str:
+        wanted = self.expected.values
+        answer = self._heard.get(at)
+        if answer is None:
+            said = "no answer yet"
+        else:
+            said = answer.problem or f"has {len(wanted & answer.values)} of {values_text(len(wanted))}"
+        return f"{name if name == str(at) else f'{name} ({at})'}: {said}"
+
+
+async def _authoritative(address: Address, name: str) -> frozenset[str]:
+    reply = await ask(address, name, "TXT")
     if not is_authoritative(reply):
-        return Answer(server, address, problem="an answer that is not authoritative (no AA flag)")
-    return Answer(server, address, texts(reply, name))
+        raise Unanswered("an answer that is not authoritative (no AA flag)")
+    return texts(reply, name)
+
+
+async def _second_hand(resolver: Recursive, name: str) -> frozenset[str]:
+    return texts(await resolver.ask(name, "TXT"), name)
 
 
 def texts(reply: dns.message.Message, name: str) -> frozenset[str]:
@@ -180,33 +297,18 @@ def texts(reply: dns.message.Message, name: str) -> frozenset[str]:
 
 def _not_propagated(unmet: Sequence[_Watch], deadline: float) -> NotPropagated:
     one = unmet[0].expected
-    asked = next((f"@{address.host} -p {address.port}" for _, address in unmet[0].addresses), "")
+    address = next((address for server in one.servers for address in server.addresses), None)
+    asked = f"@{address.host} -p {address.port} " if address else ""
     return NotPropagated(
-        f"the nameservers did not show {_values(len(one.values))} at {one.name} within {deadline:g} s",
+        f"the nameservers did not show {values_text(len(one.values))} at {one.name} within {deadline:g} s",
         expected="\n".join(
             f"{watch.expected.name} TXT {value}" for watch in unmet for value in sorted(watch.expected.values)
         ),
-        found="\n".join(line for watch in unmet for line in _what_they_said(watch)),
-        next=f"`dig +norecurse {asked} {one.name} TXT` once the nameservers are mended, then run again",
+        found="\n".join(line for watch in unmet for line in watch.said()),
+        next=f"`dig +norecurse {asked}{one.name} TXT` once the nameservers are mended, then run again",
     )
 
 
-def _what_they_said(watch: _Watch) -> list[str]:
-    wanted = watch.expected.values
-    lines = []
-    for server in watch.expected.servers:
-        if not server.addresses:
-            lines.append(f"{server.name}: its address was not found")
-        for address in server.addresses:
-            answer = watch.heard.get(address)
-            if answer is None:
-                said = "no answer yet"
-            else:
-                said = answer.problem or f"has {len(wanted & answer.values)} of {_values(len(wanted))}"
-            where = "" if server.name == str(address) else f" ({address})"
-            lines.append(f"{server.name}{where}: {said}")
-    return lines
-
-
-def _values(count: int) -> str:
+def values_text(count: int) -> str:
+    """Return "1 value", "2 values"."""
     return "1 value" if count == 1 else f"{count} values"

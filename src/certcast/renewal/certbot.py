@@ -6,8 +6,9 @@ its exit status and files are the interface that lasts. `certonly` with
 `--keep-until-expiring` serves first issuance, renewal and a changed list of names
 alike, and asks the CA's ARI by itself.
 
-A failure of our own authenticator plugin comes back through CERTCAST_FAILURE_FILE,
-which it writes and we read, since certbot's exit status is 1 for everything.
+What our own authenticator plugin has to say comes back through CERTCAST_REPORT_FILE,
+which it writes and we read: its failure, since certbot's exit status is 1 for
+everything, and its warnings, since certbot's output is shown at a terminal only.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from certcast.errors import CertbotFailed, CertcastError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.config import CertificateConfig, Config, DnsConfig, RenewalConfig
 
 PLUGIN = "certcast"  # the entry point in pyproject.toml
-FAILURE_FILE = "CERTCAST_FAILURE_FILE"
+REPORT_FILE = "CERTCAST_REPORT_FILE"
 # certbot 5.8, _internal/lock.py; its exit status is 1 like any other failure's.
 _OTHER_INSTANCE = "Another instance of Certbot is already running"
 _ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
@@ -63,8 +64,11 @@ def obtain(
     *,
     force: bool,
     progress: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
     """Let certbot renew the certificate if it is due, or in any case with `force`.
+
+    `progress` gets certbot's output line by line, `warn` our plugin's warnings at the end.
 
     Returns when certbot exits with 0, whether it renewed or not. Waits up to ten
     minutes for another certbot to end. Raises DnsStepFailed, CertbotFailed.
@@ -81,13 +85,17 @@ def obtain(
             with attempt:
                 if attempt.num > 1:
                     progress("another certbot is running; waiting for it")
-                _run(argv, wanted.name, config.dns.deadline + config.dns.settle + _PATIENCE, progress)
+                _run(argv, wanted.name, _patience(config.dns), progress, warn)
     except _OtherInstance:
         raise CertbotFailed(
             f"{wanted.name}: another certbot has been running for ten minutes",
             kept="what is published and served stays",
             next="see what it does with `pgrep -a certbot`, then `certcast renew`",
         ) from None
+
+
+def _patience(dns: DnsConfig) -> float:
+    return dns.deadline + dns.settle + dns.fallback_wait + _PATIENCE
 
 
 def _argv(
@@ -113,11 +121,17 @@ def _argv(
     )
 
 
-def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[str], None]) -> None:
+def _run(
+    argv: tuple[str, ...],
+    name: str,
+    patience: float,
+    progress: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
     # Memory with a name in /proc: no temporary file to leave behind, nor a disk that may be full.
-    with open(os.memfd_create("certcast-failure"), "rb") as failure_file:  # noqa: PTH123  a descriptor, no path
+    with open(os.memfd_create("certcast-report"), "rb") as report_file:  # noqa: PTH123  a descriptor, no path
         try:
-            status, tail = _converse(argv, failure_file.fileno(), patience, progress)
+            status, tail = _converse(argv, report_file.fileno(), patience, progress)
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
@@ -125,7 +139,10 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
                 kept="what is published and served stays",
                 next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
-        if failure := _told(failure_file.read()):
+        failure, warnings = _told(report_file.read())
+        for text in warnings:
+            warn(text)
+        if failure:
             raise DnsStepFailed(failure)
     if status == 0:
         return
@@ -141,21 +158,22 @@ def _run(argv: tuple[str, ...], name: str, patience: float, progress: Callable[[
     )
 
 
-def _told(document: bytes) -> CertcastError | None:
-    """Return what our plugin said; None if nothing, or if a `ulimit -f` has cut it short."""
+def _told(document: bytes) -> tuple[CertcastError | None, list[str]]:
+    """Return what our plugin said; nothing, if a `ulimit -f` has cut it short."""
     try:
-        return errors.from_document(json.loads(document))
+        report = json.loads(document)
     except ValueError:
-        return None
+        return None, []
+    return report["failure"] and errors.from_document(report["failure"]), report["warnings"]
 
 
 def _converse(
-    argv: tuple[str, ...], failure_descriptor: int, patience: float, progress: Callable[[str], None]
+    argv: tuple[str, ...], report_descriptor: int, patience: float, progress: Callable[[str], None]
 ) -> tuple[int | None, list[str]]:
     """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
     expired = threading.Event()
-    with _interrupted_once() as interrupts, _child(argv, failure_descriptor) as child:
+    with _interrupted_once() as interrupts, _child(argv, report_descriptor) as child:
 
         def expire() -> None:
             expired.set()
@@ -184,14 +202,14 @@ def _converse(
     return None if expired.is_set() else status, list(tail)
 
 
-def _child(argv: tuple[str, ...], failure_descriptor: int) -> subprocess.Popen[str]:
+def _child(argv: tuple[str, ...], report_descriptor: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, FAILURE_FILE: f"/proc/self/fd/{failure_descriptor}"},
-        pass_fds=(failure_descriptor,),
+        env={**os.environ, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"},
+        pass_fds=(report_descriptor,),
         text=True,
         errors="replace",
         # A Ctrl-C is for us, and we send one SIGTERM. Two signals at once can meet certbot between the

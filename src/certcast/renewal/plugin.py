@@ -18,6 +18,7 @@ logs it, and the record stays in the ledger, where `certcast renew` finds it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from contextlib import contextmanager
@@ -35,10 +36,12 @@ from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import CertcastError, to_document
-from certcast.renewal.certbot import FAILURE_FILE
+from certcast.renewal.certbot import REPORT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+logger = logging.getLogger(__name__)
 
 
 class Authenticator(common.Plugin, interfaces.Authenticator):
@@ -60,6 +63,8 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
 
     def auth_hint(self, failed_achalls: list[Any]) -> str:
         """Say what to look at when the CA did not see what the nameservers showed."""
+        if self._warnings:
+            return "The nameservers were not asked, since this host cannot reach them: see the warning above."
         return (
             "Every nameserver that answered showed the TXT values. Other regions of the provider may be "
             'later: raise "settle" in [dns]. With DNSSEC, see whether the zone validates.'
@@ -78,8 +83,9 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
             with _sigterm_as_ctrl_c():
                 self._challenges.present(_order(achalls), Run.current(), datetime.now(timezone.utc))
         except CertcastError as failure:
-            _tell_parent(failure)
+            _tell_parent(failure, self._warnings)
             raise errors.PluginError(failure.report()) from None
+        _tell_parent(None, self._warnings)
         return [achall.response(achall.account_key) for achall in achalls]
 
     def cleanup(self, achalls: list[Any]) -> None:
@@ -91,7 +97,16 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
 
     @cached_property
     def _challenges(self) -> Challenges:
-        return Challenges(load(config_path(self.conf("config"))), progress=display.notify)
+        config = load(config_path(self.conf("config")))
+        return Challenges(config, progress=display.notify, warn=self._warn)
+
+    @cached_property
+    def _warnings(self) -> list[str]:
+        return []
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        logger.warning("warning: %s", text)
 
 
 @contextmanager
@@ -113,7 +128,11 @@ def _order(achalls: Sequence[Any]) -> list[Challenge]:
     return [Challenge(achall.identifier.value, achall.validation(achall.account_key)) for achall in achalls]
 
 
-def _tell_parent(failure: CertcastError) -> None:
-    """Give the failure to the `certcast renew` that started this certbot; the exit status is always 1."""
-    if failure_file := os.environ.get(FAILURE_FILE):
-        Path(failure_file).write_text(json.dumps(to_document(failure)), encoding="utf-8")
+def _tell_parent(failure: CertcastError | None, warnings: list[str]) -> None:
+    """Give failure and warnings to the `certcast renew` that started this certbot.
+
+    The exit status is 1 for any failure, and what is printed is only read at a terminal.
+    """
+    if (report_file := os.environ.get(REPORT_FILE)) and (failure or warnings):
+        report = {"failure": to_document(failure) if failure else None, "warnings": warnings}
+        Path(report_file).write_text(json.dumps(report), encoding="utf-8")

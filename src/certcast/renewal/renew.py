@@ -36,11 +36,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Renewed:
-    """What a run did for one certificate; `failures` in the order in which they happened."""
+    """What a run did for one certificate; `failures` in the order in which they happened.
+
+    `warnings` are about what went well, by other means than it should.
+    """
 
     certificate: str
     published: Published | None = None
     failures: list[CertcastError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,15 @@ def renew(
     done = Renewed(wanted.name)
     before = _live(renewal, wanted)
     try:
-        _let_certbot_renew(config, renewal, wanted, before=before, now=clock(), progress=progress)
+        _let_certbot_renew(
+            config,
+            renewal,
+            wanted,
+            before=before,
+            now=clock(),
+            progress=progress,
+            warn=done.warnings.append,
+        )
     except CertcastError as failure:
         # Going on is right: an earlier run may have left something to publish.
         done.failures.append(failure)
@@ -142,6 +154,7 @@ def _let_certbot_renew(
     before: Lineage | None,
     now: datetime,
     progress: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
     due = _due(renewal, wanted, before, now)
     progress(f"{wanted.name}: {due.why}")
@@ -158,7 +171,7 @@ def _let_certbot_renew(
             raise
         return  # nothing is due, so nothing is withheld
     try:
-        certbot.obtain(config, renewal, wanted, force=due.force, progress=progress)
+        certbot.obtain(config, renewal, wanted, force=due.force, progress=progress, warn=warn)
     except certbot.DnsStepFailed as stopped:
         orders.strike_out(config.state_dir, wanted.names, now)
         raise stopped.failure from None
