@@ -62,9 +62,11 @@ def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer
     assert "installed" == outcome.result
     port = web.host.ports[0]
     assert (
-        f"127.0.0.1:{port} as example.test",
-        f"127.0.0.1:{port} as certcast-proof.example.test",
+        f"127.0.0.1:{port} as example.test (TLS 1.2, ECDSA clients)",
+        f"127.0.0.1:{port} as certcast-proof.example.test (TLS 1.2, ECDSA clients)",
+        f"127.0.0.1:{port} without a name (TLS 1.2, ECDSA clients)",
     ) == outcome.proved
+    assert outcome.text.endswith("seen in 3 handshakes (TLS 1.2, ECDSA clients) on 1 listener")
     assert web.leaf("A") == web.served() == web.served("example.test")
     assert DAY == web.state.last_downloaded
 
@@ -262,7 +264,7 @@ def test_every_listener_is_proved(tmp_path: Path) -> None:
     """On a host with two listeners, the outcome names both, each with every name."""
     with consumer(tmp_path, listeners=2) as web:
         web.publish("A")
-        assert 4 == len(web.first_pull().proved)
+        assert 6 == len(web.first_pull().proved)
         assert {web.leaf("A")} == {web.host.served(NAME, port).sha256 for port in web.host.ports}
 
 

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from certcast.config import Address
-from certcast.consumer.nginx import Worker
-from certcast.consumer.proof import Shown, Target, Verdict, judge, targets
+from certcast.config import Address, Listener
+from certcast.consumer.handshake import MATRIX, Client, Handshake, Shown, Target
+from certcast.consumer.processes import Worker
+from certcast.consumer.proof import Verdict, judge, unreachable
 
-ONE, TWO = Address("192.0.2.1", 443), Address("2001:db8::1", 443)
+ONE, TWO = Listener(Address("192.0.2.1", 443)), Listener(Address("2001:db8::1", 443))
 NEW, OLD, OLDER, FOREIGN = (digit * 64 for digit in "abcd")
-DOWN = Shown(None, "no connection (Connection refused)")
-NAMES = ("example.test", "*.example.test")
-ASKED = targets([ONE, TWO], NAMES)
+NO_HANDSHAKE = Shown(None, "no handshake (TLSV1_ALERT_INTERNAL_ERROR)")
+DOWN = Shown(None, "no connection (Connection refused)", reached=False)
+ANY = Client("TLS", "any")
+ASKED = tuple(
+    Handshake(Target(listener, name), ANY)
+    for listener in (ONE, TWO)
+    for name in ("example.test", "certcast-proof.example.test")
+)
 
 
 def verdict(before: dict[int, Shown], after: dict[int, Shown], held: tuple[Worker, ...] = ()) -> Verdict:
-    """Judge with the old leaf before and the new one after, but for the targets that are given."""
+    """Judge with the old leaf before and the new one after, but for the handshakes that are given."""
     return judge(
-        {target: before.get(i, Shown(OLD)) for i, target in enumerate(ASKED)},
-        {target: after.get(i, Shown(NEW)) for i, target in enumerate(ASKED)},
+        {one: before.get(i, Shown(OLD)) for i, one in enumerate(ASKED)},
+        {one: after.get(i, Shown(NEW)) for i, one in enumerate(ASKED)},
         release=NEW,
         ours=(OLD, OLDER),
+        required=(ONE, TWO),
         held=held,
     )
 
 
-def test_wildcard_is_asked_for_by_a_made_up_label() -> None:
-    """A client cannot ask for `*.example.test`; a name that nobody configured shows what it serves."""
-    assert (
-        Target(ONE, "example.test"),
-        Target(ONE, "certcast-proof.example.test"),
-        Target(TWO, "example.test"),
-        Target(TWO, "certcast-proof.example.test"),
-    ) == ASKED
+def as_clients(before: dict[Client, str | None], after: dict[Client, str | None], **options: Any) -> Verdict:
+    """Judge one target as it shows itself to each kind of client: a leaf, or none."""
+    target = ASKED[0].target
+    before_and_after = [
+        {Handshake(target, client): Shown(leaf) if leaf else NO_HANDSHAKE for client, leaf in shown.items()}
+        for shown in (before, after)
+    ]
+    return judge(*before_and_after, release=NEW, ours=(OLD, OLDER), required=(ONE,), **options)
 
 
 def test_new_leaf_everywhere_is_proved() -> None:
@@ -45,39 +55,64 @@ def test_new_leaf_everywhere_is_proved() -> None:
 @pytest.mark.parametrize("before", [OLD, FOREIGN, NEW])
 def test_lost_handshake_is_broken(before: str) -> None:
     """A target that had a handshake and has none is broken, whosever certificate it showed."""
-    found = verdict({1: Shown(before)}, {1: DOWN})
-    assert 1 == len(found.broken)
-    assert str(ASKED[1]) in found.broken[0]
+    found = verdict({1: Shown(before)}, {1: NO_HANDSHAKE})
+    assert (ASKED[1],) == found.broken
+    assert [
+        f"192.0.2.1:443 as certcast-proof.example.test: {NO_HANDSHAKE}; before it was leaf {before[:16]}…"
+    ] == found.lines()
 
 
 @pytest.mark.parametrize("leaf", [OLD, OLDER])
 def test_old_leaf_of_ours_is_stale(leaf: str) -> None:
     """A target that showed a release of ours, also one before the last, must show the new one."""
     found = verdict({1: Shown(leaf)}, {1: Shown(leaf)})
-    assert (f"{ASKED[1]}: still leaf {leaf[:16]}…",) == found.stale
+    assert (ASKED[1],) == found.stale
     assert () == found.broken
+    assert [f"{ASKED[1].target}: still leaf {leaf[:16]}…"] == found.lines()
 
 
 def test_foreign_leaf_may_stay() -> None:
-    """A name that is served with somebody else's certificate is none of our business."""
-    assert verdict({1: Shown(FOREIGN)}, {1: Shown(FOREIGN)}).proved
+    """A name that is served with somebody else's certificate is none of our business, but it is said."""
+    found = verdict({1: Shown(FOREIGN)}, {1: Shown(FOREIGN)})
+    assert found.proved
+    assert "another certificate in 1 handshake" in found.summary()
+    assert [f"{ASKED[1].target}: leaf {FOREIGN[:16]}…, not one of certcast's"] == found.remarks()
 
 
 def test_listener_without_the_new_leaf_is_dark() -> None:
-    """A listener that shows the new leaf for no name at all is not proved."""
+    """A configured listener that shows the new leaf for no name at all is not proved."""
     foreign = {2: Shown(FOREIGN), 3: Shown(FOREIGN)}
-    assert 2 == len(verdict(foreign, foreign).dark)
+    found = verdict(foreign, foreign)
+    assert (TWO,) == found.dark
+    assert [f"[2001:db8::1]:443: leaf {FOREIGN[:16]}…"] == found.lines()
 
 
 def test_target_that_was_down_before_cannot_be_broken() -> None:
     """What did not work before the reload is not blamed on it, as long as the listener is seen otherwise."""
-    assert verdict({1: DOWN}, {1: DOWN}).proved
-    assert 2 == len(verdict({2: DOWN, 3: DOWN}, {2: DOWN, 3: DOWN}).dark)
+    assert verdict({1: NO_HANDSHAKE}, {1: NO_HANDSHAKE}).proved
+    assert (TWO,) == verdict({2: DOWN, 3: DOWN}, {2: DOWN, 3: DOWN}).dark
+
+
+def test_listener_that_nobody_configured_and_nobody_reaches_is_not_provable() -> None:
+    """A listener that only nginx names and that cannot be connected to is said, not failed."""
+    before = {one: DOWN if one.target.listener == TWO else Shown(OLD) for one in ASKED}
+    after = {one: DOWN if one.target.listener == TWO else Shown(NEW) for one in ASKED}
+    found = judge(before, after, release=NEW, ours=(OLD,), required=(), expected=(ONE, TWO))
+    assert found.proved
+    assert ["[2001:db8::1]:443: no connection (Connection refused)"] == unreachable(before, after)
+
+
+def test_listener_that_names_our_files_and_shows_others_is_dark() -> None:
+    """A listener whose site names our files, and which answers with another certificate, is not proved."""
+    before = {one: Shown(FOREIGN) for one in ASKED}
+    after = {one: Shown(FOREIGN if one.target.listener == TWO else NEW) for one in ASKED}
+    assert (TWO,) == judge(before, after, release=NEW, ours=(), required=(), expected=(ONE, TWO)).dark
+    assert judge(before, after, release=NEW, ours=(), required=(), expected=(ONE,)).proved
 
 
 def test_nothing_seen_is_nothing_proved() -> None:
-    """A host for which no listener is configured is never called proved."""
-    assert not judge({}, {}, release=NEW, ours=()).proved
+    """A host on which no handshake shows the release is never called proved."""
+    assert not judge({}, {}, release=NEW, ours=(), required=()).proved
 
 
 def test_old_worker_that_still_accepts_is_no_proof() -> None:
@@ -85,3 +120,81 @@ def test_old_worker_that_still_accepts_is_no_proof() -> None:
     found = verdict({}, {}, held=(Worker(4711, 1),))
     assert not found.proved
     assert ["workers from before still accept: 4711"] == found.lines()
+
+
+# -- kinds of client
+
+RSA_12, ECDSA_12, RSA_13, ECDSA_13 = MATRIX
+
+
+def test_clients_of_one_key_type_are_judged_by_themselves() -> None:
+    """An old RSA pair beside our new one is found though most clients get the new one."""
+    old_pair = {RSA_12: OLD, ECDSA_12: OLD, RSA_13: OLD, ECDSA_13: OLD}
+    found = as_clients(old_pair, {RSA_12: OLD, ECDSA_12: NEW, RSA_13: OLD, ECDSA_13: NEW})
+    assert not found.proved
+    assert [f"192.0.2.1:443 as example.test (TLS 1.2 and 1.3, RSA clients): still leaf {OLD[:16]}…"] == (
+        found.lines()
+    )
+
+
+def test_clients_that_never_got_a_handshake_are_no_fault() -> None:
+    """Where RSA clients got nothing before, an ECDSA release that they cannot take is proved."""
+    none: dict[Client, str | None] = {RSA_12: None, RSA_13: None}
+    found = as_clients({**none, ECDSA_12: OLD, ECDSA_13: OLD}, {**none, ECDSA_12: NEW, ECDSA_13: NEW})
+    assert found.proved
+    assert "seen in 2 handshakes (TLS 1.2 and 1.3, ECDSA clients) on 1 listener" == found.summary()
+    assert ["192.0.2.1:443 as example.test (TLS 1.2 and 1.3, ECDSA clients)"] == found.seen()
+
+
+def test_one_tls_version_that_breaks_is_named() -> None:
+    """A release that TLS 1.2 clients lose, while those of TLS 1.3 get it, is broken for the former."""
+    found = as_clients({ECDSA_12: OLD, ECDSA_13: OLD}, {ECDSA_12: None, ECDSA_13: NEW})
+    assert 1 == len(found.broken)
+    assert found.lines()[0].startswith("192.0.2.1:443 as example.test (TLS 1.2, ECDSA clients): no handshake")
+
+
+def test_allowed_change_of_the_key_type_gives_up_its_old_clients() -> None:
+    """
+    With `allow_key_type_change`, RSA clients that lose our certificate as it becomes ECDSA are said
+    and not broken; without, they are broken.
+    """
+    before = {RSA_12: OLD, ECDSA_12: None, RSA_13: OLD, ECDSA_13: None}
+    after = {RSA_12: None, ECDSA_12: NEW, RSA_13: None, ECDSA_13: NEW}
+    allowed = as_clients(before, after, give_up="RSA")
+    assert allowed.proved
+    assert "no longer for TLS 1.2 and 1.3, RSA clients" in allowed.summary()
+    assert 1 == len(allowed.remarks())
+    assert 2 == len(as_clients(before, after).broken)
+
+
+def test_giving_up_is_only_for_our_own_certificate() -> None:
+    """Also with `allow_key_type_change`, RSA clients that lose somebody else's certificate are broken."""
+    before = {RSA_12: FOREIGN, ECDSA_12: None}
+    after = {RSA_12: None, ECDSA_12: NEW}
+    assert 1 == len(as_clients(before, after, give_up="RSA").broken)
+
+
+def test_nobody_is_given_up_where_nobody_gets_the_new_certificate() -> None:
+    """A site whose ciphers suit only the old type of key serves nobody: broken, permission or not."""
+    before = {RSA_12: OLD, ECDSA_12: None}
+    assert 1 == len(as_clients(before, {RSA_12: None, ECDSA_12: None}, give_up="RSA").broken)
+
+
+def test_first_release_may_leave_old_clients_behind() -> None:
+    """
+    Where the operator put our include in place of an RSA certificate, RSA clients that an ECDSA
+    release leaves behind are said; nothing is there to go back to.
+    """
+    before = {RSA_12: FOREIGN, ECDSA_12: None}
+    found = as_clients(before, {RSA_12: None, ECDSA_12: NEW}, give_up="RSA", first=True)
+    assert found.proved
+    assert 1 == len(found.remarks())
+
+
+def test_many_findings_are_counted_not_listed() -> None:
+    """Forty stale names are a report that a person still reads."""
+    many = [replace(ASKED[0], target=Target(ONE, f"www{number}.example.test")) for number in range(40)]
+    shown = {one: Shown(OLD) for one in many}
+    lines = judge(shown, shown, release=NEW, ours=(OLD,), required=()).lines()
+    assert 8 == len(lines)
+    assert "and 33 more like these" == lines[-1]

@@ -1,83 +1,66 @@
 """Was the new certificate really taken into service? Handshakes before and after say so.
 
-    targets      every listener, with every configured name (SNI)
-    handshakes   one full handshake each; the leaf that came, or why none did
-    judge        broken · stale · dark · held, by comparing before and after
+    handshakes   of every target as every kind of client, before and after the reload
+    judge        broken · stale · dark · given up · held, by comparing the two rounds
     prove        wait until the old workers have retired, shake hands, judge
 
-Rules, for what was seen before and after the reload:
-- a target that had a handshake before must have one after            else it is *broken*
-- a target that showed one of our releases must show the new one      else it is *stale*
-- a listener must show the new leaf for at least one name             else it is *dark*
-- no worker of before may still accept connections                    else it is *held*
+Rules, for what was seen before and after the reload, each for its kind of client:
+- a handshake that came about before must come about after      else it is *broken*
+- one that showed a release of ours must show the new one        else it is *stale*
+- a listener that should show the new leaf must, to some client  else it is *dark*
+- no worker of before may still accept connections               else it is *held*
+
+Where a change of the key's type is allowed, clients that take only the old type and saw a
+release of ours are *given up*, as long as the others get the new one there: that they fail
+now is said, and isn't broken. The same goes for a host's first release, whoever's certificate
+such clients saw: it was the operator who put the include in its place.
 
 A target that showed somebody else's certificate may go on doing so: one nginx
 serves many names. A target that had no handshake before cannot be broken by us.
+A listener that nobody configured and that cannot be connected to is not provable.
 
 The first new leaf proves nothing: old and new workers accept side by side for a
 while (nginx's master waits 100 ms before it stops the old ones). So the
-handshakes that count begin after the last old worker has retired.
-
-Nothing is verified in these handshakes. The gate has verified the pair; here the
-question is which bytes come, and a client that refuses a certificate cannot tell.
+handshakes that count begin after the last old worker has retired. It need not have
+ended: with a long-lived connection that takes as long as the connection.
 """
 
 from __future__ import annotations
 
-import hashlib
-import socket
-import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.config import Address
 from certcast.consumer import nginx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from certcast.consumer.nginx import Worker
+    from certcast.config import Listener
+    from certcast.consumer.handshake import Client, Clients, Handshake, Shown
+    from certcast.consumer.processes import Worker
+    from certcast.consumer.targets import Plan
 
-HANDSHAKE_SECONDS = 5.0
 # How long a verdict may still change once the old workers have retired: nothing is known that would
 # change it, so this is only patience with a loaded host. An assumption, not a measurement.
 SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Target:
-    """A listener, asked for a name."""
-
-    listener: Address
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.listener} as {self.name}"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What one handshake showed: the leaf's SHA-256 (64 hex digits), or why there was none."""
-
-    leaf: str | None
-    failure: str = ""
-
-    def __str__(self) -> str:
-        return f"leaf {self.leaf[:16]}…" if self.leaf else self.failure
+_MOST_LINES = 8  # of one kind, in a report that a person reads
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong after a reload; empty if the release is proved on `shown`."""
+    """What two rounds of handshakes came to. `after` has the same handshakes as `before`."""
 
-    shown: tuple[Target, ...]
-    broken: tuple[str, ...] = ()
-    stale: tuple[str, ...] = ()
-    dark: tuple[str, ...] = ()
-    held: tuple[Worker, ...] = ()
+    before: Mapping[Handshake, Shown]
+    after: Mapping[Handshake, Shown]
+    shown: tuple[Handshake, ...]
+    broken: tuple[Handshake, ...]
+    stale: tuple[Handshake, ...]
+    dark: tuple[Listener, ...]
+    given_up: tuple[Handshake, ...]
+    foreign: tuple[Handshake, ...]
+    held: tuple[Worker, ...]
 
     @property
     def proved(self) -> bool:
@@ -85,62 +68,102 @@ class Verdict:
         return bool(self.shown) and not (self.broken or self.stale or self.dark or self.held)
 
     def lines(self) -> list[str]:
-        """Return what is wrong, one line each."""
-        lines = [*self.broken, *self.stale, *self.dark]
+        """Return what is wrong, in words."""
+        lines = lost(self.before, self.after, self.broken)
+        lines += _by_target(self.stale, self.after, lambda one: f"still {self.after[one]}")
+        lines += [f"{listener}: {self._instead(listener)}" for listener in self.dark]
         if self.held:
-            lines.append(
-                f"workers from before still accept: {', '.join(str(worker.pid) for worker in self.held)}"
-            )
-        return lines
+            pids = ", ".join(str(worker.pid) for worker in self.held)
+            lines.append(f"workers from before still accept: {pids}")
+        return lines or ["no handshake showed it"]
 
+    def seen(self) -> list[str]:
+        """Return where the release was seen, one line a target, with the kinds of client."""
+        clients: dict[str, list[Client]] = {}
+        for one in self.shown:
+            clients.setdefault(str(one.target), []).append(one.client)
+        return [f"{target} ({_kinds(some)})" for target, some in clients.items()]
 
-def targets(listeners: Iterable[Address], names: Iterable[str]) -> tuple[Target, ...]:
-    """Return every listener with every name; a wildcard is asked for with a made-up label."""
-    hosts = ["certcast-proof" + name[1:] if name.startswith("*.") else name for name in names]
-    return tuple(Target(listener, host) for listener in listeners for host in hosts)
+    def summary(self) -> str:
+        """Return in a few words what was seen."""
+        listeners = len({one.target.listener for one in self.shown})
+        words = [
+            f"seen in {_many(len(self.shown), 'handshake')} "
+            f"({_kinds([one.client for one in self.shown])}) on {_many(listeners, 'listener')}"
+        ]
+        if self.given_up:
+            words.append(f"no longer for {_kinds([one.client for one in self.given_up])}")
+        if self.foreign:
+            words.append(f"another certificate in {_many(len(self.foreign), 'handshake')}")
+        return "; ".join(words)
 
+    def remarks(self) -> list[str]:
+        """Return what is not wrong but worth a line in a mail."""
+        return lost(self.before, self.after, self.given_up) + _by_target(
+            self.foreign, self.after, lambda one: f"{self.after[one]}, not one of certcast's"
+        )
 
-def handshakes(asked: Iterable[Target], seconds: float = HANDSHAKE_SECONDS) -> dict[Target, Shown]:
-    """Return what each target shows now. All at once, so that one that hangs delays no other."""
-    asked = tuple(asked)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip(asked, pool.map(lambda target: _shown(target, seconds), asked), strict=True))
+    def _instead(self, listener: Listener) -> str:
+        shown = dict.fromkeys(
+            str(shown) for one, shown in self.after.items() if one.target.listener == listener
+        )
+        return "; ".join(list(shown)[:3])
 
 
 def judge(
-    before: Mapping[Target, Shown],
-    after: Mapping[Target, Shown],
+    before: Mapping[Handshake, Shown],
+    after: Mapping[Handshake, Shown],
     *,
     release: str,
     ours: Iterable[str],
+    required: Iterable[Listener],
+    expected: Iterable[Listener] = (),
+    give_up: str | None = None,
+    first: bool = False,
     held: tuple[Worker, ...] = (),
 ) -> Verdict:
     """Compare two rounds of handshakes by the rules above.
 
-    `release` is the SHA-256 of the leaf that should come; `ours` the first 16
-    digits of each leaf that certcast ever put here.
+    `release` is the SHA-256 of the leaf that should come; `ours` the first 16 digits of
+    each leaf that certcast ever put here. `required` and `expected` are listeners, as
+    in a Plan. `give_up` names the clients (by their type of key) that may be lost, if
+    what they saw was ours or this is the `first` release.
     """
     known = {leaf[:16] for leaf in ours} | {release[:16]}
-    shown = tuple(target for target, now in after.items() if now.leaf == release)
-    lit = {target.listener for target in shown}
-    stale, dark = [], []
-    for target, now in after.items():
-        was = before[target].leaf
-        if was and was[:16] in known and now.leaf and now.leaf != release:
-            stale.append(f"{target}: still {now}")
-        elif target.listener not in lit and (now.leaf or not was):
-            dark.append(f"{target}: {now}")
-    broken = lost(before, after)
-    return Verdict(shown, tuple(broken), tuple(stale), tuple(dark), held)
+    had_ours = {one for one, was in before.items() if was.leaf and was.leaf[:16] in known}
+    lost_now = [one for one, was in before.items() if was.leaf and not after[one].leaf]
+    shown = tuple(one for one, now in after.items() if now.leaf == release)
+    well = {one.target for one in shown}
+    given_up = tuple(
+        one
+        for one in lost_now
+        if one.client.keys == give_up and one.target in well and (first or one in had_ours)
+    )
+    broken = tuple(one for one in lost_now if one not in given_up)
+    stale: list[Handshake] = []
+    foreign: list[Handshake] = []
+    for one, now in after.items():
+        if now.leaf and now.leaf != release:
+            (stale if one in had_ours else foreign).append(one)
+    # A listener about which more is known is not called dark on top of it.
+    clear = {one.target.listener for one in (*shown, *stale, *broken)}
+    reached = {one.target.listener for one, now in after.items() if now.reached}
+    wanted = dict.fromkeys([*required, *(listener for listener in expected if listener in reached)])
+    dark = tuple(listener for listener in wanted if listener not in clear)
+    return Verdict(before, after, shown, broken, tuple(stale), dark, given_up, tuple(foreign), held)
 
 
 def prove(
-    before: Mapping[Target, Shown],
+    before: Mapping[Handshake, Shown],
+    plan: Plan,
+    clients: Clients,
     *,
     release: str,
     ours: Iterable[str],
     workers: tuple[Worker, ...],
     seconds: float,
+    give_up: str | None = None,
+    first: bool = False,
 ) -> Verdict:
     """Return the verdict on a reload that was just asked for, after at most `seconds` and one round.
 
@@ -151,11 +174,24 @@ def prove(
     held = wait_for_retirement(workers, seconds)
     # Without workers of before, nginx is only just starting: then there is nothing to conclude early.
     last = min(deadline, time.monotonic() + SETTLE_SECONDS) if workers else deadline
+    after = clients.try_all(before)
     while True:
-        verdict = judge(before, handshakes(before), release=release, ours=ours, held=held)
+        verdict = judge(
+            before,
+            after,
+            release=release,
+            ours=ours,
+            required=plan.required,
+            expected=plan.expected,
+            give_up=give_up,
+            first=first,
+            held=held,
+        )
         if verdict.proved or time.monotonic() >= last:
             return verdict
         time.sleep(_POLL_SECONDS)
+        # What was seen with the old workers retired stays true; the rest is asked again.
+        after |= clients.try_all(one for one, now in after.items() if now.leaf != release)
 
 
 def wait_for_retirement(workers: tuple[Worker, ...], seconds: float) -> tuple[Worker, ...]:
@@ -166,30 +202,61 @@ def wait_for_retirement(workers: tuple[Worker, ...], seconds: float) -> tuple[Wo
     return held
 
 
-def lost(before: Mapping[Target, Shown], after: Mapping[Target, Shown]) -> list[str]:
-    """Return the targets that had a handshake before and have none after, with the reason."""
-    return [
-        f"{target}: {after[target]}; before it was {was}"
-        for target, was in before.items()
-        if was.leaf and not after[target].leaf
+def lost(
+    before: Mapping[Handshake, Shown],
+    after: Mapping[Handshake, Shown],
+    among: Iterable[Handshake] | None = None,
+) -> list[str]:
+    """Return the targets that had a handshake before and have none after, in words, with the reason."""
+    gone = [one for one in (before if among is None else among) if before[one].leaf and not after[one].leaf]
+    return _by_target(gone, before, lambda one: f"{after[one]}; before it was {before[one]}")
+
+
+def unreachable(before: Mapping[Handshake, Shown], after: Mapping[Handshake, Shown]) -> list[str]:
+    """Return the listeners that could not be connected to in either round, with the reason."""
+    reached = {
+        one.target.listener for round_ in (before, after) for one, now in round_.items() if now.reached
+    }
+    failures = {
+        one.target.listener: now.failure for one, now in after.items() if one.target.listener not in reached
+    }
+    return [f"{listener}: {failure}" for listener, failure in failures.items()]
+
+
+# -- words
+
+
+def _by_target(
+    some: Iterable[Handshake], shown: Mapping[Handshake, Shown], say: Callable[[Handshake], str]
+) -> list[str]:
+    """Return one line for each target and text; which clients, if others of the target fare otherwise."""
+    groups: dict[tuple[str, str], list[Client]] = {}
+    for one in some:
+        groups.setdefault((str(one.target), say(one)), []).append(one.client)
+    alive: dict[str, set[Client]] = {}
+    for one, now in shown.items():
+        if now.leaf:
+            alive.setdefault(str(one.target), set()).add(one.client)
+    lines = [
+        f"{target}: {text}"
+        if alive.get(target, set()) <= set(clients)
+        else f"{target} ({_kinds(clients)}): {text}"
+        for (target, text), clients in groups.items()
     ]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES - 1 :] = [f"and {len(lines) - _MOST_LINES + 1:,} more like these"]
+    return lines
 
 
-def _shown(target: Target, seconds: float) -> Shown:
-    # A new context for each: a resumed session would show the certificate of the first one.
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection(
-                (target.listener.host, target.listener.port), timeout=seconds
-            ) as connection,
-            client.wrap_socket(connection, server_hostname=target.name) as tls,
-        ):
-            der = tls.getpeercert(binary_form=True)
-    except ssl.SSLError as error:
-        return Shown(None, f"no handshake ({error.reason or error})")
-    except (OSError, ValueError) as error:  # ValueError: a name that cannot be sent as SNI
-        return Shown(None, f"no connection ({getattr(error, 'strerror', None) or error})")
-    return Shown(hashlib.sha256(der).hexdigest()) if der else Shown(None, "no certificate")
+def _kinds(clients: Iterable[Client]) -> str:
+    """Return kinds of client in words: "TLS 1.2 and 1.3, ECDSA clients"."""
+    clients = tuple(clients)
+    versions = sorted({client.version for client in clients})
+    keys = sorted({client.keys for client in clients if client.keys != "any"}, reverse=True)
+    numbers = [version.removeprefix("TLS ") for version in versions if version != "TLS"]
+    words = f"TLS {' and '.join(numbers)}" if numbers else "TLS"
+    return f"{words}, {' and '.join(keys)} clients" if keys else words
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("s" if number != 1 else "")

@@ -54,7 +54,10 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `text` is one line for a person; `proved` where the leaf was seen."""
+    """What a run came to. `text` is one line for a person; `proved` where the leaf was seen.
+
+    `remarks` are lines of the proof that are no alarm: what could not be proved.
+    """
 
     certificate: str
     result: Literal["nothing due", "current", "installed"]
@@ -62,6 +65,7 @@ class Outcome:
     proved: tuple[str, ...]
     text: str
     previous: Leaf | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def _ignore(_: object) -> None:
@@ -310,7 +314,7 @@ class _Run:
             key_types=(self._proved_key_type(), key_type),
         )
         try:
-            shown = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
+            seen = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
         except service.HandshakesBroke:
             self._save(broke=manifest.leaf.sha256)
             raise
@@ -328,8 +332,13 @@ class _Run:
         self.folder.prune(keep=(version, previous))
         self.after("pruned")
         outcome = self._outcome("installed")
-        text = f"{outcome.text}; seen in {len(shown)} handshakes"
-        return replace(outcome, proved=shown, previous=old.leaf if old else None, text=text)
+        return replace(
+            outcome,
+            proved=seen.places,
+            remarks=seen.remarks,
+            previous=old.leaf if old else None,
+            text=f"{outcome.text}; {seen.summary}",
+        )
 
     def _save(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)

@@ -24,8 +24,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.config import Address
-from certcast.consumer import copies, nginx, proof
+from certcast.consumer import nginx, proof, targets
+from certcast.consumer.handshake import Clients
 from certcast.errors import CertcastError, InstallError, NotIncluded, NotProved
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from certcast.config import ConsumerConfig, NginxConfig
     from certcast.consumer.copies import Copies
+    from certcast.consumer.handshake import Handshake, Shown
     from certcast.consumer.install import Folder
-    from certcast.consumer.nginx import Worker
-    from certcast.consumer.proof import Shown, Target, Verdict
+    from certcast.consumer.proof import Verdict
+    from certcast.consumer.targets import Site
 
 
 class HandshakesBroke(NotProved):
@@ -62,110 +63,146 @@ class Change:
         return self.previous is not None or bool(self.copies.entries)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Where a release was seen.
+
+    `summary` in a few words; `places` a line for each listener and name; `remarks`: what
+    could not be proved, and what somebody may want to know.
+    """
+
+    summary: str
+    places: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
 @dataclass
 class _Done:
-    """How far the change got: what the way back has to undo."""
+    """How far the change got: what the way back has to undo, and to look at."""
 
-    before: dict[Target, Shown] = field(default_factory=dict)
+    servers: tuple[NginxConfig, ...]
+    clients: Clients
+    deadline: float
+    before: dict[Handshake, Shown] = field(default_factory=dict)
     reloaded: list[NginxConfig] = field(default_factory=list)
 
 
 def put_into_service(
     change: Change, consumer: ConsumerConfig, names: tuple[str, ...], *, after: Callable[[str], None]
-) -> tuple[str, ...]:
-    """Switch, test, reload and prove; return where the release was seen, as texts.
+) -> Seen:
+    """Switch, test, reload and prove; return where the release was seen.
 
     Raises NginxRefused, NginxMissing, ReloadFailed, NotIncluded, HandshakesBroke and
     NotProved, with what the snippet names now in `kept`; LocalFault if a copy cannot be
     written; OSError.
     """
-    with change.copies.replaced(change.version):
-        return _put_into_service(change, consumer, names, after=after)
+    with Clients() as clients, change.copies.replaced(change.version):
+        servers = consumer.nginx_of(change.folder.certificate)
+        done = _Done(servers, clients, consumer.proof_deadline)
+        return _put_into_service(change, consumer, names, done, after=after)
 
 
 def _put_into_service(
-    change: Change, consumer: ConsumerConfig, names: tuple[str, ...], *, after: Callable[[str], None]
-) -> tuple[str, ...]:
-    folder, done = change.folder, _Done()
+    change: Change,
+    consumer: ConsumerConfig,
+    names: tuple[str, ...],
+    done: _Done,
+    *,
+    after: Callable[[str], None],
+) -> Seen:
+    folder = change.folder
     folder.switch(change.version)
     after("snippet")
     folder.point_current(change.version)
     after("current")
-    with _way_back(change, done, consumer):
-        for server in consumer.nginx:
+    with _way_back(change, done):
+        for server in done.servers:
             nginx.test(server)
+    sites, untold = _sites(change, done.servers)
     if change.previous is None:
-        _require_included(change, consumer)
+        _require_included(change, sites)
     after("tested")
     with _staying(change):
-        workers = _workers(consumer)
-    done.before = proof.handshakes(proof.targets(_listeners(consumer), names))
-    with _way_back(change, done, consumer):
-        for server in consumer.nginx:
+        workers = tuple(worker for server in done.servers for worker in nginx.workers(server))
+    plan = targets.plan(sites, names, done.clients.kinds)
+    with _way_back(change, done):
+        if not plan.handshakes:
+            raise _nowhere(change, untold)
+        done.before = done.clients.try_all(plan.handshakes)
+        for server in done.servers:
             nginx.reload(server)
             done.reloaded.append(server)
         after("reloaded")
         verdict = proof.prove(
             done.before,
+            plan,
+            done.clients,
             release=change.release,
             ours=[leaf for _, leaf in folder.held().values()],
             workers=workers,
             seconds=consumer.proof_deadline,
+            give_up=_given_up(change, consumer),
+            first=not change.has_way_back,
         )
         if verdict.broken and change.has_way_back:
             raise _broke(change, verdict)
     if not verdict.proved:
         change.copies.keep()
-        raise _not_proved(change, consumer, verdict)
-    return tuple(str(target) for target in verdict.shown)
+        raise _not_proved(change, sites, verdict)
+    not_provable = [*untold, *plan.not_provable, *proof.unreachable(done.before, verdict.after)]
+    return _seen(verdict, not_provable)
 
 
-def _require_included(change: Change, consumer: ConsumerConfig) -> None:
+def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
+    """Return the type of key whose clients may be lost; the gate has asked for the permission."""
+    old, new = change.key_types
+    if not change.has_way_back:
+        return {"RSA": "ECDSA", "ECDSA": "RSA"}.get(new or "")
+    return old if consumer.allow_key_type_change and old != new else None
+
+
+def _seen(verdict: Verdict, not_provable: list[str]) -> Seen:
+    summary = verdict.summary()
+    if not_provable:
+        others = f" and {len(not_provable) - 1:,} more" if len(not_provable) > 1 else ""
+        summary += f"; not provable: {not_provable[0]}{others}"
+    remarks = [f"not provable: {what}" for what in not_provable]
+    return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks()))
+
+
+def _sites(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Site], list[str]]:
+    """Return what each nginx says of itself, and in words what one says that we cannot read."""
+    sites, untold = [], []
+    for server in servers:
+        says = None
+        try:
+            says = nginx.examine(server)
+        except ValueError as error:
+            untold.append(f"server blocks of `{' '.join(server.test)}` ({error})")
+        sites.append(targets.site(server, says, change.folder, change.version, change.copies.entries))
+    return sites, untold
+
+
+def _require_included(change: Change, sites: list[Site]) -> None:
     """Raise NotIncluded if an nginx says that it reads neither the snippet nor a copy.
 
-    Asked for a host's first version only: `nginx -T` costs as much as the test, and later
-    the handshakes tell.
+    Asked for a host's first version only: later the handshakes tell.
     """
     folder = change.folder
-    for server in consumer.nginx:
-        if nginx.includes(server, folder.snippet) is False and not _names_a_copy(server, change):
+    for site in sites:
+        if site.includes_ours() is False:
             change.copies.keep()  # the site that is about to name them must find them
             raise NotIncluded(
                 f"{folder.certificate}: the certificate is here, but no site of nginx includes it yet",
-                expected=f"include {folder.snippet};"
+                expected=f"include {site.snippet};"
                 + ("\nor an ssl_certificate that copy_to writes" if change.copies.entries else ""),
-                found=f"`{' '.join(server.test)}` does not read that file",
+                found=f"`{' '.join(site.nginx.test)}` does not read that file",
                 kept="staged; what nginx serves was not touched",
                 next=f"in each server block of {folder.certificate}\n"
-                f"add     include {folder.snippet};\n"
+                f"add     include {site.snippet};\n"
                 "remove  its ssl_certificate and ssl_certificate_key lines\n"
                 f"then run `certcast pull {folder.certificate}`",
             )
-
-
-def _names_a_copy(server: NginxConfig, change: Change) -> bool:
-    """Whether a site of this nginx names a target of copy_to; also if its files are past our reading."""
-    if not change.copies.entries:
-        return False
-    try:
-        found = nginx.examine(server)
-    except ValueError:
-        return True  # the handshakes will tell
-    named = {certificate.path for site in found.servers for certificate in site.certificates} if found else ()
-    return any(str(path) in named for path in copies.targets(change.copies.entries))
-
-
-def _listeners(consumer: ConsumerConfig) -> list[Address]:
-    return [
-        listener.address
-        for server in consumer.nginx
-        for listener in server.listeners
-        if isinstance(listener.address, Address)
-    ]
-
-
-def _workers(consumer: ConsumerConfig) -> tuple[Worker, ...]:
-    return tuple(worker for server in consumer.nginx for worker in nginx.workers(server))
 
 
 # -- the way back
@@ -182,16 +219,16 @@ def _staying(change: Change) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _way_back(change: Change, done: _Done, consumer: ConsumerConfig) -> Iterator[None]:
+def _way_back(change: Change, done: _Done) -> Iterator[None]:
     """Undo the change if what is inside fails; the first failure stays the one that is raised."""
     try:
         yield
     except InstallError as error:
-        error.kept = _go_back(change, done, consumer.proof_deadline)
+        error.kept = _go_back(change, done)
         raise
 
 
-def _go_back(change: Change, done: _Done, seconds: float) -> str:
+def _go_back(change: Change, done: _Done) -> str:
     """Let the snippet name the previous version again; return how that went."""
     previous = change.previous
     if not change.has_way_back:
@@ -207,8 +244,8 @@ def _go_back(change: Change, done: _Done, seconds: float) -> str:
         workers = tuple(worker for server in done.reloaded for worker in nginx.workers(server))
         for server in done.reloaded:
             nginx.reload(server)
-        proof.wait_for_retirement(workers, seconds)
-        lost = proof.lost(done.before, proof.handshakes(done.before))
+        proof.wait_for_retirement(workers, done.deadline)
+        lost = proof.lost(done.before, done.clients.try_all(done.before))
     except (CertcastError, OSError) as second:
         where = f"version {previous}" if previous else "the copies of before"
         return f"going back to {where} failed too: {second}"
@@ -231,26 +268,38 @@ def _broke(change: Change, verdict: Verdict) -> HandshakesBroke:
     )
 
 
-def _not_proved(change: Change, consumer: ConsumerConfig, verdict: Verdict) -> NotProved:
+def _nowhere(change: Change, untold: list[str]) -> NotProved:
+    return NotProved(
+        f"{change.folder.certificate}: no TLS listener is known, so nothing could be proved",
+        expected="`listen … ssl` in `nginx -T`, or listeners of [[consumer.nginx]]",
+        found="; ".join(untold) or "neither",
+        next='set consumer.nginx.listeners, as in ["127.0.0.1:443"]; '
+        f"then run `certcast pull {change.folder.certificate}`",
+    )
+
+
+def _not_proved(change: Change, sites: list[Site], verdict: Verdict) -> NotProved:
     name = change.folder.certificate
     return NotProved(
         f"{name}: nginx was reloaded, but does not serve the new certificate everywhere",
         expected=f"leaf {change.release[:16]}… on every listener, and the old workers retired",
         found="\n".join(verdict.lines()),
         kept=f"version {change.version} stays in place: the pair is good",
-        next=_likely(change, consumer, verdict) + f"; then run `certcast pull {name}`",
+        next="\n".join([*_likely(sites, verdict), f"then run `certcast pull {name}`"]),
     )
 
 
-def _likely(change: Change, consumer: ConsumerConfig, verdict: Verdict) -> str:
+def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
+    """Return what is likely to be the matter, with what to do about it."""
     if verdict.held:
-        return "nginx did not take the new configuration: look for [emerg] in its error log"
+        return ["nginx did not take the new configuration: look for [emerg] in its error log"]
     if verdict.broken:
-        return "a listener that answered before does not now: look into nginx's error log"
-    snippet = change.folder.snippet
-    if any(nginx.includes(server, snippet) is False for server in consumer.nginx):
-        return f"nginx does not read {snippet}: add `include {snippet};` to the server blocks"
-    return (
-        "another ssl_certificate line in the same server block comes after the include (the last one "
-        "of a key type wins), or a server block without the include answers: see `nginx -T`"
-    )
+        return ["a listener that answered before does not now: look into nginx's error log"]
+    for site in sites:
+        if site.includes_ours() is False:
+            return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
+    dark = [one for one in verdict.after if one.target.listener in verdict.dark]
+    return targets.culprits(sites, [*verdict.stale, *dark]) or [
+        "another ssl_certificate line in the same server block comes after the include (the last one",
+        "of a key type wins), or a server block without the include answers: see `nginx -T`",
+    ]

@@ -1,0 +1,269 @@
+"""Which handshakes prove a certificate: listeners and names, from `nginx -T` or from our configuration.
+
+    Site       one nginx, what its configuration says, and the paths under which it sees our files
+    plan       every TLS listener with every name that the certificate covers  →  Plan
+    culprits   which line of the configuration made a target show another certificate
+
+A listener is asked for the certificate's own names (for a wildcard: a made-up label), for
+each server_name there that it covers, and once without a name, as the default server
+answers. Where `listeners` are configured they are the ones, with the names from `nginx -T`.
+
+What is expected of a listener:
+- `required`: it is configured, so the new leaf must be seen there
+- `expected`: a server there names our files, so it must be seen if there is any connection
+- others: what they showed before they must not lose; nothing else is asked of them
+
+Not here: shaking hands (handshake.py), and the verdict (proof.py).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast.config import Listener
+from certcast.consumer.handshake import BROWSER, Client, Handshake, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from certcast.config import CopyConfig, NginxConfig
+    from certcast.consumer.install import Folder
+    from certcast.consumer.sites import Configuration, Listen, Server
+
+# A wildcard is asked for by a name that nobody configured.
+MADE_UP = "certcast-proof"
+# Targets that are asked as every kind of client; the others once, as a browser. four times 500
+# handshakes take about a second on two cores.
+MATRIX_TARGETS = 500
+
+
+@dataclass(frozen=True)
+class Site:
+    """One nginx. `says` is None if it does not tell; `ours` are our files' paths as it sees them."""
+
+    nginx: NginxConfig
+    says: Configuration | None
+    ours: frozenset[str]
+    snippet: str
+
+    def includes_ours(self) -> bool | None:
+        """Whether the snippet is read, or a server names a file of ours; None if nginx does not tell."""
+        if self.says is None:
+            return None
+        return any(self._same(file, {self.snippet}) for file in self.says.files) or any(
+            map(self.takes_ours, self.servers)
+        )
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Its server blocks, as far as it tells."""
+        return self.says.servers if self.says else ()
+
+    def takes_ours(self, server: Server) -> bool:
+        """Whether a server names our certificate."""
+        return any(self.is_ours(certificate.path) for certificate in server.certificates)
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a path in its configuration is one of our files."""
+        return self._same(path, self.ours)
+
+    def _same(self, path: str, ours: Collection[str]) -> bool:
+        if path in ours:
+            return True
+        # As nginx: relative to the main file's folder. In a container the links are not ours to follow.
+        main = self.says.files[0] if self.says else "/"
+        absolute = os.path.normpath(os.path.join(os.path.dirname(main), path))  # noqa: PTH118, PTH120  text
+        return absolute in ours or (not self.nginx.paths and str(Path(absolute).resolve()) in ours)
+
+
+def site(
+    nginx: NginxConfig,
+    says: Configuration | None,
+    folder: Folder,
+    version: str,
+    copies: Iterable[CopyConfig],
+) -> Site:
+    """Return one nginx, with the paths that its sites may name for this version of a certificate."""
+    files = [
+        directory / name
+        for directory in (folder.versions / version, folder.current)
+        for name in ("fullchain.pem", "combined.pem")
+    ]
+    files += [path for entry in copies for path in entry.targets.values()]
+    # Links of this host are followed once here, as `_same` follows those of the configuration.
+    ours = {str(one) for path in files for one in (path, path.resolve())}
+    return Site(
+        nginx, says, frozenset(_inside(nginx, path) for path in ours), _inside(nginx, str(folder.snippet))
+    )
+
+
+def _inside(nginx: NginxConfig, path: str) -> str:
+    """Return a path of this host as nginx sees it."""
+    for host, inside in sorted(nginx.paths.items(), key=lambda pair: -len(str(pair[0]))):
+        if Path(path).is_relative_to(host):
+            return str(inside / Path(path).relative_to(host))
+    return path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tried, what must be seen, and in words what cannot be tried."""
+
+    handshakes: tuple[Handshake, ...]
+    required: frozenset[Listener]
+    expected: frozenset[Listener]
+    not_provable: tuple[str, ...]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets, each once."""
+        return tuple(dict.fromkeys(one.target for one in self.handshakes))
+
+
+def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -> Plan:
+    """Return the handshakes for a certificate with these `names` (its wildcards as `*.…`)."""
+    targets: dict[Target, None] = {}
+    required: set[Listener] = set()
+    expected: set[Listener] = set()
+    quic: list[str] = []
+    for site in sites:
+        required.update(site.nginx.listeners)
+        found = _names_by_listener(site, names)
+        for listener, asked in found.items():
+            targets.update(dict.fromkeys(Target(listener, name) for name in asked))
+        for server in site.servers:
+            listening = {listen.listener for listen in server.listens if listen.ssl}
+            if site.takes_ours(server):
+                expected.update(listening & found.keys())
+                quic += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
+    # What the certificate holds comes first everywhere: it is what the matrix must not leave out.
+    ordered = sorted(targets, key=lambda target: target.name not in (None, *map(_host, names)))
+    handshakes = [Handshake(target, client) for target in ordered[:MATRIX_TARGETS] for client in kinds]
+    handshakes += [Handshake(target, BROWSER) for target in ordered[MATRIX_TARGETS:]]
+    return Plan(
+        tuple(handshakes),
+        frozenset(required),
+        frozenset(expected),
+        (*dict.fromkeys(quic), *_bounds(len(ordered), kinds)),
+    )
+
+
+def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
+    if any(client.keys == "any" for client in kinds):
+        yield "TLS 1.3 clients of one key type (this Python's OpenSSL takes no configuration)"
+    if targets > MATRIX_TARGETS:
+        rest = targets - MATRIX_TARGETS
+        yield f"old clients on {rest:,} names (the first {MATRIX_TARGETS} were tried as each kind of client)"
+
+
+def _names_by_listener(site: Site, names: Sequence[str]) -> dict[Listener, list[str | None]]:
+    own: list[str | None] = [*map(_host, names), None]
+    covered = {server: _covered(server, names) for server in site.servers}
+    if site.nginx.listeners:
+        every = [name for some in covered.values() for name in some]
+        return {listener: [*own, *every] for listener in site.nginx.listeners}
+    found: dict[Listener, list[str | None]] = {}
+    for server, some in covered.items():
+        for listen in server.listens:
+            if listen.ssl:
+                found.setdefault(listen.listener, list(own)).extend(some)
+    return found
+
+
+def _host(name: str) -> str:
+    return MADE_UP + name[1:] if name.startswith("*.") else name
+
+
+def _covered(server: Server, names: Sequence[str]) -> list[str]:
+    """Return a server's names that the certificate holds; regular expressions and the like are left out."""
+    hosts = []
+    for written in server.names:
+        name = written.lower()
+        forms = [name[1:], "*" + name] if name.startswith(".") else [name]
+        hosts += [_host(form) for form in forms if _covers(names, form)]
+    return hosts
+
+
+def _covers(names: Sequence[str], name: str) -> bool:
+    return name in names or "*." + name.partition(".")[2] in names
+
+
+# -- who is to blame
+
+
+def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
+    """Return the lines that made these handshakes show another certificate, with what to do; each once."""
+    sites = tuple(sites)
+    found: dict[str, None] = {}
+    for handshake in shown:
+        for site in sites:
+            server = _answering(site.servers, handshake.target)
+            if server is not None:
+                found.update(dict.fromkeys(_blame(site, server, handshake.client)))
+    return list(found)
+
+
+def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
+    certificates = server.certificates
+    ours = [index for index, one in enumerate(certificates) if site.is_ours(one.path)]
+    if not ours:
+        where = certificates[-1].at if certificates else server.at
+        yield f"{where} names another ssl_certificate: put `include {site.snippet};` in its place"
+        return
+    for one in certificates[ours[-1] + 1 :]:
+        yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins): remove it"
+    for one in certificates[: ours[-1]]:
+        if not site.is_ours(one.path):
+            yield f"{one.at} names another ssl_certificate, which {client.keys} clients get: remove it"
+
+
+def _answering(servers: Sequence[Server], target: Target) -> Server | None:
+    """Return the server that nginx takes for a target; None if a regular expression may decide.
+
+    https://nginx.org/en/docs/http/server_names.html: the exact name, the longest wildcard
+    in front, the longest one behind, the first fitting regular expression, the default server.
+    """
+    here = _at(servers, target.listener)
+    if not here:
+        return None
+    name = target.name or ""
+    best: tuple[int, int] = (0, 0)
+    chosen: Server | None = None
+    for server, _ in here:
+        for written in server.names:
+            rank = _rank(written.lower(), name)
+            if rank > best:
+                best, chosen = rank, server
+    if chosen is None and not (name and any(n.startswith("~") for server, _ in here for n in server.names)):
+        return next((server for server, listen in here if listen.default), here[0][0])
+    return chosen
+
+
+def _at(servers: Sequence[Server], listener: Listener) -> list[tuple[Server, Listen]]:
+    listening = [(server, one) for server in servers for one in server.listens if one.ssl]
+    exactly = [(server, one) for server, one in listening if one.listener == listener]
+    if exactly or isinstance(listener.address, Path):
+        return exactly
+    # A configured listener: nginx may well wait at every address, and say only the port.
+    port = listener.address.port
+    return [
+        (server, one)
+        for server, one in listening
+        if not isinstance(one.listener.address, Path) and one.listener.address.port == port
+    ]
+
+
+def _rank(written: str, name: str) -> tuple[int, int]:
+    """Return how well a server_name fits: (kind of match, its length); (0, 0) if it does not."""
+    if not name or not written:
+        return (0, 0)
+    if written == name or (written.startswith(".") and written[1:] == name):
+        return (3, len(written))
+    if written.startswith(("*.", ".")) and name.endswith(written.lstrip("*")):
+        return (2, len(written))
+    if written.endswith(".*") and name.startswith(written[:-1]):
+        return (1, len(written))
+    return (0, 0)
