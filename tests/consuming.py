@@ -133,7 +133,8 @@ class Consumer:
     @property
     def folder(self) -> Folder:
         """Where certcast keeps this certificate."""
-        return Folder(self.config.state_dir, NAME)
+        assert self.config.consumer
+        return Folder(self.config.state_dir, NAME, self.config.consumer.nginx_of(NAME))
 
     @property
     def state(self) -> state.State:

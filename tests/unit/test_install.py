@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from certcast.config import AbsolutePath, NginxConfig
 from certcast.consumer.install import Folder, version_name
 from certcast.errors import ConfigInvalid
 from certcast.files import make_private_dir, write_new
@@ -41,6 +42,73 @@ def test_snippet_names_both_files_absolutely(folder: Folder) -> None:
         f"ssl_certificate_key {folder.versions}/42-{'a' * 16}/privkey.pem;",
     ] == lines
     assert folder.serves(version)
+
+
+def container(inside: str, host: str) -> NginxConfig:
+    return NginxConfig(paths={AbsolutePath(Path(host)): AbsolutePath(Path(inside))})
+
+
+def test_container_has_a_snippet_with_its_own_paths(tmp_path: Path) -> None:
+    """
+    An nginx that sees the folder elsewhere reads a snippet of its own, which names the paths that
+    it sees; a version is only served if each snippet names it.
+    """
+    inside = container("/etc/nginx/certs", f"{tmp_path}/certs")
+    folder = Folder(tmp_path, "example.test", [NginxConfig(), inside])
+    make_private_dir(folder.versions)
+    older, newer = install(folder, 41, leaf("a")), install(folder, 42, leaf("b"))
+    folder.switch(older)
+    theirs = folder.snippet_of(inside)
+    before = theirs.read_text()
+
+    folder.switch(newer)
+    assert folder.root / "nginx.etc-nginx-certs.conf" == theirs
+    assert [
+        f"ssl_certificate /etc/nginx/certs/example.test/versions/{newer}/fullchain.pem;",
+        f"ssl_certificate_key /etc/nginx/certs/example.test/versions/{newer}/privkey.pem;",
+    ] == theirs.read_text().splitlines()[1:]
+    assert str(tmp_path) in folder.snippet.read_text()
+    assert folder.snippet == folder.snippet_of(NginxConfig())
+    assert folder.serves(newer)
+
+    theirs.write_text(before)  # as after a crash between the two
+    assert not folder.serves(newer)
+    assert not folder.serves(older)
+    theirs.unlink()
+    assert not folder.serves(newer)
+
+
+def test_container_with_the_same_paths_reads_the_same_snippet(tmp_path: Path) -> None:
+    """A container that has the folder where this host has it needs no snippet of its own."""
+    same = container(f"{tmp_path}/certs", f"{tmp_path}/certs")
+    assert "nginx.conf" == Folder(tmp_path, "example.test", [same]).snippet_of(same).name
+
+
+def test_longest_mapping_counts(tmp_path: Path) -> None:
+    """Where a folder and one inside of it are mounted, the inner one says what the container sees."""
+    both = NginxConfig(
+        paths={
+            AbsolutePath(tmp_path): AbsolutePath(Path("/state")),
+            AbsolutePath(tmp_path / "certs/example.test"): AbsolutePath(Path("/tls")),
+        }
+    )
+    folder = Folder(tmp_path, "example.test", [both])
+    make_private_dir(folder.root)
+    assert folder.root / "nginx.tls.conf" == folder.snippet_of(both)
+    folder.switch("42-aaaaaaaaaaaaaaaa")
+    assert "ssl_certificate /tls/versions/42-" in folder.snippet_of(both).read_text()
+
+
+def test_paths_of_containers_are_refused_where_nginx_would_read_them_otherwise(tmp_path: Path) -> None:
+    """An inner path with nginx's syntax, and two inner paths that would share a snippet, are refused."""
+    with pytest.raises(ConfigInvalid, match="cannot stand in an nginx configuration"):
+        Folder(tmp_path, "example.test", [container("/etc/$x", f"{tmp_path}/certs")])
+    with pytest.raises(ConfigInvalid, match=r"nginx\.a-b\.conf"):
+        Folder(
+            tmp_path,
+            "example.test",
+            [container("/a/b", f"{tmp_path}/certs"), container("/a-b", f"{tmp_path}/certs")],
+        )
 
 
 @pytest.mark.parametrize("odd", ["with space", "do$$lar", "semi;colon", 'quo"te', "bra{ce"])

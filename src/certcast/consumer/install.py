@@ -6,6 +6,7 @@ and the site includes one snippet that names it:
 
     certs/example.com/versions/42-9c1f3ab2…/{fullchain,privkey}.pem   0700, 0600
     certs/example.com/nginx.conf      names that directory, absolutely; replaced by one rename
+    certs/example.com/nginx.etc-nginx-certs.conf   the same with the paths of a container (containers.py)
     certs/example.com/current         symlink for other programs; second best (docs/adr/0003)
     certs/example.com/incoming-…/     while a release is fetched and checked; then it is gone
     certs/example.com/copies-….json   while fixed paths are exchanged (copies.py)
@@ -28,10 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certcast import files
+from certcast.consumer import containers
 from certcast.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from certcast.config import NginxConfig
 
 KEPT_VERSIONS = 3
 
@@ -47,9 +51,12 @@ def version_name(sequence: int, leaf_sha256: str) -> str:
 
 
 class Folder:
-    """Where one certificate's files are on this host. Callers hold the lock, and expect OSError."""
+    """Where one certificate's files are on this host. Callers hold the lock, and expect OSError.
 
-    def __init__(self, state_dir: Path, certificate: str) -> None:
+    Each of `nginx` that sees the folder under another path has a snippet of its own.
+    """
+
+    def __init__(self, state_dir: Path, certificate: str, nginx: Iterable[NginxConfig] = ()) -> None:
         self.certificate = certificate
         self.root = state_dir / "certs" / certificate
         self.versions = self.root / "versions"
@@ -57,12 +64,34 @@ class Folder:
         self.current = self.root / "current"
         self.state = self.root / "state.json"
         self.lock = self.root / "lock"
-        if not _LITERAL_PATH.fullmatch(str(self.root)):
+        self._seen_at = {self.snippet: self.root}
+        for one in nginx:
+            self._add_snippet(self.snippet_of(one), containers.as_seen(one, self.root))
+        for root in self._seen_at.values():
+            if not _LITERAL_PATH.fullmatch(str(root)):
+                raise ConfigInvalid(
+                    f"{root} cannot stand in an nginx configuration",
+                    expected="a path of letters, digits and /._+@=:,~-",
+                    kept="nothing was changed",
+                    next="choose another state_dir" if root == self.root else "mend consumer.nginx.paths",
+                )
+
+    def snippet_of(self, nginx: NginxConfig) -> Path:
+        """Return the snippet that an nginx is to include, as this host sees it."""
+        seen = containers.as_seen(nginx, self.root)
+        if seen == self.root:
+            return self.snippet
+        where = seen.parent if seen.name == self.certificate else seen
+        return self.root / f"nginx.{str(where).strip('/').replace('/', '-')}.conf"
+
+    def _add_snippet(self, snippet: Path, seen: Path) -> None:
+        if self._seen_at.setdefault(snippet, seen) != seen:
             raise ConfigInvalid(
-                f"{self.root} cannot stand in an nginx configuration",
-                expected="a path of letters, digits and /._+@=:,~-",
+                f"two containers want {snippet.name} with different paths",
+                expected="one of the two",
+                found=f"{self._seen_at[snippet]} and {seen}",
                 kept="nothing was changed",
-                next="choose another state_dir",
+                next="choose another path inside for one of them in consumer.nginx.paths",
             )
 
     def sweep(self) -> None:
@@ -155,8 +184,9 @@ class Folder:
     # -- the switch
 
     def switch(self, version: str) -> None:
-        """Let the snippet name `version`: one rename, and nginx reads the one or the other."""
-        files.write_atomically(self.snippet, self._snippet_text(version).encode())
+        """Let each snippet name `version`: one rename, and an nginx reads the one or the other."""
+        for snippet, root in self._seen_at.items():
+            files.write_atomically(snippet, self._snippet_text(version, root).encode())
 
     def point_current(self, version: str) -> None:
         """Let the symlink `current` lead to `version`."""
@@ -166,16 +196,19 @@ class Folder:
         files.sync_dir(self.root)
 
     def serves(self, version: str) -> bool:
-        """Return whether the snippet names `version` and its files are there."""
-        try:
-            text = self.snippet.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return False
+        """Return whether each snippet names `version` and its files are there."""
+        for snippet, root in self._seen_at.items():
+            try:
+                text = snippet.read_text(encoding="utf-8", errors="replace")
+            except FileNotFoundError:
+                return False
+            if text != self._snippet_text(version, root):
+                return False
         pair = (self.versions / version / name for name in ("fullchain.pem", "privkey.pem"))
-        return text == self._snippet_text(version) and all(path.is_file() for path in pair)
+        return all(path.is_file() for path in pair)
 
-    def _snippet_text(self, version: str) -> str:
-        folder = self.versions / version
+    def _snippet_text(self, version: str, root: Path) -> str:
+        folder = root / "versions" / version
         return (
             f"# {self.certificate}, version {version}. certcast replaces this file; edit the site instead.\n"
             f"ssl_certificate {folder}/fullchain.pem;\n"

@@ -95,7 +95,7 @@ def pull(
     with `kept` filled in.
     """
     consumer = config.consumer or config.lacks("consumer", "certcast pull")
-    folder = Folder(config.state_dir, certificate.name)
+    folder = Folder(config.state_dir, certificate.name, consumer.nginx_of(certificate.name))
     with files.lock(folder.lock):
         state = memory.load(folder.state).at(config.store.url)
         copies = Copies(folder, consumer.copies_of(certificate.name), after=after)
