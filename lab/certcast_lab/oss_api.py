@@ -13,8 +13,18 @@ Operations: PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2. Fault
 are in `api.faults`: actions are named as here, targets are `bucket/key`; `flipped`
 also strikes what PutObject receives. `api.requests` says who asked for what.
 
+The Host decides, as it does for real:
+
+    127.0.0.1:port                               the bucket is the path's beginning (lab and SDK only)
+    certs.oss-cn-hangzhou.aliyuncs.com           public: closed to newer accounts (`Bucket.public`)
+    certs.oss-cn-hangzhou-internal.aliyuncs.com  from inside Alibaba Cloud
+    certs.example.test                           a custom domain (`Bucket.domain`): the bucket's name is in
+                                                 neither host nor path, and still in what is signed
+
 Sources: OSS API reference and error list; messages and ECs as real servers sent
-them. An assumption: that a missing key is 404 for a user who may not list.
+them. Assumptions: that a missing key is 404 for a user who may not list, that a
+closed public endpoint is said after the signature was checked, and how a domain
+that is bound to no bucket is refused.
 
 Not here: versioning, multipart, ranges (the whole object comes, as OSS itself
 does for a range it can't satisfy), ACLs and bucket policies.
@@ -94,6 +104,7 @@ class OssApi:
             bucket = self._bucket(asked.bucket)
             found = authenticate(asked, self.ram, bucket, self.clock())
             user = found.name
+            _check_endpoint(asked, bucket)
             response = self._operate(asked, authorize(asked, found, bucket), body)
         except OssError as error:
             response = error.response(request_id, asked.headers.get("host", ""), head=asked.method == "HEAD")
@@ -138,6 +149,8 @@ class OssApi:
             return bucket or None, key or None
         with self._lock:
             bound = [bucket.name for bucket in self._buckets.values() if bucket.domain == name]
+        if not bound and not name.endswith(".aliyuncs.com"):
+            return None, path[1:] or None
         return bound[0] if bound else name.split(".")[0], path[1:] or None
 
     def _bucket(self, name: str | None) -> Bucket | None:
@@ -179,6 +192,27 @@ class OssApi:
     def _age(self, asked: Asked) -> float:
         stale = self.faults.hit("stale", asked.action, asked.target)
         return stale.seconds if stale else 0
+
+
+def _check_endpoint(asked: Asked, bucket: Bucket | None) -> None:
+    """A public endpoint is for older accounts, and any endpoint for buckets of its region alone."""
+    host = asked.headers.get("host", "").rsplit(":", 1)[0]
+    if bucket is None or not host.endswith(".aliyuncs.com"):
+        return
+    endpoint = host.partition(".")[2]
+    home = f"oss-{bucket.region}"
+    if endpoint.removesuffix(".aliyuncs.com").removesuffix("-internal") != home:
+        raise OssError(
+            403,
+            "AccessDenied",
+            "The bucket you are attempting to access must be addressed using the specified endpoint. "
+            "Please send all future requests to this endpoint.",
+            Bucket=bucket.name,
+            Endpoint=f"{home}.aliyuncs.com",
+        )
+    if not bucket.public and "-internal." not in endpoint:
+        message = "Not allowed using the OSS public endpoint , please use CNAME instead."
+        raise OssError(400, "PublicEndpointForbidden", message, ec="0048-00000401")
 
 
 def _put(asked: Asked, bucket: Bucket, key: str, stored: Stored) -> Response:

@@ -57,7 +57,8 @@ class Bucket:
     A bucket in a region, owned by an account (its uid). Thread-safe.
 
     Newer buckets accept V4 signatures only (`accepts_v1`, off since 2025-09-01). `domain` is a custom
-    domain bound to it (CNAME): there the bucket's name is in neither host nor path.
+    domain bound to it (CNAME): there the bucket's name is in neither host nor path. Not `public`: the
+    account began after 2025-03-20 and may not use the region's public endpoint for objects.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Bucket:
         region: str = "cn-hangzhou",
         accepts_v1: bool = False,
         domain: str | None = None,
+        public: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -75,6 +77,7 @@ class Bucket:
         self.region = region
         self.accepts_v1 = accepts_v1
         self.domain = domain
+        self.public = public
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._states: dict[str, list[tuple[float, Stored | None]]] = {}

@@ -42,7 +42,7 @@ class WrongClock:
         """This host's time, as the line of a report."""
         off = abs(self.here - self.there)
         way = "ahead" if self.here > self.there else "behind"
-        minutes = int(off.total_seconds()) // 60
+        minutes = round(off.total_seconds() / 60)
         amount = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
         return f"{self.here:%Y-%m-%dT%H:%M:%SZ} on this host: {amount} {way}"
 

@@ -68,10 +68,12 @@ class Endpoints:
 
     def served(self, endpoint: str | None) -> None:
         """Take note that this one has answered."""
-        if endpoint == self.in_turn()[0]:
-            return
         if endpoint == self._all[0]:
+            if self._until is None:
+                return
             self._chosen = self._until = None
+        elif endpoint == self.in_turn()[0]:
+            return
         else:
             self._chosen, self._until = endpoint, self._now() + REMEMBERED
             logger.info("the store is reached by %s", endpoint)

@@ -173,6 +173,8 @@ def _refusal(request: Request, answer: exceptions.ServiceError) -> StoreError:
     # InvalidDigest is a 400 too, and says that the body was damaged on its way: worth another attempt.
     if code != "InvalidDigest" and answer.status_code in {400, 401, 403}:
         advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(code)
+        if home := answer.error_fileds.get("Endpoint"):
+            advice = f"the bucket is at {home}: correct store.region and store.endpoints"
         return StoreDenied(
             f"{request.url}: the store refused the request",
             found=found + (f"\nwith {request.whose}" if request.whose else ""),
