@@ -166,6 +166,8 @@ class Lab:
         self.dns.queries.clear()
         for nameserver in self.dns.servers:
             nameserver.work_well()
+        for resolver in (self.dns.resolver, self.dns.vpc):
+            resolver.work_well()
         self.mailbox.clear()
         self.renewal_info.reset()
 

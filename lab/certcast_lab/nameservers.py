@@ -17,7 +17,7 @@ own server is not used: it drops the question from a truncated reply, which
 dnspython rightly takes for somebody else's, and it wakes up twice a second.
 
 Not here: which records answer a question, and how it was a while ago
-(zones.py). Neither are referrals: no zone of the lab is delegated out of it.
+(zones.py), and the messages that say so (dns_answers.py).
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, SOA, TXT, DNSError, DNSRecord
+from dnslib import QTYPE, RCODE, DNSError, DNSRecord
 
-from certcast_lab.zones import Record, Zone, Zones, canonical
-
-UDP_OCTETS = 512  # RFC 1035 section 4.2.1: the limit where the client has no EDNS
-EDNS_OCTETS = 1232  # DNS Flag Day 2020: what passes everywhere without fragments
+from certcast_lab.dns_answers import answer, failure, payload_offered, udp_limit
+from certcast_lab.zones import Zones, canonical
 
 Transport = Literal["udp", "tcp", "https"]
 
@@ -81,7 +79,7 @@ class _Server:
         reply = self._reply(request)
         wire = reply.pack() if reply else None
         truncated = False
-        if reply and wire and transport == "udp" and len(wire) > _udp_limit(request):
+        if reply and wire and transport == "udp" and len(wire) > udp_limit(request):
             # RFC 2181 section 9: a reply that lost records says so and is not to be used.
             reply.rr, reply.auth, truncated = [], [], True
             reply.header.tc = 1
@@ -104,7 +102,7 @@ class _Server:
 
 
 class Nameserver(_Server):
-    """An authoritative nameserver; its three switches may be turned at any time."""
+    """An authoritative nameserver; its switches may be turned at any time."""
 
     def __init__(self, service: NameService, hostname: str) -> None:
         super().__init__(service, hostname)
@@ -115,6 +113,12 @@ class Nameserver(_Server):
         self.lag: float = 0
         self.servfail = False
         self.silent = False
+        self.drops: frozenset[Transport] = frozenset()  # what a firewall before it lets nobody ask by
+        self.knows_edns = True
+
+    def respond(self, message: bytes, transport: Transport) -> bytes | None:
+        """Return the reply to a query that reaches it."""
+        return None if transport in self.drops else super().respond(message, transport)
 
     @property
     def answers(self) -> bool:
@@ -125,18 +129,39 @@ class Nameserver(_Server):
         if self.silent:
             return None
         if self.servfail:
-            return _failure(request, "SERVFAIL")
+            return failure(request, "SERVFAIL")
+        if not self.knows_edns and payload_offered(request) is not None:
+            reply = request.reply(ra=0, aa=0)
+            reply.header.rcode = RCODE.FORMERR  # RFC 6891 section 7: and without an OPT
+            return reply
         return answer(self._service.zones, request, at=time.monotonic() - self.lag)
 
 
 class Resolver(_Server):
-    """What the CA asks; SERVFAIL when no nameserver answers."""
+    """What the CA asks; SERVFAIL when no nameserver answers.
+
+    With `remembers` on, a "no" is repeated for as long as any test runs; Alidns' SOA minimum, which
+    resolvers go by (RFC 2308 section 5), is 600 s.
+    """
+
+    def __init__(self, service: NameService, hostname: str) -> None:
+        super().__init__(service, hostname)
+        self.work_well()
+
+    def work_well(self) -> None:
+        """Turn the switch off, and forget."""
+        self.remembers = False
+        self._noes: dict[tuple[str, int], float] = {}
 
     def _reply(self, request: DNSRecord) -> DNSRecord | None:
         lags = [nameserver.lag for nameserver in self._service.servers if nameserver.answers]
         if not lags:
-            return _failure(request, "SERVFAIL")
-        reply = answer(self._service.zones, request, at=time.monotonic() - max(lags))
+            return failure(request, "SERVFAIL")
+        question = (canonical(str(request.q.qname)), request.q.qtype)
+        at = self._noes.get(question, time.monotonic() - max(lags))
+        reply = answer(self._service.zones, request, at=at)
+        if self.remembers and not reply.rr:
+            self._noes[question] = at
         reply.header.aa, reply.header.ra = 0, 1
         if reply.header.rcode == RCODE.REFUSED:
             reply.header.rcode = RCODE.NXDOMAIN  # in this world there is no zone but the lab's
@@ -157,76 +182,6 @@ class VpcResolver(Resolver):
         reply = answer(private, request, at=time.monotonic())
         reply.header.aa, reply.header.ra = 0, 1
         return reply
-
-
-def answer(zones: Zones, request: DNSRecord, *, at: float) -> DNSRecord:
-    """Return the authoritative reply of a server whose zone data are those of `at` (monotonic seconds)."""
-    if request.header.opcode != OPCODE.QUERY:
-        return _failure(request, "NOTIMP")
-    reply = _blank(request)
-    name, rtype = canonical(str(request.q.qname)), QTYPE[request.q.qtype]
-    found = zones.lookup(name, rtype, at=at)
-    reply.header.rcode = getattr(RCODE, found.rcode)
-    if found.zone is None:
-        reply.header.aa = 0
-        return reply
-    for record in found.records:
-        reply.add_answer(_resource_record(record))
-    # The name that the answer ends at: the one asked for, or where its CNAMEs lead.
-    aliases = [record for record in found.records if record.type == "CNAME" != rtype]
-    name = canonical(aliases[-1].value) if aliases else name
-    if name == found.zone.name and rtype in ("NS", "SOA"):
-        reply.add_answer(*_apex(zones, found.zone, rtype, at))
-    elif len(found.records) == len(aliases) and zones.holding(name):
-        # NODATA and NXDOMAIN carry the SOA (RFC 2308 section 2), also behind a CNAME.
-        reply.add_auth(*_apex(zones, found.zone, "SOA", at))
-    return reply
-
-
-def _apex(zones: Zones, zone: Zone, rtype: str, at: float) -> list[RR]:
-    """The records of a zone's own name that no API call makes; the SOA's timers are Alidns-like guesses."""
-    if rtype == "NS":
-        return [RR.fromZone(f"{zone.name}. 86400 IN NS {host}.")[0] for host in zone.nameservers]
-    soa = SOA(
-        zone.nameservers[0],
-        f"hostmaster.{zone.nameservers[0].partition('.')[2]}",
-        (zones.serial(zone, at), 3600, 1200, 86400, 600),
-    )
-    return [RR(zone.name, QTYPE.SOA, ttl=600, rdata=soa)]
-
-
-def _resource_record(record: Record) -> RR:
-    if record.type == "TXT":
-        # RFC 1035 section 3.3.14: one or more strings of at most 255 octets.
-        octets = record.value.encode()
-        strings = [octets[start : start + 255] for start in range(0, len(octets), 255)]
-        return RR(record.name, QTYPE.TXT, ttl=record.ttl, rdata=TXT(strings))
-    value = f"{record.priority} {record.value}" if record.type == "MX" else record.value
-    return RR.fromZone(f"{record.name}. {record.ttl} IN {record.type} {value}")[0]
-
-
-def _blank(request: DNSRecord) -> DNSRecord:
-    reply = request.reply(ra=0, aa=1)
-    if _payload_offered(request):
-        # RFC 6891 section 6.1.1: an OPT is answered by an OPT.
-        reply.add_ar(EDNS0(udp_len=EDNS_OCTETS))
-    return reply
-
-
-def _failure(request: DNSRecord, rcode: str) -> DNSRecord:
-    reply = _blank(request)
-    reply.header.aa = 0
-    reply.header.rcode = getattr(RCODE, rcode)
-    return reply
-
-
-def _payload_offered(request: DNSRecord) -> int | None:
-    """The UDP payload size in the client's OPT record, which sits in its class field; None without OPT."""
-    return next((int(record.rclass) for record in request.ar if record.rtype == QTYPE.OPT), None)
-
-
-def _udp_limit(request: DNSRecord) -> int:
-    return max(UDP_OCTETS, min(_payload_offered(request) or UDP_OCTETS, EDNS_OCTETS))
 
 
 class NameService:
