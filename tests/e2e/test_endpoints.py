@@ -86,6 +86,7 @@ def network(running: Network) -> Iterator[Network]:
     """The running one, as after its first pull."""
     cloud = running.lab.cloud
     policies = cloud.consumer.policies
+    running.opens()
     try:
         yield running
     finally:
