@@ -195,4 +195,4 @@ def test_paths_of_a_container_are_mapped() -> None:
         nginx,
     )
     assert found.includes_ours()
-    assert "/certs/certs/example.test/nginx.conf" == found.snippet
+    assert "/certs/certs/example.test/nginx.certs-certs.conf" == found.snippet

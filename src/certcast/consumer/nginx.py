@@ -71,20 +71,6 @@ def test(nginx: NginxConfig) -> None:
         raise _refused(nginx, status, said + words)
 
 
-def includes(nginx: NginxConfig, snippet: Path) -> bool | None:
-    """Return whether the configuration includes `snippet`; None if this nginx cannot tell."""
-    configuration = examine(nginx)
-    return None if configuration is None else reads(nginx, configuration, snippet)
-
-
-def reads(nginx: NginxConfig, configuration: Configuration, snippet: Path) -> bool:
-    """Return whether the configuration includes a file of this host."""
-    if nginx.paths:
-        return str(containers.as_seen(nginx, snippet)) in configuration.files
-    # nginx prints paths as `include` names them; a link may lead to the same file.
-    return snippet.resolve() in {Path(path).resolve() for path in configuration.files}
-
-
 def reload(nginx: NginxConfig) -> None:
     """Run the reload command. ReloadFailed, or NginxMissing if it cannot be run."""
     status, said, words = _run(nginx.reload)

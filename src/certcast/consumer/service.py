@@ -24,17 +24,18 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.consumer import nginx, proof, targets
+from certcast.consumer import containers, copies, nginx, proof, targets
 from certcast.consumer.handshake import Clients
 from certcast.errors import CertcastError, InstallError, NotIncluded, NotProved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from certcast.config import ConsumerConfig, NginxConfig
     from certcast.consumer.copies import Copies
     from certcast.consumer.handshake import Handshake, Shown
     from certcast.consumer.install import Folder
+    from certcast.consumer.processes import Worker
     from certcast.consumer.proof import Verdict
     from certcast.consumer.targets import Site
 
@@ -84,7 +85,7 @@ class _Done:
     clients: Clients
     deadline: float
     before: dict[Handshake, Shown] = field(default_factory=dict)
-    reloaded: list[NginxConfig] = field(default_factory=list)
+    reloaded: list[Site] = field(default_factory=list)
 
 
 def put_into_service(
@@ -92,12 +93,15 @@ def put_into_service(
 ) -> Seen:
     """Switch, test, reload and prove; return where the release was seen.
 
-    Raises NginxRefused, NginxMissing, ReloadFailed, NotIncluded, HandshakesBroke and
-    NotProved, with what the snippet names now in `kept`; LocalFault if a copy cannot be
-    written; OSError.
+    Raises FileMounted before anything is switched; NginxRefused, NginxMissing, ReloadFailed,
+    NotIncluded, HandshakesBroke and NotProved, with what the snippet names now in `kept`;
+    LocalFault if a copy cannot be written; OSError.
     """
+    servers = consumer.nginx_of(change.folder.certificate)
+    for server in servers:
+        copied = copies.targets(change.copies.entries)
+        containers.require_mounted(server, [change.folder.snippet_of(server), *copied])
     with Clients() as clients, change.copies.replaced(change.version):
-        servers = consumer.nginx_of(change.folder.certificate)
         done = _Done(servers, clients, consumer.proof_deadline)
         return _put_into_service(change, consumer, names, done, after=after)
 
@@ -116,22 +120,20 @@ def _put_into_service(
     folder.point_current(change.version)
     after("current")
     with _way_back(change, done):
-        for server in done.servers:
-            nginx.test(server)
-    sites, untold = _sites(change, done.servers)
+        sites, untold = _examine(change, done.servers)
     if change.previous is None:
         _require_included(change, sites)
     after("tested")
     with _staying(change):
-        workers = tuple(worker for server in done.servers for worker in nginx.workers(server))
+        workers = _workers(sites)
     plan = targets.plan(sites, names, done.clients.kinds)
     with _way_back(change, done):
         if not plan.handshakes:
             raise _nowhere(change, untold)
         done.before = done.clients.try_all(plan.handshakes)
-        for server in done.servers:
-            nginx.reload(server)
-            done.reloaded.append(server)
+        for site in sites:
+            nginx.reload(site.nginx)
+            done.reloaded.append(site)
         after("reloaded")
         verdict = proof.prove(
             done.before,
@@ -150,7 +152,7 @@ def _put_into_service(
         change.copies.keep()
         raise _not_proved(change, sites, verdict)
     not_provable = [*untold, *plan.not_provable, *proof.unreachable(done.before, verdict.after)]
-    return _seen(verdict, not_provable)
+    return _seen(verdict, sites, not_provable)
 
 
 def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
@@ -161,17 +163,18 @@ def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
     return old if consumer.allow_key_type_change and old != new else None
 
 
-def _seen(verdict: Verdict, not_provable: list[str]) -> Seen:
+def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:
     summary = verdict.summary()
     if not_provable:
         others = f" and {len(not_provable) - 1:,} more" if len(not_provable) > 1 else ""
         summary += f"; not provable: {not_provable[0]}{others}"
     remarks = [f"not provable: {what}" for what in not_provable]
-    return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks()))
+    lines = targets.culprits(sites, verdict.foreign)
+    return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks(), *lines))
 
 
-def _sites(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Site], list[str]]:
-    """Return what each nginx says of itself, and in words what one says that we cannot read."""
+def _examine(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Site], list[str]]:
+    """Test each nginx; return what it says of itself, and in words what one says that we cannot read."""
     sites, untold = [], []
     for server in servers:
         says = None
@@ -203,6 +206,10 @@ def _require_included(change: Change, sites: list[Site]) -> None:
                 "remove  its ssl_certificate and ssl_certificate_key lines\n"
                 f"then run `certcast pull {folder.certificate}`",
             )
+
+
+def _workers(sites: Iterable[Site]) -> tuple[Worker, ...]:
+    return tuple(worker for site in sites for worker in nginx.workers(site.nginx, site.says))
 
 
 # -- the way back
@@ -241,9 +248,9 @@ def _go_back(change: Change, done: _Done) -> str:
             change.folder.point_current(previous)
         if not done.reloaded:
             return f"{back}; nginx was not reloaded"
-        workers = tuple(worker for server in done.reloaded for worker in nginx.workers(server))
-        for server in done.reloaded:
-            nginx.reload(server)
+        workers = _workers(done.reloaded)
+        for site in done.reloaded:
+            nginx.reload(site.nginx)
         proof.wait_for_retirement(workers, done.deadline)
         lost = proof.lost(done.before, done.clients.try_all(done.before))
     except (CertcastError, OSError) as second:

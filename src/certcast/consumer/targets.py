@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certcast.config import Listener
+from certcast.consumer import containers
 from certcast.consumer.handshake import BROWSER, Client, Handshake, Target
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
 
 # A wildcard is asked for by a name that nobody configured.
 MADE_UP = "certcast-proof"
-# Targets that are asked as every kind of client; the others once, as a browser. four times 500
-# handshakes take about a second on two cores.
+# Targets that are asked as every kind of client; the others once, as a browser. These 2,000 handshakes
+# take about a second on two cores.
 MATRIX_TARGETS = 500
+MOST_LINES = 8  # in a report that a person reads
 
 
 @dataclass(frozen=True)
@@ -94,18 +96,9 @@ def site(
     ]
     files += [path for entry in copies for path in entry.targets.values()]
     # Links of this host are followed once here, as `_same` follows those of the configuration.
-    ours = {str(one) for path in files for one in (path, path.resolve())}
-    return Site(
-        nginx, says, frozenset(_inside(nginx, path) for path in ours), _inside(nginx, str(folder.snippet))
-    )
-
-
-def _inside(nginx: NginxConfig, path: str) -> str:
-    """Return a path of this host as nginx sees it."""
-    for host, inside in sorted(nginx.paths.items(), key=lambda pair: -len(str(pair[0]))):
-        if Path(path).is_relative_to(host):
-            return str(inside / Path(path).relative_to(host))
-    return path
+    ours = {one for path in files for one in (path, path.resolve())}
+    seen = frozenset(str(containers.as_seen(nginx, path)) for path in ours)
+    return Site(nginx, says, seen, str(containers.as_seen(nginx, folder.snippet_of(nginx))))
 
 
 @dataclass(frozen=True)
@@ -195,7 +188,10 @@ def _covers(names: Sequence[str], name: str) -> bool:
 
 
 def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
-    """Return the lines that made these handshakes show another certificate, with what to do; each once."""
+    """Return the lines that made these handshakes show another certificate, with what to do; each once.
+
+    At most eight, then how many more there are.
+    """
     sites = tuple(sites)
     found: dict[str, None] = {}
     for handshake in shown:
@@ -203,7 +199,10 @@ def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
             server = _answering(site.servers, handshake.target)
             if server is not None:
                 found.update(dict.fromkeys(_blame(site, server, handshake.client)))
-    return list(found)
+    lines = list(found)
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more lines like these"]
+    return lines
 
 
 def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
