@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from certcast.consumer import nginx
+from certcast.consumer.targets import MOST_LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 # change it, so this is only patience with a loaded host. An assumption, not a measurement.
 SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
-_MOST_LINES = 8  # of one kind, in a report that a person reads
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,10 @@ def judge(
     foreign: list[Handshake] = []
     for one, now in after.items():
         if now.leaf and now.leaf != release:
-            (stale if one in had_ours else foreign).append(one)
+            if one in had_ours:
+                stale.append(one)
+            elif one.target.name:  # who answers clients without a name is the operator's choice
+                foreign.append(one)
     # A listener about which more is known is not called dark on top of it.
     clear = {one.target.listener for one in (*shown, *stale, *broken)}
     reached = {one.target.listener for one, now in after.items() if now.reached}
@@ -243,8 +246,8 @@ def _by_target(
         else f"{target} ({_kinds(clients)}): {text}"
         for (target, text), clients in groups.items()
     ]
-    if len(lines) > _MOST_LINES:
-        lines[_MOST_LINES - 1 :] = [f"and {len(lines) - _MOST_LINES + 1:,} more like these"]
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more like these"]
     return lines
 
 
