@@ -85,12 +85,12 @@ class Consumer:
             **options,
         )
 
-    def first_pull(self) -> Outcome:
+    def first_pull(self, **options: Any) -> Outcome:
         """What happens once on each host: staged, then the operator includes the snippet, then proved."""
         with pytest.raises(NotIncluded):
-            self.pull()
+            self.pull(**options)
         self.host.include(self.folder.snippet)
-        return self.pull()
+        return self.pull(**options)
 
     def configure(self, **changes: Any) -> None:
         """Change fields of [consumer]."""
@@ -159,12 +159,14 @@ def sha256(pair: Pair) -> str:
 
 
 @contextlib.contextmanager
-def consumer(folder: Path, *, listeners: int = 1, program: str = "nginx") -> Iterator[Consumer]:
-    """Start nginx (`program` says which) with a placeholder; end it whatever happens."""
+def consumer(
+    folder: Path, *, listeners: int = 1, program: str = "nginx", host: WebHost | None = None
+) -> Iterator[Consumer]:
+    """Start nginx (`program` says which) with a placeholder; end it whatever happens. Or start `host`."""
     root = Authority("Test Root")
     (folder / "roots.pem").write_bytes(root.pem)
     (folder / "store").mkdir()
-    host = WebHost(folder, "web1", names=NAMES, listeners=listeners, program=program)
+    host = host or WebHost(folder, "web1", names=NAMES, listeners=listeners, program=program)
     try:
         host.start()
         config = configuration(folder, host)

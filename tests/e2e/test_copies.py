@@ -24,6 +24,7 @@ from certcast.errors import LocalFault, NginxRefused, NotIncluded, NotProved
 from certcast_lab.children import free_ports
 from certcast_lab.lab import CERTCAST
 from consuming import DAY, NAMES, Consumer, consumer
+from full_disk import DISK
 
 SOON = DAY + timedelta(minutes=1)
 
@@ -94,10 +95,10 @@ def test_unchanged_release_leaves_copies_and_nginx_alone(web: Consumer) -> None:
     """A run that finds nothing new writes no target and reloads nothing."""
     web.publish("A")
     web.pull()
-    workers, before = web.host.workers(), privkey(web).stat()
+    workers, before = web.host.workers(), privkey(web).stat().st_ctime_ns
     assert "current" == web.pull(force=True).result
     assert workers == web.host.workers()
-    assert before == privkey(web).stat()
+    assert before == privkey(web).stat().st_ctime_ns
 
 
 def test_copy_that_somebody_overwrote_is_written_again(web: Consumer) -> None:
@@ -235,6 +236,7 @@ def test_broken_handshakes_bring_the_old_files_back_into_service(tmp_path: Path,
         rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
         site = web.host.site_conf.read_text()
         web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
+        web.reload(until=lambda: True)
         before, old = all_stand(web), web.served()
         web.publish("A")
         with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
@@ -339,4 +341,38 @@ def test_file_system_that_refuses_one_target_changes_nothing(
         assert next_step in ended.stderr
         assert before == all_stand(web)
         assert (old, workers) == (web.served(), web.host.workers())
+        assert [] == web.leftovers()
+
+
+def pull_with_full_disk(web: Consumer, call: int) -> LocalFault | None:
+    """Return how the run ended whose n-th write below the targets' folder failed; None if it has less."""
+    with DISK.at(call, ssl_folder(web)):
+        try:
+            web.pull(force=True)
+        except LocalFault as fault:
+            return fault
+    assert DISK.left > 0, "a write failed, and the run called itself a success"
+    return None
+
+
+def test_disk_that_is_full_at_any_write_leaves_no_half_copies(tmp_path: Path) -> None:
+    """
+    Whichever write below the targets' folder meets a full disk, all targets are what they were, and
+    with room again the next run brings the release into service.
+    """
+    with consumer(tmp_path) as web:
+        web.name_fixed_paths()
+        (ssl_folder(web) / "link.pem").symlink_to("fullchain.pem")
+        web.copy_to(combined=ssl_folder(web) / "link.pem", chain=ssl_folder(web) / "new.pem")
+        before = all_stand(web)
+        web.publish("A")
+        for call in range(1, 100):
+            fault = pull_with_full_disk(web, call)
+            if fault is None:
+                break
+            assert "No space left on device" in (fault.found or "")
+            assert before == all_stand(web)
+            assert [] == web.leftovers()
+        assert call > 10, "the run writes more often than that"
+        assert web.leaf("A") == web.served()
         assert [] == web.leftovers()
