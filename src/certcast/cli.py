@@ -305,6 +305,7 @@ class _Run:
             leaf=outcome.leaf,
             previous=outcome.previous,
             proved=outcome.proved,
+            remarks=outcome.remarks,
             now=_now(),
         )
 

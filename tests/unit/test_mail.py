@@ -140,6 +140,21 @@ There is nothing to do.
 """ == message.get_content().replace("\r\n", "\n")
 
 
+def test_an_installation_mail_says_what_was_not_proved(outbox: list[EmailMessage]):
+    """What the proof could not look at is in the mail, and that it may need somebody."""
+    mail.send_installed(
+        CONFIG,
+        host="web1",
+        certificate="example.test",
+        leaf=LEAF,
+        proved=["x"],
+        remarks=["not provable: QUIC on 127.0.0.1:443"],
+        now=NOW,
+    )
+    text = outbox[0].get_content().replace("\r\n", "\n")
+    assert "unless one of these is not as you meant it:\n\n    not provable: QUIC on 127.0.0.1:443\n" in text
+
+
 def test_the_first_installation_replaces_nothing(outbox: list[EmailMessage]):
     """Without a previous certificate the mail says that this is the first one."""
     mail.send_installed(CONFIG, host="web1", certificate="example.test", leaf=LEAF, proved=["x"], now=NOW)

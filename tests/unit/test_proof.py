@@ -180,6 +180,17 @@ def test_nobody_is_given_up_where_nobody_gets_the_new_certificate() -> None:
     assert 1 == len(as_clients(before, {RSA_12: None, ECDSA_12: None}, give_up="RSA").broken)
 
 
+def test_clients_of_a_tls_version_are_not_given_up_for_another_version() -> None:
+    """
+    An ECDSA release under ciphers for RSA still serves TLS 1.3, but no TLS 1.2 client at all: that
+    is broken, though TLS 1.3 looks well.
+    """
+    before = {RSA_12: OLD, ECDSA_12: None, RSA_13: OLD, ECDSA_13: None}
+    found = as_clients(before, {RSA_12: None, ECDSA_12: None, RSA_13: None, ECDSA_13: NEW}, give_up="RSA")
+    assert [RSA_12] == [one.client for one in found.broken]
+    assert [RSA_13] == [one.client for one in found.given_up]
+
+
 def test_first_release_may_leave_old_clients_behind() -> None:
     """
     Where the operator put our include in place of an RSA certificate, RSA clients that an ECDSA

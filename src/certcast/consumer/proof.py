@@ -11,8 +11,8 @@ Rules, for what was seen before and after the reload, each for its kind of clien
 - no worker of before may still accept connections               else it is *held*
 
 Where a change of the key's type is allowed, clients that take only the old type and saw a
-release of ours are *given up*, as long as the others get the new one there: that they fail
-now is said, and isn't broken. The same goes for a host's first release, whoever's certificate
+release of ours are *given up*, as long as others of their TLS version get the new one there:
+that they fail now is said, and isn't broken. The same goes for a host's first release, whoever's certificate
 such clients saw: it was the operator who put the include in its place.
 
 A target that showed somebody else's certificate may go on doing so: one nginx
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 # change it, so this is only patience with a loaded host. An assumption, not a measurement.
 SETTLE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
+_MOST_PLACES = 100  # in a mail that says where the new certificate was seen
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Verdict:
         clients: dict[str, list[Client]] = {}
         for one in self.shown:
             clients.setdefault(str(one.target), []).append(one.client)
-        return [f"{target} ({_kinds(some)})" for target, some in clients.items()]
+        return _first([f"{target} ({_kinds(some)})" for target, some in clients.items()], _MOST_PLACES)
 
     def summary(self) -> str:
         """Return in a few words what was seen."""
@@ -133,11 +134,14 @@ def judge(
     had_ours = {one for one, was in before.items() if was.leaf and was.leaf[:16] in known}
     lost_now = [one for one, was in before.items() if was.leaf and not after[one].leaf]
     shown = tuple(one for one, now in after.items() if now.leaf == release)
-    well = {one.target for one in shown}
+    # Most clients take either type of key; those of a TLS version are well if any such client is.
+    well = {(one.target, one.client.version) for one in shown}
     given_up = tuple(
         one
         for one in lost_now
-        if one.client.keys == give_up and one.target in well and (first or one in had_ours)
+        if one.client.keys == give_up
+        and (one.target, one.client.version) in well
+        and (first or one in had_ours)
     )
     broken = tuple(one for one in lost_now if one not in given_up)
     stale: list[Handshake] = []
@@ -246,9 +250,15 @@ def _by_target(
         else f"{target} ({_kinds(clients)}): {text}"
         for (target, text), clients in groups.items()
     ]
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more like these"]
-    return lines
+    return _first(lines, MOST_LINES)
+
+
+def _first(lines: list[str], most: int) -> list[str]:
+    return (
+        lines
+        if len(lines) <= most
+        else [*lines[: most - 1], f"and {len(lines) - most + 1:,} more like these"]
+    )
 
 
 def _kinds(clients: Iterable[Client]) -> str:

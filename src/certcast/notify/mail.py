@@ -72,16 +72,25 @@ def send_installed(
     leaf: Leaf,
     previous: Leaf | None = None,
     proved: Sequence[str],
+    remarks: Sequence[str] = (),
     now: datetime,
 ) -> None:
     """Tell `installs_to` that `host` serves `leaf` now, seen at each listener of `proved`.
+
+    `remarks` are what the proof has met besides, a line each.
 
     Nothing without a [mail] section or without anybody in `installs_to`. Raises MailNotSent.
     """
     if mail is not None and mail.installs_to:
         subject = f"certcast on {host}: {certificate} is valid until {leaf.not_after:%Y-%m-%d}"
         text = installed_text(
-            host=host, certificate=certificate, leaf=leaf, previous=previous, proved=proved, now=now
+            host=host,
+            certificate=certificate,
+            leaf=leaf,
+            previous=previous,
+            proved=proved,
+            remarks=remarks,
+            now=now,
         )
         _send(mail, mail.installs_to, subject, text, host=host, now=now)
 
@@ -105,7 +114,14 @@ def failure_text(
 
 
 def installed_text(
-    *, host: str, certificate: str, leaf: Leaf, previous: Leaf | None, proved: Sequence[str], now: datetime
+    *,
+    host: str,
+    certificate: str,
+    leaf: Leaf,
+    previous: Leaf | None,
+    proved: Sequence[str],
+    remarks: Sequence[str],
+    now: datetime,
 ) -> str:
     """Return the body of a mail about an installation."""
     lines = [f"{host} serves a new certificate for {certificate} since {_moment(now)}.", ""]
@@ -119,7 +135,11 @@ def installed_text(
         ("Seen at", "\n".join(proved)),
     ):
         lines += _labelled(label, text)
-    lines += ["", "There is nothing to do."]
+    if remarks:
+        lines += ["", "There is nothing to do, unless one of these is not as you meant it:", ""]
+        lines += [f"    {remark}" for remark in remarks]
+    else:
+        lines += ["", "There is nothing to do."]
     return _printable("\n".join(lines) + "\n")
 
 
