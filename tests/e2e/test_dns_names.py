@@ -143,4 +143,5 @@ def test_a_chain_of_cnames_over_zones(lab: Lab) -> None:
     looped = journey.renew()
 
     assert "_acme-challenge.example.test → one.elsewhere.test → _acme-challenge.example.test" in looped.stderr
+    assert 1 == looped.stderr.count("one.elsewhere.test"), "once around is enough"
     assert [] == lab.cloud.challenge_records()
