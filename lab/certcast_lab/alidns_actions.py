@@ -9,6 +9,12 @@ what may be a record and beside which others is a rule (alidns_rules.py).
 Source: https://help.aliyun.com/zh/dns/api-alidns-2015-01-09-overview, its page
 per action, and bodies seen on the wire, which win (`Status` is `ENABLE`, a
 RecordId is a string, DeleteSubDomainRecords counts in a string).
+
+An internationalised zone is called by DomainName as it is written, 中文.test, in
+requests (github.com/acmesh-official/acme.sh/issues/1822) and replies, which have
+its PunyCode beside it (pages of AddDomain and DescribeDomains). Assumptions: that
+its punycode is no DomainName (nobody shows that it is), that permissions are
+about the punycode, and that RR and Value come back as they were given.
 """
 
 from __future__ import annotations
@@ -19,7 +25,16 @@ from datetime import datetime
 from typing import Any
 
 from certcast_lab.alidns_errors import Refusal
-from certcast_lab.alidns_rules import MIN_TTL, contents, is_name, number, refuse_conflict, same
+from certcast_lab.alidns_rules import (
+    MIN_TTL,
+    contents,
+    is_name,
+    number,
+    punycode,
+    refuse_conflict,
+    same,
+    written,
+)
 from certcast_lab.zones import Record, Zone, Zones, canonical
 
 MAX_RECORDS_PAGE, MAX_DOMAINS_PAGE = 500, 100
@@ -46,8 +61,8 @@ class Call:
         """The caller's zone of this name."""
         if not is_name(name):
             raise Refusal("InvalidDomainName.Format")
-        zone = self.zones.get(name)
-        if zone is None:
+        zone = self.zones.get(punycode(name))
+        if zone is None or "xn--" in name:
             raise Refusal("InvalidDomainName.NoExist")
         if zone.owner != self.account:
             raise Refusal("IncorrectDomainUser")
@@ -197,7 +212,7 @@ def _record_fields(record: Record) -> Fields:
         "Weight": 1,
         "RecordId": record.id,
         "Type": record.type,
-        "DomainName": record.zone,
+        "DomainName": written(record.zone),
         "Locked": record.locked,
         "Line": record.line,
         "TTL": record.ttl,
@@ -273,7 +288,7 @@ def describe_domain_ns(call: Call) -> Fields:
 def _edition(zone: Zone) -> Fields:
     return {
         "DomainId": zone.id,
-        "DomainName": zone.name,
+        "DomainName": written(zone.name),
         "PunyCode": zone.name,
         "AliDomain": True,
         "DnsServers": {"DnsServer": list(zone.nameservers)},
@@ -295,7 +310,7 @@ class Action:
 
 
 def _named(call: Call) -> str:
-    return canonical(call.text("DomainName"))
+    return punycode(call.text("DomainName"))
 
 
 def _of_record(call: Call) -> str:

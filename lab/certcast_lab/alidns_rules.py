@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import idna
+
 from certcast_lab.alidns_errors import Refusal, invalid, missing
 from certcast_lab.zones import Record, canonical
 
@@ -26,7 +28,21 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 
 def is_name(text: str) -> bool:
     """Whether this is a domain name: labels of letters, digits, hyphens inside, and underscores."""
-    return all(_LABEL.fullmatch(label) for label in canonical(text).split("."))
+    return all(_LABEL.fullmatch(label) for label in punycode(text).split("."))
+
+
+def punycode(name: str) -> str:
+    """A domain name as the zone data have it, from the way it is written: 中文.test is xn--fiq228c.test."""
+    labels = canonical(name).split(".")
+    try:
+        return ".".join(label if label.isascii() else idna.encode(label).decode() for label in labels)
+    except idna.IDNAError:
+        raise Refusal("InvalidDomainName.Format") from None
+
+
+def written(name: str) -> str:
+    """A domain name as people write it, which is what Alidns calls DomainName."""
+    return ".".join(idna.decode(label) if label.startswith("xn--") else label for label in name.split("."))
 
 
 def number(parameters: Mapping[str, str], name: str, default: int, *, most: int) -> int:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import click
 
 from certcast.errors import CertcastError, Defect, LocalFault, MailNotSent
+from certcast.names import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +200,7 @@ def check(context: click.Context) -> int:
     roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
     click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
-        click.echo(f"  {certificate.name}: {', '.join(certificate.names)}")
+        _changed(f"  {certificate.name}: {', '.join(certificate.names)}")
     click.echo(f"  store {config.store.url}")
     if config.mail is None:
         click.echo("  nobody is told of failures: there is no [mail]")
@@ -336,7 +337,9 @@ def _host() -> str:
 
 
 def _changed(text: str) -> None:
-    click.echo(text)
+    # A terminal of another alphabet must not stop what is done already.
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(readable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _tell_published(name: str, published: Published) -> None:
@@ -351,7 +354,7 @@ def _progress() -> Callable[[str], None]:
     """Tell a person what is going on; a timer's journal doesn't need it."""
     if not sys.stderr.isatty():
         return lambda _text: None
-    return partial(click.echo, err=True)
+    return lambda text: click.echo(readable(text), err=True)
 
 
 def _duration(text: str) -> float:

@@ -51,6 +51,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from certcast.names import readable
+
 
 class CertcastError(Exception):
     """A failure that a person can act on.
@@ -96,7 +98,7 @@ class CertcastError(Exception):
             if text:
                 lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
         lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
-        return "\n".join(lines)
+        return readable("\n".join(lines))
 
 
 class Defect(CertcastError):

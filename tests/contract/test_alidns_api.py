@@ -305,3 +305,17 @@ def test_a_domain_tells_its_nameservers_and_its_edition(cloud):
     nameservers = cloud.ok("DescribeDomainNs", DomainName="example.test")
     assert nameservers["ExpectDnsServers"]["ExpectDnsServer"] == nameservers["DnsServers"]["DnsServer"]
     assert (400, "IncorrectDomainUser") == cloud.refused("DescribeDomainNs", DomainName="foreign.test")
+
+
+def test_an_internationalised_domain_is_called_as_it_is_written(cloud):
+    """中文.test is the DomainName of requests and replies, its punycode stands beside it in lists."""
+    zone = cloud.zones.create("xn--fiq228c.test", "100", ("ns1.lab.test",))
+    cloud.ok("AddDomainRecord", DomainName="中文.test", RR="a", Type="TXT", Value="v")
+    (record,) = cloud.ok("DescribeDomainRecords", DomainName="中文.test")["DomainRecords"]["Record"]
+    listed = cloud.ok("DescribeDomains")["Domains"]["Domain"][0]
+    assert ["v"] == [standing.value for standing in cloud.zones.records(zone)]
+    assert "中文.test" == record["DomainName"]
+    assert ("中文.test", "xn--fiq228c.test") == (listed["DomainName"], listed["PunyCode"])
+    assert (400, "InvalidDomainName.NoExist") == cloud.refused(
+        "DescribeDomainRecords", DomainName="xn--fiq228c.test"
+    )

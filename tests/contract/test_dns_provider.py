@@ -206,6 +206,37 @@ def test_all_zones_of_the_account_are_listed(cloud, provider):
     assert names == set(provider.zones())
 
 
+IDN = "xn--fiq228c.test"  # 中文.test
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_internationalised_zone_is_punycode_here_and_as_written_there(cloud, provider, listed):
+    """The zone's name is punycode for certcast, whether it was listed or configured; Alidns gets its own."""
+    zone = cloud.add_zone(IDN)
+    if listed:
+        assert {ZONE, IDN} == set(provider.zones())
+
+    added = provider.add_txt(IDN, RR, "value")
+
+    assert added.record_id == provider.find_txt(IDN, RR, "value")
+    assert ["ns1.lab-dns.test", "ns2.lab-dns.test"] == provider.nameservers(IDN)
+    assert {"中文.test"} == {
+        logged.parameters["DomainName"] for logged in cloud.alidns.log if "DomainName" in logged.parameters
+    }
+    provider.remove(IDN, added.record_id)
+    assert [] == cloud.zones.records(zone)
+
+
+@pytest.mark.parametrize("label", ["xn--fiqs8s", "中国"])
+def test_internationalised_labels_are_found_in_either_form(cloud, provider, label):
+    """However Alidns lists a name below a zone, and a CNAME's target, it is the same name."""
+    txt = cloud.zones.add(cloud.zone, f"{RR}.{label}", "TXT", "value")
+    cloud.zones.add(cloud.zone, label, "CNAME", f"www.{label}.test")
+
+    assert txt.id == provider.find_txt(ZONE, f"{RR}.xn--fiqs8s", "value")
+    assert {"xn--fiqs8s": ["www.xn--fiqs8s.test"]} == provider.cnames(ZONE, "xn--fiqs8s")
+
+
 def test_the_nameservers_of_a_zone_are_named(provider):
     """The provider says which nameservers answer for the zone."""
     assert ["ns1.lab-dns.test", "ns2.lab-dns.test"] == provider.nameservers(ZONE)

@@ -9,6 +9,7 @@ import pytest
 
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.lab import Lab
+from issuing import Certbot
 from journey import Journey
 
 
@@ -145,3 +146,74 @@ def test_a_chain_of_cnames_over_zones(lab: Lab) -> None:
     assert "_acme-challenge.example.test → one.elsewhere.test → _acme-challenge.example.test" in looped.stderr
     assert 1 == looped.stderr.count("one.elsewhere.test"), "once around is enough"
     assert [] == lab.cloud.challenge_records()
+
+
+IDN = "xn--fiq228c.test"  # 中文.test
+
+
+def test_idn(lab: Lab) -> None:
+    """
+    A Chinese domain with an internationalised name below it, in punycode in the configuration: issued,
+    published, installed and mailed; what a person reads has both forms, and no record is left.
+    """
+    lab.cloud.add_zone(IDN)
+    names = (IDN, f"*.{IDN}", f"xn--fiqs8s.{IDN}")
+    journey = Journey(lab, {IDN: names})
+    # Without [[zone]]: the zone is found in the account, which calls it 中文.test.
+    text = journey.renewal.certcast_toml.read_text()
+    nameservers = addresses(*lab.dns.servers)
+    zones, kept = text.index("\n[[zone]]"), f'\n[[zone]]\nname = "{IDN}"\nnameservers = {nameservers}\n'
+
+    journey.renewal.certcast_toml.write_text(
+        text[:zones].replace("[dns]", '[dns]\npropagation = "wait:10ms"')
+    )
+    listed = journey.renew()
+    assert 0 == listed.returncode, listed.stderr
+    assert 1 == lab.cloud.alidns.count("DescribeDomains")
+
+    journey.renewal.certcast_toml.write_text(text[:zones] + kept)
+    journey.want_replaced(IDN)
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"{IDN} (中文.test): published" in done.stdout
+    assert journey.live(IDN).leaf.sha256 == journey.published(IDN)
+    assert set(names) == set(journey.live(IDN).leaf.names)
+    assert {"中文.test"} == {
+        logged.parameters["DomainName"]
+        for logged in lab.cloud.alidns.log
+        if logged.action in ("AddDomainRecord", "DescribeDomainRecords")
+    }
+    assert [] == lab.cloud.challenge_records()
+    host = journey.first_pull("web1", IDN)
+    assert journey.live(IDN).leaf.sha256 == journey.served(host.name, f"www.{IDN}")
+    mail = lab.mailbox.wait_for(lambda received: "serves a new certificate" in received.text)
+    assert "中文.test" in str(mail.message["Subject"])
+    assert f"xn--fiqs8s.{IDN} (中国.中文.test)" in mail.text
+
+
+def test_idn_in_a_failure(lab: Lab) -> None:
+    """A failure about a Chinese domain names it as it is written, too, on the terminal and in the mail."""
+    lab.cloud.add_zone(IDN)
+    adding = {"Effect": "Deny", "Action": "alidns:AddDomainRecord", "Resource": "*"}
+    lab.cloud.renewal.policies = [*lab.cloud.renewal.policies, {"Version": "1", "Statement": [adding]}]
+    journey = Journey(lab, {IDN: (IDN,)})
+
+    done = journey.renew()
+
+    mail = lab.mailbox.wait_for(lambda received: "DNS-DENIED" in received.text)
+    assert 12 == done.returncode
+    for text in (done.stderr, mail.text, str(mail.message["Subject"])):
+        assert f"may not do AddDomainRecord in {IDN} (中文.test)" in " ".join(text.split())
+    assert f"acs:alidns:*:*:domain/{IDN}" in done.stderr
+
+
+def test_idn_in_the_progress(lab: Lab) -> None:
+    """Whoever watches certbot at work reads which name is meant."""
+    lab.cloud.add_zone(IDN)
+    certbot = Certbot(lab, certificates={IDN: (IDN,)})
+
+    done = certbot.plugin("certonly", "-d", IDN)
+
+    assert 0 == done.returncode, done.stderr
+    assert f"at _acme-challenge.{IDN} (_acme-challenge.中文.test)" in done.stdout

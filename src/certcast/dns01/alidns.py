@@ -12,6 +12,12 @@ by one bit may be somebody else's record, and DeleteDomainRecord asks for
 nothing but the id. So who removes looks first (challenges.py), and a look
 counts when a second answer has said the same (`find_txt`).
 
+An internationalised zone has two names there: DomainName as it is written (中文.com)
+and PunyCode (https://help.aliyun.com/document_detail/29751.html). Requests carry the
+first, which is seen to work (github.com/acmesh-official/acme.sh/issues/1822; lego
+sends it, too); everybody else here knows the second. How labels below such a zone
+are listed isn't documented: either form is understood.
+
 Not here: signature, deadline and repetition of one call (alidns_api.py).
 """
 
@@ -25,6 +31,7 @@ from certcast.credentials import CredentialsMissing, RoleRefused, StsClock
 from certcast.dns01.alidns_api import Api, NoReply, Refused
 from certcast.dns01.provider import TTL, Added, MaybeAdded
 from certcast.errors import DnsDenied, DnsFailed, RenewalError, ZoneMissing
+from certcast.names import to_ascii, to_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,21 +55,23 @@ class Alidns:
 
     def __init__(self, dns: DnsConfig) -> None:
         self._api = Api(dns)
+        self._written: dict[str, str] = {}  # zones as the account lists them, by their punycode
 
     def zones(self) -> list[str]:
         """DescribeDomains, all pages."""
         with _reported("DescribeDomains", None):
-            return list(self._pages("DescribeDomains", {}, _ZONES_PER_PAGE, _zone_names))
+            self._written = dict(self._pages("DescribeDomains", {}, _ZONES_PER_PAGE, _zone_names))
+        return list(self._written)
 
     def nameservers(self, zone: str) -> list[str]:
         """DescribeDomainInfo: the servers that Alidns has assigned to the zone."""
         with _reported("DescribeDomainInfo", zone):
-            return self._api.call("DescribeDomainInfo", {"DomainName": zone}, _host_names)
+            return self._api.call("DescribeDomainInfo", self._in(zone), _host_names)
 
     def cnames(self, zone: str, label: str) -> dict[str, list[str]]:
         """DescribeDomainRecords, all pages of CNAMEs that have `label` in their names."""
         targets: dict[str, list[str]] = {}
-        for rr, target in self._enabled(zone, "CNAME", {"RRKeyWord": label}):
+        for rr, target in self._enabled(zone, "CNAME", _keyword(label)):
             if target not in targets.setdefault(rr, []):
                 targets[rr].append(target)
         return targets
@@ -73,14 +82,14 @@ class Alidns:
 
     def _enabled(self, zone: str, rtype: str, narrowed: Mapping[str, str]) -> list[tuple[str, str]]:
         """Return names and values of the records of this type that nameservers tell of."""
-        wanted = {"DomainName": zone, "TypeKeyWord": rtype, **narrowed}
+        wanted = {**self._in(zone), "TypeKeyWord": rtype, **narrowed}
         with _reported("DescribeDomainRecords", zone):
             found = list(self._pages("DescribeDomainRecords", wanted, _RECORDS_PER_PAGE, _standing))
         return [(rr, value) for rr, listed, value in found if listed == rtype]
 
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """AddDomainRecord; after DomainRecordDuplicate, the record that is there."""
-        record = {"DomainName": zone, "RR": rr, "Type": "TXT", "Value": value, "TTL": str(ttl)}
+        record = {**self._in(zone), "RR": rr, "Type": "TXT", "Value": value, "TTL": str(ttl)}
         maybe_added = False
         try:
             with _reported("AddDomainRecord", zone):
@@ -130,7 +139,7 @@ class Alidns:
 
     def _look(self, zone: str, rr: str, value: str) -> str | None:
         """DescribeDomainRecords, all pages: the keywords narrow it down, but match any part of a text."""
-        narrowed = {"DomainName": zone, "RRKeyWord": rr, "TypeKeyWord": "TXT", "ValueKeyWord": value}
+        narrowed = {**self._in(zone), **_keyword(rr), "TypeKeyWord": "TXT", "ValueKeyWord": value}
         for *described, record_id in self._pages(
             "DescribeDomainRecords", narrowed, _RECORDS_PER_PAGE, _records
         ):
@@ -146,6 +155,9 @@ class Alidns:
             except Refused as refusal:
                 if refusal.code != "DomainRecordNotBelongToUser":
                     raise
+
+    def _in(self, zone: str) -> dict[str, str]:
+        return {"DomainName": self._written.get(zone) or to_unicode(zone)}
 
     def _pages(
         self, action: str, parameters: Mapping[str, str], size: int, take: Callable[[Any], list[T]]
@@ -163,13 +175,18 @@ class Alidns:
                 return
 
 
+def _keyword(rr: str) -> dict[str, str]:
+    """Narrow a list down to names that contain `rr`, where these are written in one way only."""
+    return {} if "xn--" in rr else {"RRKeyWord": rr}
+
+
 def _record_id(body: Any) -> str:
     return str(body["RecordId"])
 
 
 def _records(body: Any) -> list[tuple[str, str, str, str]]:
     return [
-        (record["RR"].lower(), record["Type"], record["Value"], _record_id(record))
+        (to_ascii(record["RR"]), record["Type"], record["Value"], _record_id(record))
         for record in body["DomainRecords"]["Record"]
     ]
 
@@ -177,14 +194,18 @@ def _records(body: Any) -> list[tuple[str, str, str, str]]:
 def _standing(body: Any) -> list[tuple[str, str, str]]:
     """Names, types and host names of what isn't switched off in the console (Status)."""
     return [
-        (record["RR"].lower(), record["Type"], record["Value"].rstrip(".").lower())
+        (to_ascii(record["RR"]), record["Type"], to_ascii(record["Value"].rstrip(".")))
         for record in body["DomainRecords"]["Record"]
         if record["Status"].upper() == "ENABLE"
     ]
 
 
-def _zone_names(body: Any) -> list[str]:
-    return [domain["DomainName"].lower() for domain in body["Domains"]["Domain"]]
+def _zone_names(body: Any) -> list[tuple[str, str]]:
+    """Each zone's name in punycode, and as it is written; PunyCode may be missing where the two are one."""
+    return [
+        (to_ascii(domain.get("PunyCode") or domain["DomainName"]), domain["DomainName"])
+        for domain in body["Domains"]["Domain"]
+    ]
 
 
 def _host_names(body: Any) -> list[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from certcast.errors import MailNotSent
 from certcast.lifetime import remaining_text
+from certcast.names import readable
 
 if TYPE_CHECKING:
     import smtplib
@@ -188,7 +189,7 @@ def _compose(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, no
 
     # 7bit: not every relay on the way has 8BITMIME (RFC 6152).
     message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
-    subject = " ".join(_printable(subject).split())
+    subject = " ".join(_printable(readable(subject)).split())
     if len(subject) > _SUBJECT_CHARACTERS:
         subject = subject[: _SUBJECT_CHARACTERS - 1] + "…"
     message["From"] = mail.sender
@@ -198,7 +199,7 @@ def _compose(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, no
     # The sender's domain, or make_msgid would look up this host's own name in the DNS.
     message["Message-ID"] = make_msgid(domain=mail.sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notes, please
-    message.set_content(text)
+    message.set_content(readable(text))
     return message
 
 

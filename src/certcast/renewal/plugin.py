@@ -36,6 +36,7 @@ from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import CertcastError, to_document
+from certcast.names import readable
 from certcast.renewal.certbot import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
     @cached_property
     def _challenges(self) -> Challenges:
         config = load(config_path(self.conf("config")))
-        return Challenges(config, progress=display.notify, warn=self._warn)
+        return Challenges(config, progress=_notify, warn=self._warn)
 
     @cached_property
     def _warnings(self) -> list[str]:
@@ -106,7 +107,7 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
-        logger.warning("warning: %s", text)
+        logger.warning("warning: %s", readable(text))
 
 
 @contextmanager
@@ -122,6 +123,13 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _notify(text: str) -> None:
+    try:
+        display.notify(readable(text))
+    except UnicodeEncodeError:  # a terminal of another alphabet
+        display.notify(text)
 
 
 def _order(achalls: Sequence[Any]) -> list[Challenge]:
