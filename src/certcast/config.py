@@ -33,6 +33,7 @@ IdleCheck = NewType("IdleCheck", float)
 Propagation = NewType("Propagation", float)
 StoreUrl = NewType("StoreUrl", str)
 HttpUrl = NewType("HttpUrl", str)
+HttpsUrl = NewType("HttpsUrl", str)
 MailAddress = NewType("MailAddress", str)
 Argv = NewType("Argv", tuple[str, ...])
 AbsolutePath = NewType("AbsolutePath", Path)
@@ -79,12 +80,12 @@ class Source:
 
     `profile` names an entry of the official `~/.aliyun/config.json`; without it the
     official credential chain decides. With these keys the RAM role `role_arn` is
-    assumed, at `sts_endpoint` or the nearest of the official ones.
+    assumed at `sts_endpoint`, or at sts.aliyuncs.com.
     """
 
     profile: str | None = None
     role_arn: RoleArn | None = None
-    sts_endpoint: HttpUrl | None = None
+    sts_endpoint: HttpsUrl | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class StoreConfig:
     endpoints: tuple[HttpUrl, ...] = ()
     profile: str | None = None
     role_arn: RoleArn | None = None
-    sts_endpoint: HttpUrl | None = None
+    sts_endpoint: HttpsUrl | None = None
 
     @property
     def source(self) -> Source:
@@ -154,7 +155,7 @@ class DnsConfig:
     endpoint: HttpUrl = HttpUrl("https://alidns.aliyuncs.com")
     profile: str | None = None
     role_arn: RoleArn | None = None
-    sts_endpoint: HttpUrl | None = None
+    sts_endpoint: HttpsUrl | None = None
 
     @property
     def source(self) -> Source:
@@ -174,7 +175,7 @@ class ZoneConfig:
     endpoint: HttpUrl | None = None
     profile: str | None = None
     role_arn: RoleArn | None = None
-    sts_endpoint: HttpUrl | None = None
+    sts_endpoint: HttpsUrl | None = None
 
     @property
     def source(self) -> Source | None:

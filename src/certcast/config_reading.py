@@ -37,6 +37,7 @@ from certcast.config import (
     Config,
     DnsName,
     FileMode,
+    HttpsUrl,
     HttpUrl,
     IdleCheck,
     Listener,
@@ -359,6 +360,14 @@ def _http_url(value: Any) -> str:
     return url
 
 
+def _https_url(value: Any) -> str:
+    """An address that keys come from: they must not be readable on the way."""
+    url = _http_url(value)
+    if not url.startswith("https://"):
+        raise ValueError(f"must be an https address, not {url!r}")
+    return url
+
+
 def _mail_address(value: Any) -> str:
     address = _text(value)
     if not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", address):
@@ -425,6 +434,7 @@ _CHECKS: dict[Any, Callable[[Any], Any]] = {
     Propagation | None: _propagation,
     StoreUrl: _store_url,
     HttpUrl: _http_url,
+    HttpsUrl: _https_url,
     MailAddress: _mail_address,
     Argv: _argv,
     FileMode: _file_mode,

@@ -234,3 +234,17 @@ def test_the_file_reads_the_same_in_a_process_that_uses_many_types(tmp_path: Pat
     for flush in typing._cleanups:  # type: ignore[attr-defined]  # the caches have no public name
         flush()
     assert 30.0 == read(tmp_path, text).dns.propagation
+
+
+def test_a_role_is_not_assumed_in_plain_text(tmp_path: Path) -> None:
+    """STS answers with a secret key, so an http address for it is a mistake, wherever it stands."""
+    wrong = """
+    [dns]
+    sts_endpoint = "http://sts.aliyuncs.com"
+    [[zone]]
+    name = "example.com"
+    sts_endpoint = "http://sts.aliyuncs.com"
+    """
+    found = mistakes(tmp_path, SMALLEST + wrong)
+    assert ["dns.sts_endpoint", "zone[0].sts_endpoint"] == [line.partition(":")[0] for line in found]
+    assert "must be an https address" in found[0]
