@@ -104,7 +104,7 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
     )
     if not sys.stderr.isatty():  # a terminal has seen them among certbot's output
         for warning in done.warnings:
-            click.echo(f"warning: {certificate.name}: {warning}", err=True)
+            click.echo(readable(f"warning: {certificate.name}: {warning}"), err=True)
     for failure in done.failures:
         run.failed(certificate, failure)
     if done.published:

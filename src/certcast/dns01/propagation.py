@@ -20,9 +20,10 @@ asked beside them, for half of the time that is left; then go on as soon as
         all that answer have every value, and one does
 
 A resolver proves less: that some nameserver has the values, not that all have.
-And it may say no for longer than anybody waits, because it remembers an answer
-from before. So "no" ends in the same as no resolver that answers: nobody shows
-the values, and the caller has to make do with the provider's word.
+And it remembers a "no" for the zone's SOA minimum (600 s at Alidns; RFC 2308
+section 5), which is longer than anybody waits. So it isn't asked before the
+nameservers have had a `head_start`; and a "no" that lasts comes to the same as no
+answer: nobody shows the values, and the caller makes do with the provider's word.
 
 Not here: which servers and resolvers, and the question itself (nameservers.py,
 resolvers.py), what to do where nobody shows the values (unseen.py).
@@ -85,27 +86,24 @@ def wait(
     expected: Sequence[Expected],
     *,
     fallback: Sequence[Resolver],
+    head_start: float,
     deadline: float,
     progress: Callable[[str], None],
 ) -> list[Seen]:
-    """Return once it is settled for every expectation who shows it.
+    """Return once it is settled for every expectation who shows it. All times are seconds from now.
 
-    `fallback` are the resolvers of the configuration; none means the system's.
+    `fallback` are the resolvers of the configuration, or none for the system's; they are not asked before
+    `head_start` is over.
     Raises NotPropagated after `deadline` seconds, with what each server said last.
     """
     for one in expected:
         servers = ", ".join(server.name for server in one.servers) or "no nameserver"
         progress(f"waiting until {servers} show {values_text(len(one.values))} at {one.name}")
-    return asyncio.run(_watch_all(expected, fallback, deadline, progress))
+    common = _Common(fallback, time.monotonic() + head_start, time.monotonic() + deadline, progress)
+    return asyncio.run(_watch_all(expected, common, deadline))
 
 
-async def _watch_all(
-    expected: Sequence[Expected],
-    fallback: Sequence[Resolver],
-    deadline: float,
-    progress: Callable[[str], None],
-) -> list[Seen]:
-    common = _Common(fallback, time.monotonic() + deadline, progress)
+async def _watch_all(expected: Sequence[Expected], common: _Common, deadline: float) -> list[Seen]:
     watches = [_Watch(one, common) for one in expected]
     ends = [asyncio.create_task(watch.end()) for watch in watches]
     try:
@@ -125,8 +123,15 @@ async def _watch_all(
 class _Common:
     """What all watches of a wait share: reachability is an address's, not a name's."""
 
-    def __init__(self, fallback: Sequence[Resolver], until: float, progress: Callable[[str], None]) -> None:
-        self.until = until  # monotonic seconds
+    def __init__(
+        self,
+        fallback: Sequence[Resolver],
+        not_before: float,
+        until: float,
+        progress: Callable[[str], None],
+    ) -> None:
+        # Monotonic seconds: when resolvers may be asked, and the deadline.
+        self.not_before, self.until = not_before, until
         self.silence = Silence()
         self.slots = asyncio.Semaphore(_AT_ONCE)
         self.resolver_slots = asyncio.Semaphore(_AT_ONCE)
@@ -203,15 +208,20 @@ class _Watch:
         self._patience = (time.monotonic() + self._common.until) / 2
         for one in self._asked:
             ask_it = partial(_second_hand, one, self.expected.name)
-            self._start(_Question("resolver", one.resolver, ask_it), self._common.resolver_slots)
+            self._start(
+                _Question("resolver", one.resolver, ask_it),
+                self._common.resolver_slots,
+                self._common.not_before,
+            )
 
-    def _start(self, question: _Question, slots: asyncio.Semaphore) -> None:
-        poll = asyncio.create_task(self._poll(question, slots))
+    def _start(self, question: _Question, slots: asyncio.Semaphore, begin: float = 0.0) -> None:
+        poll = asyncio.create_task(self._poll(question, slots, begin))
         poll.add_done_callback(lambda _: self._news.set())
         self._polls.append(poll)
 
-    async def _poll(self, question: _Question, slots: asyncio.Semaphore) -> None:
+    async def _poll(self, question: _Question, slots: asyncio.Semaphore, begin: float) -> None:
         """Ask until all values are there."""
+        await asyncio.sleep(max(0.0, begin - time.monotonic()))
         pause = _FIRST_PAUSE
         while True:
             async with slots:
@@ -241,8 +251,9 @@ class _Watch:
 
         A defect in a poll is raised here; it must not pass for a nameserver's silence.
         """
+        left = self._patience - time.monotonic()
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.0, self._patience - time.monotonic()))
+            await asyncio.wait_for(self._news.wait(), left if left > 0 else None)
         self._news.clear()
         for poll in self._polls:
             if poll.done():

@@ -18,7 +18,6 @@ logs it, and the record stays in the ledger, where `certcast renew` finds it.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from certbot.display import util as display
 from certbot.plugins import common
 
 from certcast.config_reading import config_path, load
-from certcast.dns01.challenges import Challenge, Challenges
+from certcast.dns01.challenges import Challenge, Challenges, log_warning
 from certcast.dns01.ledger import Run
 from certcast.errors import CertcastError, to_document
 from certcast.names import readable
@@ -41,8 +40,6 @@ from certcast.renewal.certbot import REPORT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-logger = logging.getLogger(__name__)
 
 
 class Authenticator(common.Plugin, interfaces.Authenticator):
@@ -107,7 +104,7 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
-        logger.warning("warning: %s", readable(text))
+        log_warning(readable(text))
 
 
 @contextmanager
