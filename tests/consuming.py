@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,34 @@ NAME = "example.test"
 NAMES = ("example.test", "*.example.test")
 # A long-lived day for every story: certificates are issued around it, no clock is asked.
 DAY = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+
+
+# A run that is a process of its own, on a day that the test chooses; it may end right after a step.
+_RUN = """
+import os, sys
+from datetime import datetime
+from pathlib import Path
+from certcast import config_reading
+from certcast.consumer.pull import pull
+from certcast.errors import CertcastError
+from certcast.storage import open_store
+
+path, now, step = sys.argv[1:]
+here = config_reading.load(Path(path))
+try:
+    outcome = pull(
+        here,
+        here.certificates[0],
+        open_store=lambda: open_store(here.store),
+        now=datetime.fromisoformat(now),
+        force=True,
+        after=lambda done: os._exit(9) if done == step else None,
+    )
+except CertcastError as error:
+    print(error.report(), file=sys.stderr)
+    sys.exit(error.exit_status)
+print(outcome.text)
+"""
 
 
 @dataclass
@@ -84,6 +113,10 @@ class Consumer:
             progress=self.progress.append,
             **options,
         )
+
+    def command(self, *, now: datetime = DAY, killed_at: str = "") -> list[str]:
+        """Return the command of a forced run; it ends with 9, without clean-up, right after `killed_at`."""
+        return [sys.executable, "-c", _RUN, str(self.host.certcast_toml), now.isoformat(), killed_at]
 
     def first_pull(self, **options: Any) -> Outcome:
         """What happens once on each host: staged, then the operator includes the snippet, then proved."""

@@ -22,7 +22,6 @@ import pytest
 from certcast.config import Argv
 from certcast.errors import LocalFault, NginxRefused, NotIncluded, NotProved
 from certcast_lab.children import free_ports
-from certcast_lab.lab import CERTCAST
 from consuming import DAY, NAMES, Consumer, consumer
 from full_disk import DISK
 
@@ -326,9 +325,16 @@ def test_file_system_that_refuses_one_target_changes_nothing(
         before, workers, old = all_stand(web), web.host.workers(), web.served()
         web.publish("A")
         # A mount namespace of its own: what is mounted there ends with the command.
-        certcast = f"exec {CERTCAST} --config {web.host.certcast_toml} pull --now"
         ended = subprocess.run(
-            ["unshare", "-m", "sh", "-ec", f"{mount.format(folder=elsewhere)}; {certcast}"],
+            [
+                "unshare",
+                "-m",
+                "sh",
+                "-ec",
+                f'{mount.format(folder=elsewhere)}; exec "$@"',
+                "",
+                *web.command(),
+            ],
             capture_output=True,
             text=True,
             check=False,

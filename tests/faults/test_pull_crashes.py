@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,27 +22,6 @@ from consuming import DAY, Consumer, Failing, Wrapped, consumer
 CRASHED = 9
 # Outside the window and before the next idle check: only the unfinished installation makes it due.
 SOON = DAY + timedelta(minutes=1)
-
-KILLED_RUN = """
-import os, sys
-from datetime import datetime
-from pathlib import Path
-from certcast import config_reading
-from certcast.consumer.pull import pull
-from certcast.storage import open_store
-
-path, step, now = sys.argv[1:]
-here = config_reading.load(Path(path))
-pull(
-    here,
-    here.certificates[0],
-    open_store=lambda: open_store(here.store),
-    now=datetime.fromisoformat(now),
-    force=True,
-    after=lambda done: os._exit(9) if done == step else None,
-)
-"""
-
 
 # What copies.py does between "derived" and "snippet", and after the proof.
 COPY_STEPS = (
@@ -67,8 +45,7 @@ def fixed_paths(tmp_path: Path) -> Iterator[Consumer]:
 
 
 def killed_at(web: Consumer, step: str) -> None:
-    arguments = [str(web.host.certcast_toml), step, DAY.isoformat()]
-    ended = subprocess.run([sys.executable, "-c", KILLED_RUN, *arguments], check=False)
+    ended = subprocess.run(web.command(killed_at=step), check=False)
     assert CRASHED == ended.returncode, f"the run never came to {step!r}"
 
 

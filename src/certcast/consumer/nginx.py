@@ -22,7 +22,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast.consumer import containers, processes
+from certcast.consumer import containers, processes, rights
 from certcast.consumer.processes import Defaults, Worker
 from certcast.errors import NginxMissing, NginxRefused, ReloadFailed
 
@@ -78,7 +78,8 @@ def reload(nginx: NginxConfig) -> None:
         raise ReloadFailed(
             "nginx was not reloaded",
             found=f"`{' '.join(nginx.reload)}`, exit status {status}\n{_last_lines(said + words)}",
-            next="run that command by hand and see nginx's error log, then `certcast pull`",
+            next=rights.missing([nginx.reload], words, _find)
+            or "run that command by hand and see nginx's error log, then `certcast pull`",
         )
 
 
@@ -147,12 +148,20 @@ def _compiled_in(nginx: NginxConfig) -> Defaults:
 def _refused(nginx: NginxConfig, status: int, words: str) -> NginxRefused:
     # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
     no_right = os.geteuid() != 0 and "(13: Permission denied)" in words
+    what = "nginx refuses its configuration"
+    if denied := rights.missing([nginx.test, _instead_of_t(nginx, "-T")], words, _find):
+        what, advice = "nginx could not be asked to test its configuration", denied
+    elif no_right:
+        advice = (
+            "run as root, or let sudo do it (docs/non-root.md): the test reads every file that "
+            "nginx does, private keys included"
+        )
+    else:
+        advice = "mend the configuration until that command passes; the next `certcast pull` goes on"
     return NginxRefused(
-        "nginx refuses its configuration",
+        what,
         found=f"`{' '.join(nginx.test)}`, exit status {status}\n{_last_lines(words)}",
-        next="run as root: the test reads every file that nginx does, private keys included"
-        if no_right
-        else "mend the configuration until that command passes; the next `certcast pull` goes on",
+        next=advice,
     )
 
 

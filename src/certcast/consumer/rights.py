@@ -1,0 +1,59 @@
+"""What an ordinary user may run through sudo, and the line that is missing.
+
+    test = ["sudo", "-n", "nginx", "-t"]
+    certcast ALL=(root) NOPASSWD: /usr/sbin/nginx -t, /usr/sbin/nginx -T
+
+sudoers(5) wants the program's full path, allows exactly these arguments, and wants a backslash
+before some characters. `sudo -n` never asks for a password: it fails, which is what shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# What sudo(8) says of a right that is missing, in its own words ("C" locale or not, the prefix stays).
+_DENIED = re.compile(r"^sudo: |is not allowed to (?:execute|run)|is not in the sudoers file", re.MULTILINE)
+
+
+def missing(commands: Sequence[Sequence[str]], words: str, find: Callable[[str], str | None]) -> str | None:
+    """Return what to add to sudoers so that `commands` may run, if `words` are sudo's refusal of the first.
+
+    `find` looks a program up. None if sudo has no part in it.
+    """
+    if os.path.basename(commands[0][0]) != "sudo" or not _DENIED.search(words):  # noqa: PTH119  a word
+        return None
+    allowed = ", ".join(dict.fromkeys(_command(_behind_sudo(argv), find) for argv in commands))
+    return (
+        "as root: `visudo -f /etc/sudoers.d/certcast`, and add the line\n"
+        f"{_user()} ALL=(root) NOPASSWD: {allowed}\n"
+        "then `certcast pull` (docs/non-root.md)"
+    )
+
+
+def _behind_sudo(argv: Sequence[str]) -> list[str]:
+    """Leave out sudo and its options; of those, only -u and -g are known to take a word."""
+    words = list(argv[1:])
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        if option in {"-u", "-g"} and words:
+            words.pop(0)
+    return words
+
+
+def _command(words: Sequence[str], find: Callable[[str], str | None]) -> str:
+    program, *arguments = words
+    return " ".join([find(program) or program, *(re.sub(r"([,:=\\])", r"\\\1", word) for word in arguments)])
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"#{os.geteuid()}"
