@@ -149,7 +149,7 @@ def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
         yield "TLS 1.3 clients of one key type (this Python's OpenSSL takes no configuration)"
     if targets > MATRIX_TARGETS:
         rest = targets - MATRIX_TARGETS
-        yield f"old clients on {rest:,} names (the first {MATRIX_TARGETS} were tried as each kind of client)"
+        yield f"old clients at {rest:,} of {targets:,} names (tried once each, as a browser)"
 
 
 def _names_by_listener(site: Site, names: Sequence[str]) -> dict[Listener, list[str | None]]:
