@@ -22,7 +22,7 @@ import pytest
 from certcast.config import Argv
 from certcast.errors import LocalFault, NginxRefused, NotIncluded, NotProved
 from certcast_lab.children import free_ports
-from consuming import DAY, NAMES, Consumer, consumer
+from consuming import DAY, NAMES, Consumer, consumer, is_full_root
 from full_disk import DISK
 
 SOON = DAY + timedelta(minutes=1)
@@ -144,7 +144,7 @@ def test_snippet_and_copies_side_by_side(web: Consumer) -> None:
 
 def test_owner_group_and_mode_are_those_of_the_entry(web: Consumer) -> None:
     """Each entry's owner, group and mode hold for its files, by name or number; without a mode it is 0600."""
-    if os.geteuid() != 0:
+    if not is_full_root():
         pytest.skip("only root may give files away")
     shared = ssl_folder(web) / "shared.pem"
     web.copy_to(fullchain=shared, owner="daemon", group="1", mode="0640")
@@ -203,7 +203,7 @@ def test_refused_configuration_puts_everything_back(web: Consumer) -> None:
     shutil.move(privkey(web), live)
     privkey(web).symlink_to("../../letsencrypt/archive/privkey1.pem")
     fullchain(web).chmod(0o644)
-    if os.geteuid() == 0:
+    if is_full_root():
         os.chown(fullchain(web), 1, 2)
     web.copy_to(combined=ssl_folder(web) / "new.pem")
     before, archived = all_stand(web), stands(live)
