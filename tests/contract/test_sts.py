@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import alibabacloud_oss_v2 as oss
 import pytest
 from alibabacloud_credentials.provider import RamRoleArnCredentialsProvider
 from alibabacloud_tea_openapi.client import Client as OpenApiClient
@@ -29,6 +31,8 @@ from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsU
 from certcast_lab.alidns_api import AlidnsApi
 from certcast_lab.ca import Authority
 from certcast_lab.intercept import Intercept
+from certcast_lab.oss_api import OssApi
+from certcast_lab.oss_bucket import Bucket
 from certcast_lab.ram import Ram, Role, User
 from certcast_lab.serve import Server, server_context
 from certcast_lab.sts_api import StsApi
@@ -187,6 +191,27 @@ def call(
         params, OpenApiRequest(query=query), RuntimeOptions()
     )["body"]
     return body
+
+
+def test_a_token_that_has_ended_opens_nothing(cloud):
+    """After its end the temporary key is refused by Alidns and by OSS, as each of them says it."""
+    cloud.role.policies = [document({"Effect": "Allow", "Action": "*", "Resource": "*"})]
+    keys = credentials.provider(cloud.source())()
+    triple = (keys.access_key_id, keys.access_key_secret, keys.security_token)
+    cloud.ram.by_access_key(keys.access_key_id).expires = time.time()
+
+    config = Config(access_key_id=triple[0], access_key_secret=triple[1], security_token=triple[2])
+    with pytest.raises(AlibabaCloudException) as refused:
+        call(config, cloud.plain.removeprefix("http://"), "http", ("DescribeDomains", "2015-01-09"), {})
+    assert "InvalidSecurityToken.Expired" == refused.value.code
+
+    api = OssApi(cloud.ram)
+    api.add_bucket(Bucket("bucket", account=OWNER))
+    with Server(api) as server:
+        signed = oss.credentials.StaticCredentialsProvider(*triple)
+        client = oss.Client(oss.Config("cn-hangzhou", server.url, credentials_provider=signed))
+        with pytest.raises(oss.exceptions.OperationError, match="SecurityTokenExpired"):
+            client.get_object(oss.GetObjectRequest("bucket", "key"))
 
 
 # -- what certcast says of its refusals

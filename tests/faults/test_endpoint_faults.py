@@ -114,14 +114,20 @@ def test_a_throttled_bucket_is_not_asked_the_other_way(ways):
 @pytest.mark.parametrize("status", [403, 404, 502])
 def test_a_page_of_somebody_else_hands_over_at_once(ways, status):
     """A portal's or a load balancer's page in the first endpoint's place: the next one serves."""
-    with portal(status) as url:
+    seen: list[str] = []
+    with portal(status, seen=seen) as url:
         assert_read(ways.open(url, ways.urls[1]))
+    assert 1 == len(seen)
     assert (0, 1) == ways.asked
 
 
 @contextmanager
-def portal(status: int, body: str = "<html>Please log in</html>") -> Iterator[str]:
+def portal(
+    status: int, body: str = "<html>Please log in</html>", seen: list[str] | None = None
+) -> Iterator[str]:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if seen is not None:
+            seen.append(scope["path"])
         await Response(body, status)(scope, receive, send)
 
     with Server(page) as server:
