@@ -60,8 +60,14 @@ class Pair(NamedTuple):
 class Authority:
     """A root, or with `parent` an intermediate; `pem` is its own certificate, PEM."""
 
-    def __init__(self, common_name: str, *, parent: Authority | None = None) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(
+        self,
+        common_name: str,
+        *,
+        parent: Authority | None = None,
+        key_type: Literal["ecdsa", "rsa"] = "ecdsa",
+    ) -> None:
+        self._key = _generate(key_type)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         issuer = parent or self
         self._certificate: x509.Certificate = (
@@ -124,7 +130,9 @@ def _builder(
     )
 
 
-def _authority_key_identifier(public_key: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
+def _authority_key_identifier(
+    public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)
 
 
