@@ -350,7 +350,10 @@ def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     assert f"127.0.0.1:{web.host.ports[0]} as example.test: still leaf {web.leaf('A')[:16]}" in (
         caught.value.found or ""
     )
-    assert "the last one of a key type wins" in (caught.value.next or "")
+    line = 1 + site.read_text().splitlines().index(f"ssl_certificate {old[0]};")
+    assert f"{site}:{line} names another ssl_certificate after ours (the last of a key type wins)" in (
+        caught.value.next or ""
+    )
     assert web.state.unfinished == web.leaf("B")
 
 
@@ -369,9 +372,9 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(tmp_path:
     nobody: it is taken back at once, later runs leave nginx alone, and `--now` tries again.
     """
     with consumer(tmp_path) as web:
-        web.configure(allow_key_type_change=True)
         web.publish("A", web.issue(key_type="rsa"))
         web.first_pull()
+        web.configure(allow_key_type_change=True)
         rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
         site = web.host.site_conf.read_text()
         web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
