@@ -39,6 +39,16 @@ NAMES = ("example.test", "*.example.test")
 DAY = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 
 
+# For tests that have to do with nginx's version: they run with Debian's and with a current one (conftest.py).
+on_both_nginx = pytest.mark.usefixtures("nginx_program")
+
+
+def program(request: pytest.FixtureRequest) -> str:
+    """Return which nginx a test runs: Debian's, or both in turn where it is marked `on_both_nginx`."""
+    both = "nginx_program" in request.fixturenames
+    return str(request.getfixturevalue("nginx_program")) if both else "nginx"
+
+
 # A run that is a process of its own, on a day that the test chooses; it may end right after a step.
 _RUN = """
 import os, sys

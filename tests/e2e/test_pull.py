@@ -16,14 +16,14 @@ import pytest
 from certcast.consumer.pull import Outcome
 from certcast.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
 from certcast.storage.store import Store
-from consuming import DAY, NAME, Consumer, Wrapped, consumer
+from consuming import DAY, NAME, Consumer, Wrapped, consumer, on_both_nginx, program
 
 IN_WINDOW = DAY + timedelta(days=60)
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Consumer]:
-    with consumer(tmp_path) as started:
+def web(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Consumer]:
+    with consumer(tmp_path, program=program(request)) as started:
         yield started
 
 
@@ -31,6 +31,7 @@ def never_opened() -> Store:
     raise AssertionError("the store was opened")
 
 
+@on_both_nginx
 def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
     """
     On a host whose site does not include certcast's snippet yet, the first run leaves nginx
@@ -50,6 +51,7 @@ def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
     assert web.state.proved is None
 
 
+@on_both_nginx
 @pytest.mark.row(8)
 def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer) -> None:
     """
@@ -71,6 +73,7 @@ def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer
     assert DAY == web.state.last_downloaded
 
 
+@on_both_nginx
 @pytest.mark.row(8)
 def test_newer_release_replaces_the_old_one(web: Consumer) -> None:
     """A newer release with a new key is served after one run, and nothing temporary stays."""
@@ -127,6 +130,7 @@ def test_now_ignores_window_and_idle_check(web: Consumer) -> None:
     assert "installed" == web.pull(DAY + timedelta(minutes=1), force=True).result
 
 
+@on_both_nginx
 def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
     """In the window, a run that finds the proved release transfers nothing (304), and reloads nothing."""
     web.publish("A")
@@ -221,6 +225,7 @@ def test_overdue_certificate_alarms(web: Consumer) -> None:
     assert "27 days left" in (overdue.value.found or "")
 
 
+@on_both_nginx
 def test_step_back_is_followed_when_the_publisher_says_so(web: Consumer) -> None:
     """An older certificate is installed only under a higher sequence that says `step_back`."""
     web.publish("A")
@@ -232,6 +237,7 @@ def test_step_back_is_followed_when_the_publisher_says_so(web: Consumer) -> None
     assert web.leaf("A") == web.served()
 
 
+@on_both_nginx
 def test_three_versions_are_kept(web: Consumer) -> None:
     """After many releases three versions are left on the disk, the served one among them."""
     web.publish("A")
@@ -260,14 +266,15 @@ def test_keys_are_private_whatever_the_umask(web: Consumer, umask: int) -> None:
             assert expected == stat.S_IMODE(path.stat().st_mode), path
 
 
-def test_every_listener_is_proved(tmp_path: Path) -> None:
+def test_every_listener_is_proved(tmp_path: Path, nginx_program: str) -> None:
     """On a host with two listeners, the outcome names both, each with every name."""
-    with consumer(tmp_path, listeners=2) as web:
+    with consumer(tmp_path, listeners=2, program=nginx_program) as web:
         web.publish("A")
         assert 6 == len(web.first_pull().proved)
         assert {web.leaf("A")} == {web.host.served(NAME, port).sha256 for port in web.host.ports}
 
 
+@on_both_nginx
 def test_deleted_snippet_is_written_again(web: Consumer) -> None:
     """A run that asks the store also puts a snippet back that somebody has deleted."""
     web.publish("A")

@@ -6,7 +6,6 @@ served, nothing temporary stays, and the report names what is the matter.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import socket
@@ -40,7 +39,20 @@ from certcast.errors import (
 )
 from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, manifest_key, write
 from certcast_lab.ca import Authority, Pair
-from consuming import DAY, NAME, NAMES, Consumer, Flipping, Missing, Truncating, Wrapped, consumer
+from consuming import (
+    DAY,
+    NAME,
+    NAMES,
+    Consumer,
+    Flipping,
+    Missing,
+    Truncating,
+    Wrapped,
+    consumer,
+    on_both_nginx,
+    program,
+)
+from full_disk import DISK
 from publishing import release
 
 IN_WINDOW = DAY + timedelta(days=60)
@@ -48,9 +60,9 @@ SOON = DAY + timedelta(minutes=1)
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Consumer]:
+def web(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Consumer]:
     """A host that serves release A."""
-    with consumer(tmp_path) as started:
+    with consumer(tmp_path, program=program(request)) as started:
         started.publish("A")
         started.first_pull()
         yield started
@@ -241,6 +253,7 @@ def with_commands(
     return before
 
 
+@on_both_nginx
 def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
     """
     A configuration that somebody broke is not reloaded: the report quotes nginx, the snippet names
@@ -261,6 +274,7 @@ def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
     assert web.leaf("B") == web.served()
 
 
+@on_both_nginx
 def test_failing_reload_command_switches_back(web: Consumer) -> None:
     """When the reload command fails, the snippet names A again and the report says which command failed."""
     web.publish("B")
@@ -286,6 +300,7 @@ def test_second_nginx_that_cannot_be_reloaded_takes_the_first_one_back(web: Cons
     assert web.leaf("A") == web.served()
 
 
+@on_both_nginx
 def test_reload_that_does_nothing_is_not_believed(web: Consumer) -> None:
     """A reload command that exits 0 without reloading ends in "not proved": the old workers still accept."""
     web.publish("B")
@@ -309,6 +324,7 @@ def test_missing_nginx_is_reported(web: Consumer) -> None:
         web.pull(IN_WINDOW)
 
 
+@on_both_nginx
 def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> None:
     """While nginx is stopped the run says so; nginx then starts with B, and the next run proves it."""
     web.publish("B")
@@ -331,6 +347,7 @@ def test_stale_pid_file_is_not_taken_for_nginx(web: Consumer) -> None:
     assert "is not an nginx master" in (caught.value.found or "")
 
 
+@on_both_nginx
 def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     """
     A second ssl_certificate below the include makes nginx serve that one, without any complaint of
@@ -357,6 +374,7 @@ def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     assert web.state.unfinished == web.leaf("B")
 
 
+@on_both_nginx
 def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
     """When a site no longer includes the snippet, the next release is not called installed."""
     web.host.name_files(*web.pairs["A"].write(web.host.root / "etc/nginx/old"))
@@ -366,12 +384,14 @@ def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
     assert f"add `include {web.folder.snippet};`" in (caught.value.next or "")
 
 
-def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(tmp_path: Path) -> None:
+def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
+    tmp_path: Path, nginx_program: str
+) -> None:
     """
     An ECDSA certificate where the site allows only RSA ciphers passes nginx's test and then serves
     nobody: it is taken back at once, later runs leave nginx alone, and `--now` tries again.
     """
-    with consumer(tmp_path) as web:
+    with consumer(tmp_path, program=nginx_program) as web:
         web.publish("A", web.issue(key_type="rsa"))
         web.first_pull()
         web.configure(allow_key_type_change=True)
@@ -393,6 +413,7 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(tmp_path:
         assert web.leaf("B") == web.served()
 
 
+@on_both_nginx
 def test_long_lived_connection_does_not_delay_the_proof(web: Consumer) -> None:
     """A client that keeps its connection open holds an old worker back: proved all the same."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -408,6 +429,7 @@ def test_long_lived_connection_does_not_delay_the_proof(web: Consumer) -> None:
     assert web.leaf("B") == web.served()
 
 
+@on_both_nginx
 def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
     """Clients that connect without a pause meet no failed handshake while three releases are installed."""
     stop = threading.Event()
@@ -434,6 +456,7 @@ def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
     assert {web.leaf(letter) for letter in "ABCD"} >= set(seen) > {web.leaf("A")}
 
 
+@on_both_nginx
 def test_foreign_reload_never_meets_a_torn_pair(web: Consumer) -> None:
     """Whenever somebody else tests or starts nginx while releases are installed, it accepts what it reads."""
     stop = threading.Event()
@@ -486,37 +509,6 @@ def test_two_runs_at_once(web: Consumer) -> None:
 
     assert "installed" == web.pull(IN_WINDOW, after=second_run).result
     assert 1 == len(met)
-
-
-class FullDisk:
-    """Refuses the n-th write-like call below a folder, as a full file system would."""
-
-    def __init__(self) -> None:
-        self.below: str | None = None
-        self.left = 0
-        sys.addaudithook(self._audit)  # cannot be taken out again: idle while `below` is None
-
-    @contextmanager
-    def at(self, call: int, below: Path) -> Iterator[FullDisk]:
-        self.below, self.left = str(below), call
-        try:
-            yield self
-        finally:
-            self.below = None
-
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.below is None or event not in {"open", "os.mkdir", "os.rename", "os.symlink"}:
-            return
-        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return
-        path = str(arguments[1] if event == "os.symlink" else arguments[0])
-        if path.startswith(self.below) and not path.endswith("lock"):
-            self.left -= 1
-            if self.left == 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-
-
-DISK = FullDisk()
 
 
 def pull_with_full_disk(web: Consumer, call: int) -> LocalFault | None:
