@@ -40,26 +40,25 @@ def as_seen(nginx: NginxConfig, path: Path) -> Path:
     return nginx.paths[host] / path.relative_to(host)
 
 
-def master(nginx: NginxConfig) -> Master:
-    """Return the master of an nginx with `paths`.
+def masters(nginx: NginxConfig) -> list[Master]:
+    """Return the masters of an nginx with `paths`: each that sees the directories, or that of its pid file.
 
-    NginxMissing, or FileMounted if there are some and none sees the directories.
+    Several containers may share them; one that is not reloaded goes on serving the old
+    certificate, and so it counts. NginxMissing, or FileMounted if there are some and none
+    sees the directories.
     """
-    if nginx.pid_file:
-        found = processes.master_of_pid_file(nginx.pid_file)
-        if isinstance(found, str):
-            raise _missing(nginx, found)
-        return found
     inside = [one for one in processes.masters() if one.contained]
     seeing = [one for one in inside if not list(_unseen(one, nginx))]
-    if len(seeing) == 1:
-        return seeing[0]
-    if seeing:
-        listed = "\n".join(map(str, seeing))
-        raise _missing(nginx, f"several containers have the same directories\n{listed}")
+    if nginx.pid_file:
+        found = processes.master_of_pid_file(nginx.pid_file, seeing)
+        if isinstance(found, str):
+            raise _missing(nginx, found)
+        return [found]
     if not inside:
         raise _missing(nginx, "no nginx master runs in any container of this host")
-    raise _not_mounted(nginx, inside)
+    if not seeing:
+        raise _not_mounted(nginx, inside)
+    return seeing
 
 
 def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
@@ -131,10 +130,9 @@ def _missing(nginx: NginxConfig, found: str) -> NginxMissing:
     wanted = " and ".join(f"{host} as {seen}" for host, seen in nginx.paths.items())
     return NginxMissing(
         "nginx is not running in its container",
-        expected=f"one container in which an nginx master runs, and that has {wanted}",
+        expected=f"a container in which an nginx master runs, and that has {wanted}",
         found=found,
-        next="start it; if it runs, run certcast as root, or let its nginx write its pid into a file that "
-        "this host sees too, and set consumer.nginx.pid_file; then `certcast pull`",
+        next="start it (if it runs: certcast must be root to see that); then `certcast pull`",
     )
 
 
@@ -150,10 +148,9 @@ def _not_mounted(nginx: NginxConfig, inside: Iterable[Master]) -> FileMounted:
 
 
 def _file_mounted(nginx: NginxConfig, file: Path, target: str) -> FileMounted:
-    mapped = as_seen(nginx, file)
     host, seen = file.parent, Path(target).parent
     for one, there in nginx.paths.items():
-        if mapped != file and file.is_relative_to(one):
+        if file.is_relative_to(one):
             host, seen = one, there
     line = f'paths = {{"{host}" = "{seen}"}}'
     return FileMounted(

@@ -85,8 +85,8 @@ def reload(nginx: NginxConfig) -> None:
 
 def workers(nginx: NginxConfig, configuration: Configuration | None = None) -> tuple[Worker, ...]:
     """Return the workers that accept connections. NginxMissing if no master runs, or nobody knows which."""
-    master = containers.master(nginx) if nginx.paths else _master(nginx, configuration)
-    return processes.workers_of(master.pid)
+    masters = containers.masters(nginx) if nginx.paths else [_master(nginx, configuration)]
+    return tuple(worker for master in masters for worker in processes.workers_of(master.pid))
 
 
 def still_serving(before: Iterable[Worker]) -> tuple[Worker, ...]:
@@ -184,7 +184,7 @@ def _run(argv: Sequence[str]) -> tuple[int, str, str]:
     }
     program = _find(argv[0])
     if program is None and argv[0] == "nginx":
-        program = processes.program_of_a_master()
+        program = processes.program_of_a_master(argv)
     try:
         done = subprocess.run(
             argv,

@@ -71,8 +71,12 @@ def masters() -> list[Master]:
     return [master for pid in _all_pids() if (master := _master(pid))]
 
 
-def master_of_pid_file(path: Path) -> Master | str:
-    """Return the master whose pid a file has; else what there is instead, as a text."""
+def master_of_pid_file(path: Path, contained: Iterable[Master] | None = None) -> Master | str:
+    """Return the master whose pid a file has; else what there is instead, as a text.
+
+    The pid may be the one that a master has in its container; `contained` are those that
+    come into question, if not all.
+    """
     try:
         pid = int(path.read_text())
     except FileNotFoundError:
@@ -82,7 +86,8 @@ def master_of_pid_file(path: Path) -> Master | str:
     master = _master(pid)
     if master:
         return master
-    inside = [one for one in masters() if one.contained and one.inner_pid == pid]
+    candidates = masters() if contained is None else contained
+    inside = [one for one in candidates if one.contained and one.inner_pid == pid]
     if len(inside) == 1:
         return inside[0]
     if inside:
@@ -120,13 +125,15 @@ def prefix_of(words: Sequence[str], defaults: Defaults, cwd: Path | None) -> Pat
     return None if cwd is None else cwd / prefix
 
 
-def program_of_a_master() -> str | None:
-    """Return the program of the masters that run here, if it is one, and safe for this user to run.
+def program_of_a_master(words: Sequence[str]) -> str | None:
+    """Return the program of the master that a command line `words` would speak to, by its configuration file.
 
-    For an nginx that was compiled into a folder of its own, which cron's PATH does not have.
+    None if it is not one, or not safe for this user to run. For an nginx that was compiled
+    into a folder of its own, which no PATH has.
     """
-    programs = {one.program for one in masters() if not one.contained and one.program}
-    safe = {program for program in programs if _trusted(program)}
+    plain = Defaults()  # not known without the program, but the same for both
+    found = fitting(masters(), conf_of(words, plain, Path.cwd()), set(), plain)
+    safe = {one.program for one in found if one.program and _trusted(one.program)}
     return safe.pop() if len(safe) == 1 else None
 
 
@@ -210,7 +217,9 @@ def _other_root(pid: int) -> bool:
 
 
 def _trusted(program: str) -> bool:
-    """Whether only root and this user can change what stands at the path."""
+    """Whether it can be run, and only root and this user can change what stands at the path."""
+    if not os.access(program, os.X_OK):
+        return False
     for path in (Path(program), *Path(program).parents):
         try:
             status = path.stat()
