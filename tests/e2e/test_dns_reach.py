@@ -87,11 +87,11 @@ def test_blocked_port_53(lab: Lab, journey: Journey, firewalls: list[Blocked]) -
 
 
 def test_blocked_port_53_and_a_resolver_by_https(
-    lab: Lab, journey: Journey, firewalls: list[Blocked]
+    lab: Lab, journey: Journey, blocked: Callable[[Block], Blocked]
 ) -> None:
-    """The resolver may be a DoH server: the host then needs no DNS of its own for anything at all."""
+    """The resolver may be a DoH server: no DNS leaves the host by another way than HTTPS."""
     with DohDoor(lab.dns.vpc, lab.authority) as doh:
-        reach(journey, firewalls, doh.url, 'fallback_wait = "3s"\n')
+        reach(journey, [blocked("refuse")], doh.url, 'fallback_wait = "3s"\n')
         done = journey.renew()
 
     assert 0 == done.returncode, done.stderr

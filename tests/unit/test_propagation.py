@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from certcast.config import Address
+from certcast.config import Address, HttpUrl, Resolver
 from certcast.dns01.nameservers import Nameserver
-from certcast.dns01.reach import Answer, agreed
+from certcast.dns01.reach import Answer, Silence, agreed, shown
 
 WANTED = frozenset({"apex-value", "wildcard-value"})
 
@@ -80,3 +80,87 @@ def test_silence_is_no_agreement():
     """If nobody answers, or the zone has no nameservers, the CA is not asked to look."""
     assert not agreed([NS1, NS2], [fails(NS1), fails(NS2)], WANTED)
     assert not agreed([], [], WANTED)
+
+
+# -- resolvers in their place
+
+PLAIN = Resolver(Address("192.0.2.53", 53))
+DOH = Resolver(HttpUrl("https://192.0.2.54/dns-query"))
+
+
+def resolver_has(resolver: Resolver, *values: str) -> Answer:
+    return Answer("resolver", resolver, frozenset(values))
+
+
+def test_one_resolver_that_shows_the_values_is_enough_where_others_fail():
+    """Of two resolvers one may be out of order, but not both."""
+    failing = Answer("resolver", DOH, problem="SERVFAIL")
+
+    assert shown([PLAIN, DOH], [resolver_has(PLAIN, *WANTED), failing], WANTED)
+    assert not shown([DOH], [failing], WANTED)
+
+
+def test_each_resolver_has_its_say():
+    """One that hasn't answered yet is waited for, and one without a value holds the order back."""
+    assert not shown([PLAIN, DOH], [resolver_has(PLAIN, *WANTED)], WANTED)
+    assert not shown([PLAIN, DOH], [resolver_has(PLAIN, *WANTED), resolver_has(DOH, "apex-value")], WANTED)
+
+
+def test_no_resolver_shows_nothing():
+    """A host without any resolver is no reason to go on."""
+    assert not shown([], [], WANTED)
+
+
+# -- who cannot be reached
+
+HERE, THERE = Address("192.0.2.1", 53), Address("192.0.2.2", 53)
+
+
+def test_one_failure_is_not_yet_silence():
+    """A lost datagram and a connection that took too long, once, leave the server in."""
+    silence = Silence()
+    silence.heard_nothing(HERE, asked=0.0, failed=4.0)
+
+    assert not silence.of_all([HERE])
+
+
+def test_a_second_failure_after_the_first_is():
+    """Asked again once the first question had failed, and nothing again: it cannot be reached."""
+    silence = Silence()
+    silence.heard_nothing(HERE, asked=0.0, failed=4.0)
+    silence.heard_nothing(HERE, asked=4.25, failed=8.25)
+
+    assert silence.of_all([HERE])
+
+
+def test_questions_at_the_same_time_count_once():
+    """Ten names that fail in the same four seconds are one bad moment, not ten proofs."""
+    silence = Silence()
+    for _ in range(10):
+        silence.heard_nothing(HERE, asked=0.0, failed=4.0)
+
+    assert not silence.of_all([HERE])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_any_answer_at_any_time_is_proof_of_the_contrary(when):
+    """A server that has answered, whatever and whenever, is slow and not out of reach."""
+    silence = Silence()
+    if when == "before":
+        silence.heard(HERE)
+    silence.heard_nothing(HERE, asked=0.0, failed=4.0)
+    silence.heard_nothing(HERE, asked=4.25, failed=8.25)
+    if when == "after":
+        silence.heard(HERE)
+
+    assert not silence.of_all([HERE])
+
+
+def test_all_addresses_must_be_silent():
+    """One address that may still answer keeps everybody waiting; none at all is the same as all silent."""
+    silence = Silence()
+    silence.heard_nothing(HERE, asked=0.0, failed=4.0)
+    silence.heard_nothing(HERE, asked=4.25, failed=8.25)
+
+    assert not silence.of_all([HERE, THERE])
+    assert silence.of_all([])

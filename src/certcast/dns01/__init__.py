@@ -6,6 +6,11 @@ accounts.py       which account holds a zone
 provider.py       what a DNS provider must do
 alidns.py         Alibaba Cloud DNS doing it
 ledger.py         which records are ours, kept on disk across crashes
-authoritative.py  a zone's own nameservers, and one question to one of them
-propagation.py    waiting until they agree
+propagation.py    waiting until everybody who can be asked shows the values
+watching.py       the polling for one name
+reach.py          what the answers amount to; who cannot be reached
+unseen.py         what is done, and said, where nobody shows the values
+nameservers.py    a zone's own servers, and one question to one of them
+resolvers.py      recursive resolvers, by DNS or by HTTPS (doh.py)
+exchange.py       one question to one address, by UDP and TCP
 """

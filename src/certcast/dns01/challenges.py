@@ -127,6 +127,7 @@ class Challenges:
             time.sleep(dns.propagation)
             return
         from certcast.dns01 import propagation, unseen
+        from certcast.dns01.reach import Expected
 
         values: dict[tuple[str, str], set[str]] = {}
         for entry in entries:
@@ -134,7 +135,7 @@ class Challenges:
         begun = time.monotonic()
         seen = propagation.wait(
             [
-                propagation.Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
+                Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
                 for (zone, owner), wanted in values.items()
             ],
             fallback=dns.resolvers,

@@ -91,6 +91,9 @@ class DohServer(dns.nameserver.Nameserver):
             if self._cutter.has_cut:
                 raise dns.exception.Timeout(timeout=timeout) from None  # type: ignore[no-untyped-call]
             raise OSError(reason(error)) from None
+        if self._cutter.has_cut:
+            # http.client takes a header that ends in mid-line for a whole one.
+            raise dns.exception.Timeout(timeout=timeout)  # type: ignore[no-untyped-call]
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if response.status_code != 200 or kind != _MESSAGE:
             raise OSError(f"HTTP {response.status_code} without a DNS message")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from certcast.config import Address
 
 _EDNS_OCTETS = 1232
-# Seconds. A lost datagram costs the first, a dead server both.
-UDP_TIMEOUT = 1.5
+# Seconds. A lost datagram costs the first, a dead server both. A resolver may have to ask others first.
+UDP_TIMEOUT, RESOLVER_UDP_TIMEOUT = 1.5, 2.5
 TCP_TIMEOUT = 2.5
 
 
@@ -40,14 +40,7 @@ class Unreachable(Unanswered):
     """Not even that: no whole DNS message came back, by neither transport."""
 
 
-async def exchange(
-    address: Address,
-    name: str,
-    rdtype: str,
-    *,
-    recursive: bool,
-    udp_timeout: float = UDP_TIMEOUT,
-) -> dns.message.Message:
+async def exchange(address: Address, name: str, rdtype: str, *, recursive: bool) -> dns.message.Message:
     """Return the reply to the question, whatever its RCODE; `recursive` sets RD (RFC 1035 section 4.1.1).
 
     Raises Unreachable, and Unanswered for what is no reply.
@@ -56,6 +49,7 @@ async def exchange(
     import dns.rcode
 
     query = make_query(name, rdtype, recursive=recursive)
+    udp_timeout = RESOLVER_UDP_TIMEOUT if recursive else UDP_TIMEOUT
     try:
         reply = await _udp_then_tcp(query, address, udp_timeout)
         if query.edns >= 0 and reply.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP):

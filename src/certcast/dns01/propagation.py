@@ -25,61 +25,26 @@ section 5), which is longer than anybody waits. So it isn't asked before the
 nameservers have had a `head_start`; and a "no" that lasts comes to the same as no
 answer: nobody shows the values, and the caller makes do with the provider's word.
 
-Not here: which servers and resolvers, and the question itself (nameservers.py,
-resolvers.py), what to do where nobody shows the values (unseen.py).
+Not here: the polling of one name (watching.py), which servers and resolvers, and
+the question itself (nameservers.py, resolvers.py), what to do where nobody shows
+the values (unseen.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-from certcast.dns01 import resolvers
-from certcast.dns01.exchange import Unanswered, Unreachable
-from certcast.dns01.nameservers import ask, is_authoritative
-from certcast.dns01.reach import Answer, Silence, agreed, shown
+from certcast.dns01.reach import values_text
+from certcast.dns01.watching import Common, Watch
 from certcast.errors import NotPropagated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    import dns.message
-
-    from certcast.config import Address, Resolver
-    from certcast.dns01.nameservers import Nameserver
-    from certcast.dns01.reach import Asked
-    from certcast.dns01.resolvers import Recursive
-
-# Seconds between two questions to one server: gently longer, so that a quick provider costs nothing
-# and a slow one isn't flooded. After 2 s of waiting the pause is 0.45 s, after 17 s it stays at 2 s.
-_FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.25, 1.1, 2.0
-# Questions under way at a time, each with a socket of its own; a process may have 1,024 open.
-_AT_ONCE = 200
-
-By = Literal["nameservers", "resolvers", "nobody"]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Values that a TXT name in a zone with these servers must show."""
-
-    name: str
-    zone: str
-    values: frozenset[str]
-    servers: tuple[Nameserver, ...]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Who showed all values of an expectation, and the last that each server and resolver said of it."""
-
-    expected: Expected
-    by: By
-    said: tuple[str, ...]
+    from certcast.config import Resolver
+    from certcast.dns01.reach import Expected, Seen
 
 
 def wait(
@@ -99,12 +64,12 @@ def wait(
     for one in expected:
         servers = ", ".join(server.name for server in one.servers) or "no nameserver"
         progress(f"waiting until {servers} show {values_text(len(one.values))} at {one.name}")
-    common = _Common(fallback, time.monotonic() + head_start, time.monotonic() + deadline, progress)
+    common = Common(fallback, time.monotonic() + head_start, time.monotonic() + deadline, progress)
     return asyncio.run(_watch_all(expected, common, deadline))
 
 
-async def _watch_all(expected: Sequence[Expected], common: _Common, deadline: float) -> list[Seen]:
-    watches = [_Watch(one, common) for one in expected]
+async def _watch_all(expected: Sequence[Expected], common: Common, deadline: float) -> list[Seen]:
+    watches = [Watch(one, common) for one in expected]
     ends = [asyncio.create_task(watch.end()) for watch in watches]
     try:
         if ends:
@@ -120,193 +85,7 @@ async def _watch_all(expected: Sequence[Expected], common: _Common, deadline: fl
     return seen
 
 
-class _Common:
-    """What all watches of a wait share: reachability is an address's, not a name's."""
-
-    def __init__(
-        self,
-        fallback: Sequence[Resolver],
-        not_before: float,
-        until: float,
-        progress: Callable[[str], None],
-    ) -> None:
-        # Monotonic seconds: when resolvers may be asked, and the deadline.
-        self.not_before, self.until = not_before, until
-        self.silence = Silence()
-        self.slots = asyncio.Semaphore(_AT_ONCE)
-        self.resolver_slots = asyncio.Semaphore(_AT_ONCE)
-        self._fallback = fallback
-        self._progress = progress
-        self._resolvers: tuple[Recursive, ...] | None = None
-
-    def resolvers(self, instead_of: Sequence[Nameserver]) -> tuple[Recursive, ...]:
-        """Return the resolvers; they are set up when first needed."""
-        if self._resolvers is None:
-            self._resolvers = tuple(map(resolvers.Recursive, resolvers.chosen(self._fallback)))
-            names = ", ".join(server.name for server in instead_of) or "the nameservers"
-            self._progress(
-                f"{names} cannot be reached; asking "
-                + (", ".join(str(one.resolver) for one in self._resolvers) or "nobody: there is no resolver")
-            )
-        return self._resolvers
-
-
-class _Question(NamedTuple):
-    """How to ask one address of a server, or a resolver, for the values at a name."""
-
-    server: str
-    of: Asked
-    ask: Callable[[], Awaitable[frozenset[str]]]
-
-
-class _Watch:
-    """One expectation, and the latest that each address said to it."""
-
-    def __init__(self, expected: Expected, common: _Common) -> None:
-        self.expected = expected
-        self._common = common
-        self._heard: dict[Asked, Answer] = {}
-        self._asked: tuple[Recursive, ...] | None = None
-        self._patience = common.until  # monotonic seconds
-        self._polls: list[asyncio.Task[None]] = []
-        self._news = asyncio.Event()
-
-    async def end(self) -> Seen:
-        """Poll until it is settled who shows the values."""
-        try:
-            for server in self.expected.servers:
-                for address in server.addresses:
-                    ask_it = partial(_authoritative, address, self.expected.name)
-                    self._start(_Question(server.name, address, ask_it), self._common.slots)
-            while (by := self._by()) is None:
-                await self._hear()
-            return Seen(self.expected, by, tuple(self.said()))
-        finally:
-            for poll in self._polls:
-                poll.cancel()
-            await asyncio.gather(*self._polls, return_exceptions=True)
-
-    def _by(self) -> By | None:
-        """Return who shows the values; None if that is still open."""
-        addresses = [address for server in self.expected.servers for address in server.addresses]
-        silence, wanted = self._common.silence, self.expected.values
-        if agreed(self.expected.servers, self._answers(addresses), wanted):
-            return "nameservers"
-        if not silence.of_all(addresses):
-            return None
-        if self._asked is None:
-            self._ask_resolvers()
-        instead = [one.resolver for one in self._asked or ()]
-        if shown(instead, self._answers(instead), wanted):
-            return "resolvers"
-        if silence.of_all(instead) or time.monotonic() >= self._patience:
-            return "nobody"
-        return None
-
-    def _ask_resolvers(self) -> None:
-        self._asked = self._common.resolvers(self.expected.servers)
-        self._patience = (time.monotonic() + self._common.until) / 2
-        for one in self._asked:
-            ask_it = partial(_second_hand, one, self.expected.name)
-            self._start(
-                _Question("resolver", one.resolver, ask_it),
-                self._common.resolver_slots,
-                self._common.not_before,
-            )
-
-    def _start(self, question: _Question, slots: asyncio.Semaphore, begin: float = 0.0) -> None:
-        poll = asyncio.create_task(self._poll(question, slots, begin))
-        poll.add_done_callback(lambda _: self._news.set())
-        self._polls.append(poll)
-
-    async def _poll(self, question: _Question, slots: asyncio.Semaphore, begin: float) -> None:
-        """Ask until all values are there."""
-        await asyncio.sleep(max(0.0, begin - time.monotonic()))
-        pause = _FIRST_PAUSE
-        while True:
-            async with slots:
-                answer = await self._answer(question)
-            self._heard[question.of] = answer
-            self._news.set()
-            if answer.problem is None and self.expected.values <= answer.values:
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-
-    async def _answer(self, question: _Question) -> Answer:
-        silence, asked = self._common.silence, time.monotonic()
-        try:
-            values = await question.ask()
-        except Unreachable as problem:
-            silence.heard_nothing(question.of, asked, time.monotonic())
-            return Answer(question.server, question.of, problem=str(problem))
-        except Unanswered as problem:
-            silence.heard(question.of)
-            return Answer(question.server, question.of, problem=str(problem))
-        silence.heard(question.of)
-        return Answer(question.server, question.of, values)
-
-    async def _hear(self) -> None:
-        """Wait for the next answer, or the end of patience.
-
-        A defect in a poll is raised here; it must not pass for a nameserver's silence.
-        """
-        left = self._patience - time.monotonic()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), left if left > 0 else None)
-        self._news.clear()
-        for poll in self._polls:
-            if poll.done():
-                poll.result()
-
-    def _answers(self, addresses: Sequence[Asked]) -> list[Answer]:
-        return [self._heard[at] for at in addresses if at in self._heard]
-
-    def said(self) -> list[str]:
-        """Return a line for each server and resolver."""
-        lines = []
-        for server in self.expected.servers:
-            if not server.addresses:
-                lines.append(f"{server.name}: its address was not found")
-            lines += [self._line(server.name, address) for address in server.addresses]
-        return lines + [self._line("resolver", one.resolver) for one in self._asked or ()]
-
-    def _line(self, name: str, at: Asked) -> str:
-        wanted = self.expected.values
-        answer = self._heard.get(at)
-        if answer is None:
-            said = "no answer yet"
-        else:
-            said = answer.problem or f"has {len(wanted & answer.values)} of {values_text(len(wanted))}"
-        return f"{name if name == str(at) else f'{name} ({at})'}: {said}"
-
-
-async def _authoritative(address: Address, name: str) -> frozenset[str]:
-    reply = await ask(address, name, "TXT")
-    if not is_authoritative(reply):
-        raise Unanswered("an answer that is not authoritative (no AA flag)")
-    return texts(reply, name)
-
-
-async def _second_hand(resolver: Recursive, name: str) -> frozenset[str]:
-    return texts(await resolver.ask(name, "TXT"), name)
-
-
-def texts(reply: dns.message.Message, name: str) -> frozenset[str]:
-    """Return the TXT values at exactly this name; the strings of one value joined (RFC 8555 section 8.4)."""
-    import dns.name
-    import dns.rdatatype
-
-    owner = dns.name.from_text(name)
-    return frozenset(
-        b"".join(record.strings).decode("ascii", "replace")
-        for rrset in reply.answer
-        if rrset.name == owner and rrset.rdtype == dns.rdatatype.TXT
-        for record in rrset
-    )
-
-
-def _not_propagated(unmet: Sequence[_Watch], deadline: float) -> NotPropagated:
+def _not_propagated(unmet: Sequence[Watch], deadline: float) -> NotPropagated:
     one = unmet[0].expected
     address = next((address for server in one.servers for address in server.addresses), None)
     asked = f"@{address.host} -p {address.port} " if address else ""
@@ -318,8 +97,3 @@ def _not_propagated(unmet: Sequence[_Watch], deadline: float) -> NotPropagated:
         found="\n".join(line for watch in unmet for line in watch.said()),
         next=f"`dig +norecurse {asked}{one.name} TXT` once the nameservers are mended, then run again",
     )
-
-
-def values_text(count: int) -> str:
-    """Return "1 value", "2 values"."""
-    return "1 value" if count == 1 else f"{count} values"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from certcast.config import Address, Resolver
 
@@ -27,8 +27,28 @@ if TYPE_CHECKING:
     from certcast.dns01.nameservers import Nameserver
 
 
+By = Literal["nameservers", "resolvers", "nobody"]
 Asked = Address | Resolver
 """One address of a nameserver, or a resolver."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Values that a TXT name in a zone with these servers must show."""
+
+    name: str
+    zone: str
+    values: frozenset[str]
+    servers: tuple[Nameserver, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Who showed all values of an expectation, and the last that each server and resolver said of it."""
+
+    expected: Expected
+    by: By
+    said: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,3 +108,8 @@ class Silence:
     def of_all(self, addresses: Collection[Asked]) -> bool:
         """Return whether none of these can be reached; so too where there is none."""
         return all(address in self._silent - self._reached for address in addresses)
+
+
+def values_text(count: int) -> str:
+    """Return "1 value", "2 values"."""
+    return "1 value" if count == 1 else f"{count} values"

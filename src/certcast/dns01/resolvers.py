@@ -15,7 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from certcast.config import Address, Resolver
-from certcast.dns01.exchange import TCP_TIMEOUT, Unanswered, Unreachable, exchange, make_query
+from certcast.dns01.exchange import Unanswered, Unreachable, exchange, make_query
 from certcast.errors import DnsFailed
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from certcast.dns01.doh import DohServer
 
-# Seconds. A resolver that hasn't got the answer asks others first; a new DoH connection has TLS before it.
-_UDP_TIMEOUT = 2.5
-_DOH_TIMEOUT = _UDP_TIMEOUT + TCP_TIMEOUT
+# Seconds for one question; the first has TCP and TLS before it.
+_DOH_TIMEOUT = 5.0
 
 
 def chosen(configured: Sequence[Resolver]) -> tuple[Resolver, ...]:
@@ -99,7 +98,7 @@ class Recursive:
 
     async def _reply(self, name: str, rdtype: str) -> dns.message.Message:
         if isinstance(self.resolver.at, Address):
-            return await exchange(self.resolver.at, name, rdtype, recursive=True, udp_timeout=_UDP_TIMEOUT)
+            return await exchange(self.resolver.at, name, rdtype, recursive=True)
         import dns.exception
 
         assert self._doh is not None  # what isn't an address is a URL

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from certcast.dns01.ledger import Entry
-    from certcast.dns01.propagation import Seen
     from certcast.dns01.provider import DnsProvider
+    from certcast.dns01.reach import Seen
 
 
 def require_standing(entry: Entry, provider: DnsProvider) -> None:
