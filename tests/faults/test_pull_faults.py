@@ -398,6 +398,7 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
         rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
         site = web.host.site_conf.read_text()
         web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
+        web.reload(until=lambda: True)
         web.publish("B")
 
         with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
