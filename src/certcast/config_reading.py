@@ -125,6 +125,12 @@ def _contradictions(config: Config) -> list[str]:
         seen.add(certificate.name)
         if not certificate.names:
             mistakes.append(f"certificate[{index}].names: must hold at least one name")
+    zones = [zone.name for zone in config.zones]
+    mistakes += [
+        f"zone[{index}].name: {name} stands here twice"
+        for index, name in enumerate(zones)
+        if name in zones[:index]
+    ]
     if not config.certificates:
         mistakes.append("certificate: at least one [[certificate]] is needed")
     if config.consumer is not None:

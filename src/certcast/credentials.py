@@ -215,7 +215,10 @@ def _without_secrets(text: str) -> str:
 
 
 def _silence() -> None:
-    """Switch the package's log off: it prints tracebacks for every link that has nothing to say."""
+    """Switch the package's log off: it prints each failure with its traceback, request and signature.
+
+    Its level would not do, since the package sets that anew when it is imported.
+    """
     import logging
 
-    logging.getLogger("credentials").setLevel(logging.CRITICAL)
+    logging.getLogger("credentials").disabled = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -289,3 +290,89 @@ def test_a_token_is_asked_for_anew_before_its_end(cloud):
     cloud.role.cut = 14 * 60
     early = credentials.provider(cloud.source())
     assert early().access_key_id != early().access_key_id
+
+
+CHILD = """
+import json, sys
+import certifi
+certifi.where = lambda: sys.argv[2]  # behind a proxy the package trusts these CAs alone: the lab's, here
+connected = []
+def watch(event, arguments):
+    if event == "socket.connect":
+        connected.append(arguments[1][0])
+        if not arguments[1][0] in ("127.0.0.1", "::1"):
+            raise OSError("not in a test")
+sys.addaudithook(watch)
+from certcast import credentials
+from certcast.config import Source
+try:
+    said = credentials.provider(Source(*json.loads(sys.argv[1])))().access_key_id[:4]
+except credentials.CredentialsMissing as missing:
+    said = f"{type(missing).__name__}: {missing}"
+print(json.dumps([said, sorted(set(connected) - {"::1"})]))
+"""
+
+
+def asked_for_keys(cloud: Cloud, home: Path, *source: str | None, **environ: str) -> tuple[str, list[str]]:
+    """Ask for the keys of a source in a process of its own: what came, and which addresses were called."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CHILD, json.dumps(source), str(cloud.trust)],
+        env={
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            **{"HOME": str(home), "HTTPS_PROXY": cloud.proxy.url},
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (0, "") == (ran.returncode, ran.stderr)
+    said, connected = json.loads(ran.stdout)
+    return said, connected
+
+
+@pytest.fixture
+def home(cloud: Cloud, tmp_path: Path) -> Path:
+    """A home directory with a profile that the official command line tool would use: it assumes the role."""
+    profile = {
+        "name": "by-role",
+        "mode": "RamRoleArn",
+        "access_key_id": "LTAI-dns",
+        "access_key_secret": "secret-dns",
+        "ram_role_arn": cloud.role.arn,
+        "ram_session_name": "tool",
+        "expired_seconds": 900,
+    }
+    (tmp_path / ".aliyun").mkdir()
+    text = json.dumps({"current": "by-role", "profiles": [profile]})
+    (tmp_path / ".aliyun/config.json").write_text(text)
+    return tmp_path
+
+
+def test_a_profile_may_assume_a_role_by_itself(cloud, home):
+    """A profile of mode RamRoleArn, as `aliyun configure` writes it, works without role_arn in our file."""
+    assert ("STS.", ["127.0.0.1"]) == asked_for_keys(cloud, home, "by-role")
+    assert ["sts.aliyuncs.com:443"] == cloud.proxy.connected
+
+
+def test_what_the_package_says_is_cut_down_to_codes(cloud, home):
+    """A profile whose role is refused: the code stays, the answer with the signed request in it goes."""
+    cloud.user.access_key_secret = "other"
+    said, _ = asked_for_keys(cloud, home, "by-role")
+    assert said.startswith("CredentialsMissing: ")
+    assert said.endswith("SignatureDoesNotMatch")
+    assert "LTAI" not in said
+    assert "string to sign" not in said
+
+
+def test_no_instance_is_asked_where_keys_are_named(cloud, tmp_path):
+    """With keys in the environment, or a profile, nothing asks the ECS metadata service, role or not."""
+    keys = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-dns", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret-dns"}
+    role = (None, cloud.role.arn, "https://sts.aliyuncs.com")
+
+    assert ("STS.", ["127.0.0.1"]) == asked_for_keys(cloud, tmp_path, *role, **keys)
+    assert ("LTAI", []) == asked_for_keys(cloud, tmp_path, None, **keys)
+    said, connected = asked_for_keys(cloud, tmp_path, "nobody")
+    assert "unable to open credentials file" in said
+    assert [] == connected

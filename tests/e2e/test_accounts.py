@@ -234,6 +234,17 @@ def test_a_token_that_ends_during_the_wait(company: Company) -> None:
     assert {None} == {logged.code for logged in company.lab.cloud.alidns.log if "dns/" in logged.user}
 
 
+def test_an_sts_that_stumbles_costs_a_retry(company: Company) -> None:
+    """STS answers 503 twice: the order waits a moment and goes on."""
+    company.lab.cloud.sts.faults.turn_on("server_error", action="AssumeRole", times=2)
+
+    done = company.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 2 == company.lab.cloud.sts.faults.consumed("server_error")
+    assert [] == company.lab.cloud.challenge_records()
+
+
 def test_an_unknown_profile(company: Company) -> None:
     """A misspelt profile is named with the file that lacks it; nothing was added anywhere."""
     toml = company.journey.renewal.certcast_toml

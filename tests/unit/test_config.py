@@ -248,3 +248,16 @@ def test_a_role_is_not_assumed_in_plain_text(tmp_path: Path) -> None:
     found = mistakes(tmp_path, SMALLEST + wrong)
     assert ["dns.sts_endpoint", "zone[0].sts_endpoint"] == [line.partition(":")[0] for line in found]
     assert "must be an https address" in found[0]
+
+
+def test_a_zone_has_one_account(tmp_path: Path) -> None:
+    """A zone that stands twice, with two accounts perhaps, is a mistake and not a choice."""
+    twice = """
+    [[zone]]
+    name = "example.com"
+    profile = "one"
+    [[zone]]
+    name = "example.com"
+    profile = "other"
+    """
+    assert ["zone[1].name: example.com stands here twice"] == mistakes(tmp_path, SMALLEST + twice)

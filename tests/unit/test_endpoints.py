@@ -56,22 +56,33 @@ def test_serving_on_does_not_make_the_six_hours_longer(tmp_path):
     assert list(ALL) == opened(tmp_path, later=REMEMBERED).in_turn()
 
 
+def note(endpoint: str, until: datetime, of: tuple[str, ...] = ALL) -> str:
+    return json.dumps({"endpoint": endpoint, "until": until.isoformat(), "of": of})
+
+
+def test_a_note_is_what_it_says(tmp_path):
+    """The file can be read, and written, by a person."""
+    (tmp_path / "store-endpoint.json").write_text(note(PUBLIC, NOW + timedelta(hours=1)))
+    assert [PUBLIC, INSIDE, OWN] == opened(tmp_path).in_turn()
+
+
 @pytest.mark.parametrize(
-    "note",
+    "found",
     [
         "",
         "[]",
         "{",
-        json.dumps({"endpoint": "https://elsewhere", "until": (NOW + REMEMBERED).isoformat()}),
-        json.dumps({"endpoint": OWN, "until": (NOW + timedelta(days=400)).isoformat()}),
-        json.dumps({"endpoint": OWN, "until": "2026-11-23T13:00:00"}),
-        json.dumps({"endpoint": OWN}),
-        json.dumps({"endpoint": [OWN], "until": 5}),
+        note("https://elsewhere", NOW + REMEMBERED),
+        note(OWN, NOW + timedelta(days=400)),
+        note(OWN, NOW.replace(tzinfo=None) + REMEMBERED),
+        note(OWN, NOW + REMEMBERED, of=(OWN, PUBLIC)),
+        json.dumps({"endpoint": OWN, "of": ALL}),
+        json.dumps({"endpoint": [OWN], "until": 5, "of": ALL}),
     ],
 )
-def test_a_note_that_cannot_be_is_ignored(tmp_path, note):
+def test_a_note_that_cannot_be_is_ignored(tmp_path, found):
     """Damaged, of another configuration, or from a time when the clock was wrong: the configured order."""
-    (tmp_path / "store-endpoint.json").write_text(note)
+    (tmp_path / "store-endpoint.json").write_text(found)
     assert list(ALL) == opened(tmp_path).in_turn()
 
 

@@ -9,13 +9,14 @@ used. A host where that isn't the first one would wait for it in each run, so wh
 served is written down and asked first for six hours:
 
     {state_dir}/store-endpoint.json    {"endpoint": "https://certs.example.com",
-                                        "until": "2026-11-23T18:00:00+00:00"}
+                                        "until": "2026-11-23T18:00:00+00:00",
+                                        "of": [the configured ones]}
 
 After that the better ones get their chance again. So an outage inside costs a host
 at most six hours of the slower way, and a host outside waits four times a day.
 
-The file is a hint. If it can't be read or written, or names another endpoint than
-the configuration does, the order is the configured one.
+The file is a hint. If it can't be read or written, or was written under another
+list, the order is the configured one.
 
 Not here: what counts as reached (oss.py, oss_errors.py).
 """
@@ -84,7 +85,7 @@ class Endpoints:
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(file.read_bytes())
             until = datetime.fromisoformat(found["until"])
-            if found["endpoint"] in self._all and until.tzinfo is not None:
+            if found["of"] == [*self._all] and found["endpoint"] in self._all and until.tzinfo:
                 self._chosen, self._until = found["endpoint"], until
 
     def _remember(self, file: Path) -> None:
@@ -93,5 +94,6 @@ class Endpoints:
                 file.unlink(missing_ok=True)
                 return
             files.make_private_dir(file.parent)
-            note = {"endpoint": self._chosen, "until": self._until.isoformat(timespec="seconds")}
+            until = self._until.isoformat(timespec="seconds")
+            note = {"endpoint": self._chosen, "until": until, "of": self._all}
             files.write_atomically(file, json.dumps(note).encode() + b"\n")

@@ -24,7 +24,8 @@ An implementation MUST keep these:
 - One deadline is around each call, retries included: `DEADLINE_SECONDS` after its
   start it has returned or raised StoreUnreachable, even if the peer sends one
   octet at a time for ever. (What the system needs to find an address and to
-  connect is bounded apart: by its resolver's limits, and 5 s an address.)
+  connect is bounded apart: by its resolver's limits, and 5 s an address. So is
+  asking for temporary keys, where the store's source needs that.)
 - What a retry may mend is retried here (no answer, 429, 5xx, a body that came
   damaged), each attempt signed anew; what only a person can mend is raised at
   once. Errors are StoreError and what is kept is the caller's to add.
