@@ -145,6 +145,23 @@ def test_an_answer_to_another_question_is_none(wire: bytes) -> None:
         DohServer(f"{server.url}/dns-query").query(QUERY, 5.0)
 
 
+def test_no_password_is_sent_to_a_doh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ~/.netrc holds for a host of that name stays where it is."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    headers: list[dict[str, str]] = []
+
+    async def endpoint(request: Request) -> Response:
+        headers.append(dict(request.headers))
+        return Response(dns.message.make_response(QUERY).to_wire(), media_type=MESSAGE)
+
+    with Server(Starlette(routes=[Route("/dns-query", endpoint, methods=["POST"])])) as server:
+        DohServer(f"{server.url}/dns-query").query(QUERY, 5.0)
+
+    assert [None] == [sent.get("authorization") for sent in headers]
+
+
 def test_a_doh_server_that_drips_is_cut_at_the_deadline() -> None:
     """An octet now and then does not hold a renewal up: the time for a question is for all of its answer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

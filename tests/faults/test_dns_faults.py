@@ -19,7 +19,10 @@ from certcast.dns01 import alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
+from certcast_lab.blocked import Blocked
+from certcast_lab.ca import Authority
 from certcast_lab.cloud import NAMESERVERS, PROVIDER, Cloud
+from certcast_lab.doh import DohDoor
 from certcast_lab.nameservers import NameService
 from certcast_lab.serve import Server
 
@@ -720,6 +723,83 @@ def test_nameservers_are_found_through_the_provider(cloud, configured, dns, monk
     assert BOTH == values(cloud)
     assert 1 == cloud.alidns.count("DescribeDomainInfo")
     assert {"A", "AAAA"} <= {query.type for query in dns.queries if query.server == "resolver"}
+
+
+def test_an_address_family_that_leads_nowhere_is_no_lost_server(cloud, configured, dns, monkeypatch):
+    """
+    Nameservers with IPv6 addresses that cannot be reached, on a host where IPv4 works: nothing is
+    lost, no time either, and no resolver stands in.
+    """
+    from certcast.dns01 import nameservers
+
+    monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
+    provider = cloud.zones.get("lab-dns.test")
+    for host in NAMESERVERS:
+        cloud.zones.add(provider, host.partition(".")[0], "AAAA", "::1")  # where nobody listens
+    warnings = []
+    begun = time.monotonic()
+
+    Challenges(configured(zones=()), warn=warnings.append).present(ORDER, Run.current(), NOW)
+
+    assert time.monotonic() - begun < 2.0
+    assert [] == warnings
+    assert set() == {query.name for query in dns.resolver.queries} - {*NAMESERVERS}
+
+
+def test_nameservers_are_found_by_doh_alone(services, cloud, configured, dns, monkeypatch, tmp_path):
+    """With a DoH server as the only resolver, the addresses of nameservers come by HTTPS."""
+    from certcast.dns01 import nameservers
+
+    monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
+    authority = Authority("lab")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    warnings = []
+
+    with DohDoor(dns.resolver, authority) as doh:
+        config = configured(zones=(), resolvers=(Resolver(doh.url),))
+        Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+
+    assert [] == warnings
+    assert {"https"} == {query.transport for query in dns.resolver.queries}
+    assert {*NAMESERVERS} == {query.name for query in dns.resolver.queries}
+
+
+def test_where_no_resolver_answers_the_api_and_a_fixed_wait_serve(cloud, configured):
+    """
+    A host that reaches nothing but HTTPS: not even the nameservers' addresses are found. That costs
+    seconds once, not once for each server, and the warning says what was tried.
+    """
+    warnings = []
+    with Blocked("drop") as filtered:
+        config = configured(zones=(), resolvers=(Resolver(Address(*filtered.address)),), fallback_wait=0.3)
+        begun = time.monotonic()
+        Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+
+    assert BOTH == values(cloud)
+    assert time.monotonic() - begun < 20.0
+    (warning,) = warnings
+    for host in NAMESERVERS:
+        assert f"{host}: its address was not found" in warning
+    assert f"resolver ({filtered}): no answer, neither by UDP nor by TCP" in warning
+
+
+def test_a_record_that_is_gone_from_the_zone_is_not_waited_for(cloud, configured):
+    """Where nobody can be asked, the API is: a record that another program has removed ends the order."""
+    with Blocked("refuse") as filtered:
+        address = Address(*filtered.address)
+        config = replace(
+            configured(resolvers=(Resolver(address),), fallback_wait=0.3),
+            zones=(ZoneConfig("example.test", (address,)),),
+        )
+        desk = Challenges(config)
+        entries = [desk.add(challenge, Run.current(), NOW) for challenge in ORDER]
+        cloud.zones.delete(cloud.zones.by_id(entries[1].record_id))
+
+        with pytest.raises(NotPropagated, match="is gone from the zone") as failed:
+            desk.wait(entries)
+
+    assert WILDCARD.validation in failed.value.expected
 
 
 # -- where the record belongs

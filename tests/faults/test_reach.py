@@ -159,6 +159,17 @@ def test_a_server_that_comes_back_without_the_values_is_believed(zones: Zones, d
 
 
 @pytest.mark.usefixtures("zone")
+def test_a_firewall_that_refuses_is_heard_at_once(dns: NameService) -> None:
+    """ICMP and RST say as much as silence does, and sooner: the wait for nothing is left out."""
+    begun = time.monotonic()
+    with Blocked("refuse") as filtered:
+        seen = wait(dns, nameservers(filtered.address))
+
+    assert "resolvers" == seen.by
+    assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.usefixtures("zone")
 def test_no_resolver_is_asked_before_the_head_start_is_over(dns: NameService) -> None:
     """A resolver would remember a "no" for ten minutes, so the nameservers get their time first."""
     begun = time.monotonic()
