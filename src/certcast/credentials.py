@@ -33,6 +33,7 @@ from urllib.parse import urlsplit
 from certcast import clock
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
 
     from certcast.clock import WrongClock
@@ -215,10 +216,17 @@ def _without_secrets(text: str) -> str:
 
 
 def _silence() -> None:
-    """Switch the package's log off: it prints each failure with its traceback, request and signature.
+    """Keep what the package sends, and how that failed, out of every log: certbot's has all there is.
 
-    Its level would not do, since the package sets that anew when it is imported.
+    The package prints each failure with its traceback, request and signature; its logger's level would
+    not do, since it is set anew at import. urllib3 tells of each request with its query, where RPC-SHA1
+    has everything.
     """
     import logging
 
     logging.getLogger("credentials").disabled = True
+    logging.getLogger("urllib3.connectionpool").addFilter(_unsigned)
+
+
+def _unsigned(record: logging.LogRecord) -> bool:
+    return "Signature=" not in record.getMessage()

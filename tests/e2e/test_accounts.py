@@ -172,6 +172,7 @@ def test_three_accounts(company: Company) -> None:
     } == company.told()
     assert 4 == company.lab.cloud.alidns.count("AddDomainRecord") + company.world_api.count("AddDomainRecord")
     assert company.journey.live().leaf.sha256 == company.journey.published()
+    assert_no_secrets(company, done)
 
 
 def test_one_account_lacks_the_right(company: Company) -> None:
@@ -293,9 +294,11 @@ def pull(company: Company, host: str) -> Done:
 
 
 def assert_no_secrets(company: Company, done: Done) -> None:
-    """Neither a secret, nor a token, nor a signature is in what the operator reads."""
-    said = done.stdout + done.stderr
+    """Neither a secret, nor a token, nor a signature is in what the operator reads, or in certbot's log."""
+    logs = (company.journey.renewal.root / "var/log/letsencrypt").glob("*.log*")
+    said = "".join([done.stdout, done.stderr, *(log.read_text() for log in logs)])
+    assert "Cleaning up challenges" in said
     for secret in (company.world.access_key_secret, company.lab.cloud.renewal.access_key_secret):
         assert secret not in said
-    assert "Signature=" not in said
-    assert "SecurityToken" not in said
+    for word in ("Signature=", "SecurityToken", "AccessKeyId=", "security-token"):
+        assert word not in said
