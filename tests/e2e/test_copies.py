@@ -94,9 +94,9 @@ def test_unchanged_release_leaves_copies_and_nginx_alone(web: Consumer) -> None:
     """A run that finds nothing new writes no target and reloads nothing."""
     web.publish("A")
     web.pull()
-    workers, before = web.host.workers(), privkey(web).stat().st_ctime_ns
+    workers, before = web.workers(), privkey(web).stat().st_ctime_ns
     assert "current" == web.pull(force=True).result
-    assert workers == web.host.workers()
+    assert workers == web.workers()
     assert before == privkey(web).stat().st_ctime_ns
 
 
@@ -207,7 +207,7 @@ def test_refused_configuration_puts_everything_back(web: Consumer) -> None:
         os.chown(fullchain(web), 1, 2)
     web.copy_to(combined=ssl_folder(web) / "new.pem")
     before, archived = all_stand(web), stands(live)
-    old, workers = web.served(), web.host.workers()
+    old, workers = web.served(), web.workers()
     web.publish("A")
     web.host.break_configuration()
     with pytest.raises(NginxRefused) as caught:
@@ -218,7 +218,7 @@ def test_refused_configuration_puts_everything_back(web: Consumer) -> None:
     assert [] == web.leftovers()
 
     web.host.mend()
-    assert (old, workers) == (web.served(), web.host.workers())
+    assert (old, workers) == (web.served(), web.workers())
     assert web.host.test()
     assert "installed" == web.pull(SOON).result
     assert web.leaf("A") == web.served()
@@ -263,11 +263,11 @@ def test_failing_reload_goes_back_to_the_release_before(web: Consumer) -> None:
 
 def refused(web: Consumer, match: str) -> LocalFault:
     """Expect a fault of this host; nothing but the report is different afterwards."""
-    before, workers, old = all_stand(web), web.host.workers(), web.served()
+    before, workers, old = all_stand(web), web.workers(), web.served()
     with pytest.raises(LocalFault, match=match) as caught:
         web.pull()
     assert before == all_stand(web)
-    assert (old, workers) == (web.served(), web.host.workers())
+    assert (old, workers) == (web.served(), web.workers())
     assert [] == web.leftovers()
     assert "every target of copy_to is as it was; nginx was not touched" in (caught.value.kept or "")
     return caught.value
@@ -322,7 +322,7 @@ def test_file_system_that_refuses_one_target_changes_nothing(
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         web.copy_to(chain=elsewhere / "chain.pem", combined=elsewhere / "combined.pem")
-        before, workers, old = all_stand(web), web.host.workers(), web.served()
+        before, workers, old = all_stand(web), web.workers(), web.served()
         web.publish("A")
         # A mount namespace of its own: what is mounted there ends with the command.
         ended = subprocess.run(
@@ -346,7 +346,7 @@ def test_file_system_that_refuses_one_target_changes_nothing(
         assert str(elsewhere) in ended.stderr
         assert next_step in ended.stderr
         assert before == all_stand(web)
-        assert (old, workers) == (web.served(), web.host.workers())
+        assert (old, workers) == (web.served(), web.workers())
         assert [] == web.leftovers()
 
 

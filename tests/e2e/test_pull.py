@@ -136,11 +136,11 @@ def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
     """In the window, a run that finds the proved release transfers nothing (304), and reloads nothing."""
     web.publish("A")
     web.first_pull()
-    workers = web.host.workers()
+    workers = web.workers()
     asked = Wrapped(web.store)
     assert "current" == web.pull(IN_WINDOW, store=asked).result
     assert ["manifest"] == asked.asked == asked.unchanged
-    assert workers == web.host.workers()
+    assert workers == web.workers()
 
 
 @pytest.mark.row(8)
@@ -211,9 +211,9 @@ def test_manifest_dated_anew_ends_the_alarm(web: Consumer) -> None:
     with pytest.raises(ManifestExpired):
         web.pull(later)
     web.publish("A", web.pairs["A"], sequence=1, now=later)
-    workers = web.host.workers()
+    workers = web.workers()
     assert "current" == web.pull(later).result
-    assert workers == web.host.workers()
+    assert workers == web.workers()
 
 
 def test_overdue_certificate_alarms(web: Consumer) -> None:

@@ -71,11 +71,11 @@ def web(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Consumer]:
 @contextmanager
 def refused(web: Consumer, error: type[CertcastError], match: str) -> Iterator[pytest.ExceptionInfo[Any]]:
     """Expect `error`; afterwards A is served by the very same workers, and nothing is left behind."""
-    workers = web.host.workers()
+    workers = web.workers()
     with pytest.raises(error, match=match) as caught:
         yield caught
     assert web.leaf("A") == web.served()
-    assert workers == web.host.workers()
+    assert workers == web.workers()
     assert [] == web.leftovers()
     assert caught.value.kept is not None
     assert "serial" in caught.value.kept
