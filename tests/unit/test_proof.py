@@ -84,6 +84,7 @@ def test_listener_without_the_new_leaf_is_dark() -> None:
     foreign = {2: Shown(FOREIGN), 3: Shown(FOREIGN)}
     found = verdict(foreign, foreign)
     assert (TWO,) == found.dark
+    assert not found.proved
     assert [f"[2001:db8::1]:443: leaf {FOREIGN[:16]}…"] == found.lines()
 
 

@@ -154,10 +154,27 @@ def test_virtual_host_without_the_include_is_blamed() -> None:
 def test_regular_expressions_are_not_guessed_at() -> None:
     """Where a regular expression may decide which server answers, nobody is blamed."""
     found = site(
-        f"server {{ listen 443 ssl; {OURS} }}\n"
-        "server { listen 443 ssl; server_name ~^www; ssl_certificate /o.pem; ssl_certificate_key /o.key; }"
+        "server { listen 443 ssl; ssl_certificate /o.pem; ssl_certificate_key /o.key; }\n"
+        f"server {{ listen 443 ssl; server_name ~^www; {OURS} }}"
     )
     assert [] == blamed(found)
+    assert 1 == len(blamed(found, None))
+
+
+def test_exact_name_outranks_a_wildcard() -> None:
+    """As nginx: the exact name, then the longest wildcard in front, then the one behind."""
+    others = "ssl_certificate /o.pem; ssl_certificate_key /o.key;"
+    found = site(
+        f"server {{ listen 443 ssl; server_name *.example.test; {OURS} }}\n"
+        f"server {{ listen 443 ssl; server_name www.example.test; {others} }}\n"
+        f"server {{ listen 443 ssl; server_name *.sub.example.test; {others} }}\n"
+        f"server {{ listen 443 ssl; server_name mail.*; {others} }}\n"
+    )
+    assert blamed(found)[0].startswith("/etc/nginx/nginx.conf:3 ")
+    assert [] == blamed(found, "ftp.example.test")
+    assert blamed(found, "a.sub.example.test")[0].startswith("/etc/nginx/nginx.conf:4 ")
+    assert [] == blamed(found, "mail.example.test")
+    assert blamed(found, "mail.example.org")[0].startswith("/etc/nginx/nginx.conf:5 ")
 
 
 @pytest.mark.parametrize(
