@@ -5,10 +5,15 @@ Each test is a renewal by the installed command, with certbot, pebble and DNS as
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.lab import Lab
+from foreign import Colleagues
 from issuing import Certbot
 from journey import Journey
 
@@ -217,3 +222,71 @@ def test_idn_in_the_progress(lab: Lab) -> None:
 
     assert 0 == done.returncode, done.stderr
     assert f"at _acme-challenge.{IDN} (_acme-challenge.中文.test)" in done.stdout
+
+
+def wait_for_records(lab: Lab, count: int) -> None:
+    """Wait until so many TXT records stand in the account."""
+    until = time.monotonic() + 20
+    while len(lab.cloud.challenge_records()) < count:
+        assert time.monotonic() < until, lab.cloud.challenge_records()
+        time.sleep(0.02)
+
+
+def changes_by(lab: Lab) -> list[tuple[str, str]]:
+    """Who added and who removed a record, in order."""
+    verbs = {"AddDomainRecord": "adds", "DeleteDomainRecord": "removes"}
+    return [(logged.user, verbs[logged.action]) for logged in lab.cloud.alidns.log if logged.action in verbs]
+
+
+def test_a_concurrent_client_on_the_same_name(lab: Lab, tmp_path: Path) -> None:
+    """
+    Another program (certbot-dns-aliyun) validates the same name at the same time, beside a TXT of several
+    strings that somebody put there: both get their certificate, each removes its own, the third one stays.
+    """
+    # Not longer: pebble doesn't ask by TCP for what a datagram of 512 octets has no room for.
+    several_strings = "one string holds 255 octets ".ljust(260, ".")
+    lab.cloud.zones.add(lab.cloud.zone, "_acme-challenge", "TXT", several_strings)
+    journey = Journey(lab)
+    lab.dns.servers[1].lag = 4.0
+    with Colleagues(lab) as colleagues, ThreadPoolExecutor(1) as beside:
+        renewing = beside.submit(journey.renew)
+        wait_for_records(lab, 3)
+        theirs = colleagues.certbot_dns_aliyun(tmp_path / "theirs")
+        done = renewing.result()
+        assert [] == colleagues.proxy.refused
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 0 == theirs.returncode, theirs.stdout + theirs.stderr
+    assert [
+        *[("renewal", "adds")] * 2,
+        ("colleague", "adds"),
+        *[("renewal", "removes")] * 2,
+        ("colleague", "removes"),
+    ] == changes_by(lab)
+    assert [f"_acme-challenge.example.test {several_strings}"] == lab.cloud.challenge_records()
+
+
+def test_a_client_that_removes_every_value_at_the_name(lab: Lab, tmp_path: Path) -> None:
+    """
+    lego removes whatever TXT stands at the name, ours included, while we wait: the order ends before the
+    CA is asked, the report says what happened, and the next run goes through.
+    """
+    journey = Journey(lab)
+    journey.configure("[dns]\n", '[dns]\ndeadline = "9s"\n')
+    lab.dns.servers[1].lag = 3600
+    with Colleagues(lab) as colleagues, ThreadPoolExecutor(1) as beside:
+        renewing = beside.submit(journey.renew)
+        wait_for_records(lab, 2)
+        colleagues.lego(tmp_path / "lego")
+        assert [] == lab.cloud.challenge_records(), "lego took ours along"
+        done = renewing.result()
+
+    assert 11 == done.returncode, done.stderr
+    assert "is gone from the zone: another program has removed it" in done.stderr
+    assert "DNS-PROPAGATION" in done.stderr
+    assert None is journey.published()
+    assert ("renewal", "removes") not in changes_by(lab)
+
+    lab.dns.servers[1].work_well()
+    assert 0 == journey.renew().returncode
+    assert journey.live().leaf.sha256 == journey.published()

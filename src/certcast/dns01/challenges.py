@@ -1,7 +1,8 @@
 """An order's DNS-01 challenges, from the TXT values' adding to their removal.
 
     present:   where does each belong (CNAMEs, zone) → ledger → add → ledger,
-               one after the other; then wait once, for all values together
+               one after the other; then wait once, for all values together, and see
+               that nobody has removed one meanwhile
     cleanup:   remove what `present` made, by record id, if it still holds the value;
                go on past a failure
     sweep:     the same for what a crashed run has left
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from certcast.dns01.accounts import Accounts
 from certcast.dns01.ledger import Entry, Ledger
 from certcast.dns01.provider import MaybeAdded
-from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+from certcast.errors import CertcastError, DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
 from certcast.names import readable
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Challenges:
         if dns.propagation is not None:
             self._progress(f"waiting {dns.propagation:g} s, as configured")
             time.sleep(dns.propagation)
+            self._require_standing(entries)
             return
         from certcast.dns01 import propagation, unseen
         from certcast.dns01.reach import Expected
@@ -133,30 +135,42 @@ class Challenges:
         for entry in entries:
             values.setdefault((entry.zone, entry.owner), set()).add(entry.value)
         begun = time.monotonic()
-        seen = propagation.wait(
-            [
-                Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
-                for (zone, owner), wanted in values.items()
-            ],
-            fallback=dns.resolvers,
-            head_start=dns.fallback_wait * _HEAD_START,
-            deadline=dns.deadline,
-            progress=self._progress,
-        )
+        try:
+            seen = propagation.wait(
+                [
+                    Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
+                    for (zone, owner), wanted in values.items()
+                ],
+                fallback=dns.resolvers,
+                head_start=dns.fallback_wait * _HEAD_START,
+                deadline=dns.deadline,
+                progress=self._progress,
+            )
+        except NotPropagated:
+            # What another program has removed nobody will ever show: that explains it better.
+            with suppress(DnsDenied, DnsFailed, ZoneMissing):
+                self._require_standing(entries)
+            raise
         took = f"after {time.monotonic() - begun:.1f} s"
         hidden = {one.expected.name for one in seen if one.by == "nobody"}
-        for entry in entries:
-            if entry.owner in hidden:
-                unseen.require_standing(entry, self._accounts.provider_of(entry.zone))
         if hidden:
+            self._require_standing([entry for entry in entries if entry.owner in hidden])
             pause = dns.fallback_wait
             self._progress(f"nobody shows them {took}; the API does: waiting {pause:g} s")
         else:
             pause = dns.settle
             self._progress(f"seen {took}" + (f"; settling {pause:g} s" if pause else ""))
         time.sleep(pause)
+        self._require_standing(entries)
         for text in unseen.warnings(seen, pause):
             self._warn(text)
+
+    def _require_standing(self, entries: Iterable[Entry]) -> None:
+        """Raise NotPropagated if another program has removed a value: the CA would look in vain."""
+        from certcast.dns01 import unseen
+
+        for entry in entries:
+            unseen.require_standing(entry, self._accounts.provider_of(entry.zone))
 
     def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
         entry = self.ledger.intend(

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 
 def require_standing(entry: Entry, provider: DnsProvider) -> None:
-    """Raise NotPropagated if the provider doesn't list the record; and what the provider raises."""
+    """Raise NotPropagated if the provider no longer lists the record; and what the provider raises."""
     if provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id) is None:
         raise NotPropagated(
-            f"the TXT value at {entry.owner} is gone from the zone, and no nameserver can be asked",
+            f"the TXT value at {entry.owner} is gone from the zone: another program has removed it",
             expected=f"TXT {entry.value}, as it was added",
-            next="see whether another program removes records of this zone, then run again",
+            next="see which other program validates this name, since some remove every TXT value there; let "
+            "them run at different times, then run again",
         )
 
 
