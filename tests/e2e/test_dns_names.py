@@ -290,3 +290,23 @@ def test_a_client_that_removes_every_value_at_the_name(lab: Lab, tmp_path: Path)
     lab.dns.servers[1].work_well()
     assert 0 == journey.renew().returncode
     assert journey.live().leaf.sha256 == journey.published()
+
+
+def test_a_hundred_names(lab: Lab) -> None:
+    """
+    The most names that Let's Encrypt takes into one certificate, over two zones and at several depths:
+    one order, one wait for all of them, and no record is left.
+    """
+    lab.cloud.add_zone("sub.example.test")
+    deep = tuple(f"{'.'.join('abcd'[:depth])}.example.test" for depth in range(1, 5))
+    many = tuple(f"*.site{number}.sub.example.test" for number in range(94))
+    names = ("example.test", "*.example.test", *deep, *many)
+    journey = Journey(lab, {"example.test": names})
+
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert (100, set(names)) == (len(names), set(journey.live().leaf.names))
+    assert journey.live().leaf.sha256 == journey.published()
+    assert (100, 100) == tuple(map(lab.cloud.alidns.count, ("AddDomainRecord", "DeleteDomainRecord")))
+    assert [] == lab.cloud.challenge_records()

@@ -7,6 +7,7 @@ real ledger on disk; a crash is a process that ends between two steps.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -442,6 +443,26 @@ def test_a_value_that_somebody_else_had_put_there_is_used_and_left(cloud, desk):
     assert [APEX.validation] == values(cloud)
     assert [] == desk.ledger.entries()
     assert 1 == cloud.alidns.count("DeleteDomainRecord")
+
+
+@pytest.mark.parametrize("waiting", [{"propagation": 1.0}, {"settle": 1.0}])
+def test_a_value_that_another_program_removes_at_the_last_moment_is_missed(cloud, configured, waiting):
+    """All nameservers have shown it, and then it goes: the CA isn't asked, whichever way we waited."""
+    desk = Challenges(configured(**waiting))
+
+    def remove_what_was_added():
+        while not cloud.zones.records(cloud.zone):
+            time.sleep(0.01)
+        time.sleep(0.5)
+        for record in cloud.zones.records(cloud.zone):
+            cloud.zones.delete(record)
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(remove_what_was_added)
+        with pytest.raises(NotPropagated, match="is gone from the zone"):
+            desk.present([APEX], Run.current(), NOW)
+
+    assert [] == desk.ledger.entries()
 
 
 def test_other_values_at_the_same_name_survive(cloud, desk):
