@@ -159,10 +159,7 @@ class Consumer:
 
     def workers(self) -> set[int]:
         """Return nginx's workers, without those that are shutting down: a reload shows on them."""
-        titles = {pid: Path(f"/proc/{pid}/cmdline") for pid in self.host.workers()}
-        return {
-            pid for pid, title in titles.items() if title.exists() and b"shutting" not in title.read_bytes()
-        }
+        return {pid for pid in self.host.workers() if b"worker process\0" in _title(pid)}
 
     def reload(self, *, until: Callable[[], bool]) -> None:
         """Reload as the operator does, and wait until it shows and the workers of before have gone."""
@@ -208,6 +205,14 @@ def is_full_root() -> bool:
     """Return whether this process may be other users, too; root of `unshare -r` is itself alone."""
     # user_namespaces(7): first id inside, first id outside, how many.
     return os.geteuid() == 0 and int(Path("/proc/self/uid_map").read_text().split()[2]) > 1
+
+
+def _title(pid: int) -> bytes:
+    """Return what a process calls itself; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def sha256(pair: Pair) -> str:
