@@ -79,6 +79,25 @@ def test_private_zone_that_hides_a_delegation(lab: Lab) -> None:
     assert [] == lab.cloud.challenge_records()
 
 
+def test_a_zone_that_other_nameservers_serve(lab: Lab) -> None:
+    """
+    Alidns has the zone, and names servers for it that nobody delegates to; those that serve it, a second
+    behind, are in [[zone]]: the listing says what the names are, the real servers when they may be seen.
+    """
+    lab.cloud.zones.create("imported.test", ACCOUNT, ("unused.elsewhere.test",))
+    lab.cloud.add_zone("other.test")  # the policy is written anew, for all zones
+    lab.dns.servers[1].lag = 1.0
+    names = ("imported.test", "*.imported.test")
+    journey = Journey(lab, {"imported.test": names})
+
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert set(names) == set(journey.live("imported.test").leaf.names)
+    assert 0 == lab.cloud.alidns.count("DescribeDomainInfo")
+    assert [] == lab.cloud.challenge_records()
+
+
 @pytest.mark.parametrize("target", ["cdn.elsewhere.test", "www.acme.test"], ids=["foreign", "managed"])
 def test_wildcard_cname(lab: Lab, target: str) -> None:
     """

@@ -196,3 +196,19 @@ def test_reading_while_others_write_is_safe():
 def test_names_are_compared_in_canonical_form():
     """Case and the trailing dot make no difference."""
     assert "example.test" == canonical("Example.TEST.")
+
+
+def test_a_challenge_takes_its_domain_out_of_the_wildcard(zones):
+    """
+    While a TXT stands at _acme-challenge.www, www exists, and `*` no longer answers for it (RFC 4592
+    section 2.2.2): a site that has nothing but the wildcard is gone from DNS for so long.
+    """
+    put(zones, "*", "cdn.test", "CNAME")
+    assert ["cdn.test"] == values(zones, "www.example.test", "A")
+    challenge = put(zones, "_acme-challenge.www", "v")
+    assert ("NOERROR", []) == (
+        zones.lookup("www.example.test", "A").rcode,
+        values(zones, "www.example.test", "A"),
+    )
+    zones.delete(challenge)
+    assert ["cdn.test"] == values(zones, "www.example.test", "A")
