@@ -413,9 +413,18 @@ def _listener(value: Any) -> Listener:
 
 
 def _resolver(value: Any) -> Resolver:
+    import ipaddress
+
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         return Resolver(HttpUrl(_http_url(value)))
-    return Resolver(_address(value))
+    address = _address(value)
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        raise ValueError(
+            f"must be an IP address with a port: nobody is there to look {address.host!r} up"
+        ) from None
+    return Resolver(address)
 
 
 def _file_mode(value: Any) -> int:
