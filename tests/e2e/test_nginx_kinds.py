@@ -126,11 +126,14 @@ def test_sudo_that_allows_only_the_test(web: Consumer, tmp_path: Path):
 
 
 def test_one_run_tests_and_tells(web: Consumer, tmp_path: Path):
-    """A configuration of a thousand sites is read once for the test and for what it says; failing, too."""
+    """
+    A configuration of a thousand sites is read once for the test and for what it says; failing,
+    too. An option `-t` of the wrapper's own (as docker has one) stays.
+    """
     counting = tmp_path / "counting"
-    counting.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/runs\nexec "$@"\n')
+    counting.write_text(f'#!/bin/sh\n[ $1 = -t ] || exit 9\nshift\necho "$*" >>{tmp_path}/runs\nexec "$@"\n')
     counting.chmod(0o755)
-    counted = section(web.host, test=Argv((str(counting), *web.host.test_command)))
+    counted = section(web.host, test=Argv((str(counting), "-t", *web.host.test_command)))
     found = nginx.examine(counted)
     assert found
     assert NAMES == found.servers[0].names

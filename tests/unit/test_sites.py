@@ -25,8 +25,24 @@ Dump = Callable[..., str]
 
 
 @pytest.fixture
-def dump(tmp_path: Path) -> Dump:
+def dump(tmp_path: Path, nginx_program: str) -> Dump:
     """Write files below tmp_path/etc, the first of them as nginx.conf's contents; return `nginx -T`."""
+    return _dump(tmp_path, nginx_program)
+
+
+@pytest.fixture
+def old_dump(tmp_path: Path) -> Dump:
+    """The same with Debian's nginx, for what a current one no longer takes."""
+    return _dump(tmp_path, "nginx")
+
+
+@pytest.fixture
+def current_dump(tmp_path: Path, current_nginx: str) -> Dump:
+    """The same with the current nginx, for what Debian keeps in a module of its own."""
+    return _dump(tmp_path, current_nginx)
+
+
+def _dump(tmp_path: Path, program: str) -> Dump:
     (tmp_path / "run").mkdir()
     for name in ("a", "b"):
         pair = Authority(name).issue("example.test")
@@ -40,7 +56,7 @@ def dump(tmp_path: Path) -> Dump:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         done = subprocess.run(
-            ["nginx", "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"],
+            [program, "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"],
             capture_output=True,
             check=False,
         )
@@ -187,10 +203,10 @@ def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
     assert (False, True, False) == (plain.ssl, plain.default, plain.listener.proxy_protocol)
 
 
-def test_ssl_on_of_old_nginx_counts(dump: Dump):
+def test_ssl_on_of_old_nginx_counts(old_dump: Dump):
     """`ssl on` of nginx before 1.25.1 makes TLS listeners of all in the block, at http level too."""
     found = sites.parse(
-        dump(
+        old_dump(
             f"""http {{
     {pair("a")}
     ssl on;
@@ -213,18 +229,39 @@ def test_quic_is_a_listener_of_its_own():
     assert [(False, True), (True, False)] == [(listen.ssl, listen.quic) for listen in server.listens]
 
 
-def test_stream_and_mail_are_told_from_http():
-    """TLS servers of stream and mail are found too, with what they inherit from their own level only."""
+def test_stream_is_told_from_http(current_dump: Dump):
+    """TLS servers of stream are found too, with what they inherit from their own level only."""
+    found = sites.parse(
+        current_dump(
+            f"""http {{ {pair("a")} server {{ listen 127.0.0.1:8443 ssl; }} }}
+stream {{ {pair("b")} server {{ listen 127.0.0.1:8444 ssl proxy_protocol; return x; }} }}
+"""
+        )
+    )
+    assert [("http", ["a/fullchain.pem"]), ("stream", ["b/fullchain.pem"])] == [
+        (server.kind, [c.path for c in server.certificates]) for server in found.servers
+    ]
+    assert "127.0.0.1:8444 proxy_protocol" == str(found.servers[1].listens[0].listener)
+
+
+def test_mail_is_told_from_http():
+    """TLS servers of mail are found, and inherit nothing from http."""
     found = sites.parse(
         "# configuration file /n.conf:\n"
         "http { ssl_certificate h; ssl_certificate_key h; server { listen 443 ssl; } }\n"
-        "stream { ssl_certificate s; ssl_certificate_key s;"
-        " server { listen 853 ssl; proxy_pass 127.0.0.1:53; } }\n"
         "mail { server { listen 993 ssl; protocol imap; } }\n"
     )
-    assert [("http", ["h"]), ("stream", ["s"]), ("mail", [])] == [
-        (server.kind, [c.path for c in server.certificates]) for server in found.servers
-    ]
+    assert [("http", 1), ("mail", 0)] == [(one.kind, len(one.certificates)) for one in found.servers]
+
+
+def test_file_that_was_made_of_a_dump(old_dump: Dump, tmp_path: Path):
+    """A main file that begins with the line of a dump, as flattened ones do, is read whole."""
+    text = old_dump("http { server { listen 127.0.0.1:8443; } }")
+    (tmp_path / "etc/nginx.conf").write_text(text.rstrip("\n") + "\n")
+    argv = ["nginx", "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"]
+    again = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+    assert f"{tmp_path}/etc/nginx.conf:5" == str(only(sites.parse(again)).at)
+    assert f"{tmp_path}/etc/nginx.conf:4" == str(only(sites.parse(text)).at)
 
 
 def test_blocks_with_other_contents_do_not_mislead(dump: Dump):

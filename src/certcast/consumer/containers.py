@@ -11,7 +11,8 @@ name (moby#15793); that is refused before anything is switched.
 The container is found without asking any engine: /proc shows its master like every other
 process, and `/proc/PID/root` what it sees. To look there takes root.
 
-Not here: processes in general (processes.py), and the snippet's text (install.py).
+Not here: processes in general (processes.py), and the snippet's text (install.py), for which
+this module is imported by every run: what only an installation needs comes late.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast.consumer import processes
 from certcast.errors import FileMounted, NginxMissing
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def masters(nginx: NginxConfig) -> list[Master]:
     certificate, and so it counts. NginxMissing, or FileMounted if there are some and none
     sees the directories.
     """
+    from certcast.consumer import processes
+
     inside = [one for one in processes.masters() if one.contained]
     seeing = [one for one in inside if not list(_unseen(one, nginx))]
     if nginx.pid_file:
@@ -68,6 +70,8 @@ def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
     """
     if not nginx.paths:
         return
+    from certcast.consumer import processes
+
     inside = [one for one in processes.masters() if one.contained]
     ours = [one for one in inside if not list(_unseen(one, nginx))] or inside
     sources = {_source(file): file for file in files}

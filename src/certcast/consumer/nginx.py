@@ -166,7 +166,9 @@ def _refused(nginx: NginxConfig, status: int, words: str) -> NginxRefused:
 
 
 def _instead_of_t(nginx: NginxConfig, option: str) -> list[str]:
-    return [option if word == "-t" else word for word in nginx.test]
+    """Return the test command with another option: the last `-t` is nginx's, one before may be docker's."""
+    last = max(index for index, word in enumerate(nginx.test) if word == "-t")
+    return [*nginx.test[:last], option, *nginx.test[last + 1 :]]
 
 
 def _find(word: str) -> str | None:

@@ -128,15 +128,16 @@ class _Level:
 def _split(dump: str) -> dict[str, str]:
     """Return each file's text by name. nginx writes one line feed after each."""
     texts: dict[str, list[str]] = {}
-    current: list[str] = []
+    name, current = "", []
     for line in dump.split("\n"):
         header = _HEADER.fullmatch(line.rstrip("\r"))
-        if header:
-            # A second text of one name can only be the same file once more.
-            current = []
-            texts.setdefault(header[1], current)
-        else:
+        # Its own name again is a comment: that of a file which was made of a dump.
+        if header is None or header[1] == name:
             current.append(line)
+            continue
+        name, current = header[1], []
+        # Of a file that is included twice, an old nginx may print the text twice.
+        texts.setdefault(name, current)
     if not texts:
         raise ValueError("no `# configuration file` line: this is not the output of `nginx -T`")
     return {name: "\n".join(lines).removeprefix("\ufeff") for name, lines in texts.items()}
