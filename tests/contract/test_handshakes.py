@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import socket
 import subprocess
 import sys
@@ -248,16 +247,24 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_killed_process_is_a_report() -> None:
-    """A client that somebody ended, as the kernel does when memory is short, is a report and no traceback."""
-    with Clients() as clients:
-        assert clients.kinds
-        child = clients._processes["RSA"]._child
-        os.kill(child.pid, 9)
-        child.wait()
+def test_killed_process_is_a_report_and_the_next_round_has_a_new_one(host: WebHost) -> None:
+    """
+    A client that the kernel ends in the middle, as it does when memory is short, is a report and no
+    traceback; what follows, the way back for one, is looked at by a new one.
+    """
+    listener = serve(host, "RSA")
+    with socket.create_server(("127.0.0.1", 0)) as silent, Clients() as clients:
+        child = clients._process("RSA")._child
+        killer = threading.Timer(0.3, child.kill)
+        killer.start()
+        hanging = Handshake(Target(Listener(Address("127.0.0.1", silent.getsockname()[1])), NAME), MATRIX[0])
         with pytest.raises(NotProved, match="has ended") as caught:
-            clients.try_all([Handshake(Target(Listener(Address("127.0.0.1", 1)), NAME), MATRIX[0])])
-    assert "exit status -9" in (caught.value.found or "")
+            clients.try_all([hanging])
+        killer.join()
+        child.wait()
+        good = Handshake(Target(listener, NAME), MATRIX[0])
+        assert leaf(PAIRS["RSA"]) == clients.try_all([good])[good].leaf
+    assert "exit status -9" == caught.value.found
 
 
 def test_leaf_is_named_by_its_sha256(host: WebHost) -> None:

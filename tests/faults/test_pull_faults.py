@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -412,22 +410,6 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
         web.host.site_conf.write_text(site)
         assert "installed" == web.pull(IN_WINDOW, force=True).result
         assert web.leaf("B") == web.served()
-
-
-@on_both_nginx
-def test_long_lived_connection_does_not_delay_the_proof(web: Consumer) -> None:
-    """A client that keeps its connection open holds an old worker back: proved all the same."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    web.publish("B")
-    with (
-        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=5) as connection,
-        client.wrap_socket(connection, server_hostname=NAME) as tls,
-    ):
-        tls.sendall(b"GET / HTTP/1.1\r\n")  # a request that is not finished keeps the worker
-        assert "installed" == web.pull(IN_WINDOW).result
-    assert web.leaf("B") == web.served()
 
 
 @on_both_nginx

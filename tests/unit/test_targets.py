@@ -97,6 +97,19 @@ def test_listener_of_other_sites_is_asked_but_nothing_is_expected_of_it() -> Non
     assert 3 == len(found.targets)
 
 
+def test_address_of_another_host_is_not_asked() -> None:
+    """Where nginx waits for an address that another host has now, that host's nginx would answer."""
+    found = plan(site(f"server {{ listen 443 ssl; listen 192.0.2.7:443 ssl; {OURS} }}"))
+    assert frozenset({HTTPS}) == found.expected == {target.listener for target in found.targets}
+    assert ("192.0.2.7:443: no address of this host",) == found.not_provable
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_loopback_is_this_host(host: str) -> None:
+    """Every loopback address, and a name for one, is asked."""
+    assert targets.is_here(Address(host, 443))
+
+
 def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
     """Beyond 500 targets a name is tried once, as a browser, and the outcome says so."""
     hosts = "\n".join(

@@ -129,18 +129,23 @@ class Clients:
         asked: dict[str, list[Handshake]] = {}
         for one in handshakes:
             asked.setdefault(one.client.keys, []).append(one)
+        processes = {keys: self._process(keys) for keys in asked}
         for keys, some in asked.items():
-            self._process(keys).ask([_question(one) for one in some])
+            processes[keys].ask([_question(one) for one in some])
         shown: dict[Handshake, Shown] = {}
         for keys, some in asked.items():
-            for one, (leaf, reached, failure) in zip(some, self._process(keys).answers(), strict=True):
+            for one, (leaf, reached, failure) in zip(some, processes[keys].answers(), strict=True):
                 shown[one] = Shown(leaf, failure, reached)
         return shown
 
     def _process(self, keys: str) -> _Process:
-        if keys not in self._processes:
-            self._processes[keys] = _Process(keys.lower())
-        return self._processes[keys]
+        found = self._processes.get(keys)
+        if found is not None and found.ended:
+            found.end()
+            found = None  # the next round, perhaps that of the way back, gets a new one
+        if found is None:
+            found = self._processes[keys] = _Process(keys.lower())
+        return found
 
 
 def _question(asked: Handshake) -> list[Any]:
@@ -167,6 +172,11 @@ class _Process:
             start_new_session=True,  # Ctrl-C is for us: the way back needs it still
             text=True,
         )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself, or by whoever kills processes when memory is short."""
+        return self._child.poll() is not None
 
     @functools.cached_property
     def limited(self) -> bool:
@@ -207,9 +217,11 @@ class _Process:
         try:
             yield
         except (OSError, ValueError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(1)
             raise NotProved(
                 "the process that tries handshakes has ended",
                 expected=f"`OPENSSL_CONF={_CODE.parent}/rsa.cnf {sys.executable} -I -S {_CODE} rsa` to run",
-                found=f"exit status {self._child.poll()}; {error}",
+                found=f"exit status {self._child.poll()}",
                 next="run that command: it waits for input, or says what is the matter; then `certcast pull`",
             ) from error

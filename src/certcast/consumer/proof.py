@@ -76,7 +76,7 @@ class Verdict:
         if self.held:
             pids = ", ".join(str(worker.pid) for worker in self.held)
             lines.append(f"workers from before still accept: {pids}")
-        return lines or ["no handshake showed it"]
+        return lines or unreachable(self.before, self.after) or ["no handshake showed it"]
 
     def seen(self) -> list[str]:
         """Return where the release was seen, one line a target, with the kinds of client."""

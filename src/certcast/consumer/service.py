@@ -306,7 +306,8 @@ def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
         if site.includes_ours() is False:
             return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
     dark = [one for one in verdict.after if one.target.listener in verdict.dark]
+    if not (verdict.stale or dark):
+        return ["set consumer.nginx.listeners to where this nginx can be reached from here"]
     return targets.culprits(sites, [*verdict.stale, *dark]) or [
-        "another ssl_certificate line in the same server block comes after the include (the last one",
-        "of a key type wins), or a server block without the include answers: see `nginx -T`",
+        "a server block without the include answers, or another program on that port: see `nginx -T`",
     ]

@@ -13,6 +13,9 @@ What is expected of a listener:
 - `expected`: a server there names our files, so it must be seen if there is any connection
 - others: what they showed before they must not lose; nothing else is asked of them
 
+An address that nginx shows may be another host's: keepalived's, while this one is the
+backup. It isn't asked, since the other nginx would answer.
+
 Not here: shaking hands (handshake.py), and the verdict (proof.py).
 """
 
@@ -30,7 +33,7 @@ from certcast.consumer.handshake import BROWSER, Client, Handshake, Target
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from certcast.config import CopyConfig, NginxConfig
+    from certcast.config import Address, CopyConfig, NginxConfig
     from certcast.consumer.install import Folder
     from certcast.consumer.sites import Configuration, Listen, Server
 
@@ -121,17 +124,21 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
     targets: dict[Target, None] = {}
     required: set[Listener] = set()
     expected: set[Listener] = set()
-    quic: list[str] = []
+    not_provable: list[str] = []
     for site in sites:
         required.update(site.nginx.listeners)
         found = _names_by_listener(site, names)
+        away = [one for one in found if one not in site.nginx.listeners and not is_here(one.address)]
+        not_provable += [f"{listener}: no address of this host" for listener in away]
+        for listener in away:
+            del found[listener]
         for listener, asked in found.items():
             targets.update(dict.fromkeys(Target(listener, name) for name in asked))
         for server in site.servers:
             listening = {listen.listener for listen in server.listens if listen.ssl}
             if site.takes_ours(server):
                 expected.update(listening & found.keys())
-                quic += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
+                not_provable += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
     # What the certificate holds comes first everywhere: it is what the matrix must not leave out.
     ordered = sorted(targets, key=lambda target: target.name not in (None, *map(_host, names)))
     handshakes = [Handshake(target, client) for target in ordered[:MATRIX_TARGETS] for client in kinds]
@@ -140,8 +147,29 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
         tuple(handshakes),
         frozenset(required),
         frozenset(expected),
-        (*dict.fromkeys(quic), *_bounds(len(ordered), kinds)),
+        (*dict.fromkeys(not_provable), *_bounds(len(ordered), kinds)),
     )
+
+
+def is_here(address: Address | Path) -> bool:
+    """Whether an address is this host's: the kernel would talk to it from the same one. Sends nothing."""
+    import ipaddress
+    import socket
+
+    if isinstance(address, Path):
+        return True
+    try:
+        for family, kind, _, _, where in socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_DGRAM
+        ):
+            with socket.socket(family, kind) as probe:
+                probe.connect(where)
+                source = probe.getsockname()[0]
+            if source == where[0] or ipaddress.ip_address(source).is_loopback:
+                return True
+    except OSError:
+        return False  # no such name, or no way there
+    return False
 
 
 def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
