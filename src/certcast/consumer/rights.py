@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# What sudo(8) says of a right that is missing, in its own words ("C" locale or not, the prefix stays).
-_DENIED = re.compile(r"^sudo: |is not allowed to (?:execute|run)|is not in the sudoers file", re.MULTILINE)
+# How a refusal of sudo(8) begins, in any language; it also warns so ("unable to resolve host"), and then runs
+# the command, so that nginx has its say.
+_SUDO = re.compile(r"^sudo: |is not allowed to execute", re.MULTILINE)
+_NGINX = re.compile(r"^nginx: |\[emerg\]", re.MULTILINE)
 
 
 def missing(commands: Sequence[Sequence[str]], words: str, find: Callable[[str], str | None]) -> str | None:
@@ -25,7 +27,8 @@ def missing(commands: Sequence[Sequence[str]], words: str, find: Callable[[str],
 
     `find` looks a program up. None if sudo has no part in it.
     """
-    if os.path.basename(commands[0][0]) != "sudo" or not _DENIED.search(words):  # noqa: PTH119  a word
+    through_sudo = os.path.basename(commands[0][0]) == "sudo"  # noqa: PTH119  a word
+    if not through_sudo or _NGINX.search(words) or not _SUDO.search(words):
         return None
     allowed = ", ".join(dict.fromkeys(_command(_behind_sudo(argv), find) for argv in commands))
     return (

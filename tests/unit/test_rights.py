@@ -1,0 +1,41 @@
+"""What sudo refuses, as the line that would allow it."""
+
+from __future__ import annotations
+
+import pytest
+
+from certcast.consumer import rights
+
+
+def where(program: str) -> str:
+    return f"/usr/sbin/{program}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "allowed"),
+    [
+        (["sudo", "-n", "nginx", "-t"], "/usr/sbin/nginx -t"),
+        (["/usr/bin/sudo", "-n", "-u", "root", "nginx", "-t"], "/usr/sbin/nginx -t"),
+        (["sudo", "nginx", "-g", "a=b,c:d", "-t"], r"/usr/sbin/nginx -g a\=b\,c\:d -t"),
+    ],
+)
+def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: str) -> None:
+    """The line has the full path, sudo's own options left out, and its special characters escaped."""
+    line = rights.missing([argv], "sudo: a password is required\n", where)
+    assert f" ALL=(root) NOPASSWD: {allowed}\n" in (line or "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["nginx", "-t"], "sudo: a password is required"),
+        (["sudo", "-n", "nginx", "-t"], "nginx: configuration file /etc/nginx/nginx.conf test failed"),
+        (
+            ["sudo", "-n", "nginx", "-t"],
+            "sudo: unable to resolve host web1\nnginx: [emerg] unknown directive",
+        ),
+    ],
+)
+def test_nothing_is_said_of_sudo_where_it_has_no_part(argv: list[str], words: str) -> None:
+    """A refusal of nginx's own, behind sudo or without it, is not taken for a missing right."""
+    assert rights.missing([argv], words, where) is None
