@@ -14,6 +14,7 @@ from cryptography import x509
 
 from certcast_lab.ca import Authority, Pair
 from certcast_lab.children import ChildFailed
+from certcast_lab.host_kinds import CompiledHost, ContainerHost
 from certcast_lab.hosts import WebHost
 
 AUTHORITY = Authority("lab")
@@ -165,17 +166,18 @@ def test_nginx_dies_with_a_lab_that_is_killed(tmp_path: Path):
         "host = WebHost(pathlib.Path(sys.argv[1]), 'web1').start()\n"
         "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
     )
+    assert_dies_with_its_lab(script, tmp_path)
+
+
+def assert_dies_with_its_lab(script: str, folder: Path) -> None:
     lab = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with lab:
         assert lab.stdout
         pids = [int(pid) for pid in lab.stdout.readline().split()]
         lab.kill()
-    assert 3 == len(pids)
+    assert pids
     until(lambda: not any(running(pid) for pid in pids))
 
 
@@ -186,3 +188,88 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+# -- other kinds of host
+
+needs_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
+
+
+def test_compiled_nginx_lives_in_its_folder(tmp_path: Path, current_nginx: str):
+    """A compiled nginx runs from /usr/local/nginx, and writes its pid where its default says."""
+    host = CompiledHost(tmp_path, "web1", program=current_nginx)
+    try:
+        host.start()
+        assert host.root / "usr/local/nginx/sbin/nginx" == Path(f"/proc/{host.pid}/exe").readlink()
+        assert "pid" not in host.nginx_conf.read_text()
+        assert str(host.pid) == host.pid_file.read_text().strip()
+        assert host.test()
+        assert host.served()
+    finally:
+        host.stop()
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[ContainerHost]:
+    """A container that has a directory of its host, and one file of it a second time."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("old")
+    mounts = {outside: "/etc/nginx/mounted", outside / "file": "/etc/nginx/single"}
+    host = ContainerHost(tmp_path, "web1", mounts=mounts)
+    try:
+        yield host.start()
+    finally:
+        host.stop()
+
+
+def inside(host: ContainerHost, *words: str) -> str:
+    argv = [str(host.docker), "exec", host.name, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@needs_namespaces
+def test_container_has_other_paths_and_pids(container: ContainerHost):
+    """nginx in a container serves, is tested and reloaded from outside, and sees its own paths and pids."""
+    assert container.served()
+    assert container.test()
+    assert "1" == container.pid_file.read_text().strip() != str(container.pid)
+    assert container.nginx_conf.read_text() == inside(container, "cat", "/etc/nginx/nginx.conf")
+    before = container.workers()
+    assert 0 == subprocess.run(container.reload_command, check=False).returncode
+    until(lambda: not before & container.workers())
+
+
+@needs_namespaces
+def test_renamed_file_is_seen_in_a_mounted_directory_and_not_as_a_mounted_file(
+    container: ContainerHost, tmp_path: Path
+):
+    """As with any engine (moby#15793): a rename shows in a mounted directory, never on a single file."""
+    (tmp_path / "outside/new").write_text("new")
+    (tmp_path / "outside/new").rename(tmp_path / "outside/file")
+    assert "new" == inside(container, "cat", "/etc/nginx/mounted/file")
+    assert "old" == inside(container, "cat", "/etc/nginx/single")
+    assert "Read-only file system" in inside(container, "touch", "/etc/nginx/mounted/file")
+
+
+@needs_namespaces
+def test_container_ends_with_its_mounts(container: ContainerHost):
+    """A stopped container leaves no process and no mount; `docker exec` says so; it can start again."""
+    pids = {container.pid, *container.workers()}
+    container.stop()
+    until(lambda: not any(running(pid) for pid in pids))
+    assert str(container.root) not in Path("/proc/self/mountinfo").read_text()
+    assert "container web1 is not running" in inside(container, "true")
+    assert container.start().served()
+
+
+@needs_namespaces
+def test_container_dies_with_a_lab_that_is_killed(tmp_path: Path):
+    """After `kill -9` of the process that runs the lab, nothing of a container is left."""
+    script = (
+        "import sys, pathlib; from certcast_lab.host_kinds import ContainerHost\n"
+        "host = ContainerHost(pathlib.Path(sys.argv[1]), 'web1', mounts={}).start()\n"
+        "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
+    )
+    assert_dies_with_its_lab(script, tmp_path)
