@@ -22,10 +22,11 @@ from certcast.dns01.ledger import Run
 from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
 from certcast_lab.ca import Authority
-from certcast_lab.cloud import NAMESERVERS, PROVIDER, Cloud
+from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER, Cloud
 from certcast_lab.doh import DohDoor
 from certcast_lab.nameservers import NameService
 from certcast_lab.serve import Server
+from certcast_lab.zones import Zones
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
 LATER = NOW + timedelta(hours=2, minutes=1)
@@ -821,6 +822,31 @@ def test_a_record_that_is_gone_from_the_zone_is_not_waited_for(cloud, configured
             desk.wait(entries)
 
     assert WILDCARD.validation in failed.value.expected
+
+
+def test_a_private_zone_that_hides_the_nameservers_names_misleads_nobody(
+    services, cloud, configured, dns, monkeypatch
+):
+    """
+    The zone's nameservers have names in the zone itself, which a private zone hides from this host, like
+    the values: that is no answer from a nameserver, the API's word and a wait stand in, with a warning.
+    """
+    from certcast.dns01 import nameservers
+
+    monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
+    cloud.zone.nameservers = ("ns1.example.test",)
+    cloud.zones.add(cloud.zone, "ns1", "A", "127.0.0.1")
+    monkeypatch.setattr(dns, "private", Zones())
+    dns.private.create("example.test", ACCOUNT, NAMESERVERS)
+    inside = (Resolver(Address(*dns.vpc.address)),)
+    warnings = []
+
+    config = configured(zones=(), resolvers=inside, fallback_wait=1.0, deadline=4.0)
+    Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+
+    assert BOTH == values(cloud)
+    assert "after the API had shown the TXT values" in warnings[0]
+    assert "vpc" in {query.server for query in dns.queries if query.type == "TXT"}
 
 
 # -- where the record belongs
