@@ -225,10 +225,11 @@ class Zones:
         Answer a question as an authoritative server would whose data are those of `at`
         (monotonic seconds; default: now).
         """
-        moment = self.monotonic() if at is None else at
         name = canonical(name)
         answer: list[Record] = []
         with self.lock:
+            # Now is when nobody is changing anything: a moment from before may lie between two changes.
+            moment = self.monotonic() if at is None else at
             zone = self.holding(name)
             if zone is None:
                 return Answer("REFUSED", None)
