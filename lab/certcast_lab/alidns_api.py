@@ -12,8 +12,8 @@ whether it is signed. Then:
 
 The first of these admits faults: throttled and failing requests have no effect.
 
-A key of the mainland site is unknown at the international one: that is a second
-AlidnsApi, with a Ram of its own.
+A site with accounts of its own (mainland, international) is a second AlidnsApi, with a
+Ram of its own: there, the keys of the first are unknown.
 """
 
 from __future__ import annotations

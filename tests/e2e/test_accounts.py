@@ -2,8 +2,8 @@
 
     example.test          the account of [dns], its key in the environment
     example-role.test     another account's, reached by a RAM role that the first may assume
-    example-world.test    an account of the international site: another endpoint, where the
-                          mainland's keys are unknown; its key is a profile of ~/.aliyun/config.json
+    example-world.test    an account of another site: another endpoint, where the keys of the first
+                          are unknown; its key is a profile of ~/.aliyun/config.json
 
 certbot, pebble, DNS, nginx are real; STS and both sites' Alidns are emulated, each checking
 signatures, tokens and policies for itself.
@@ -51,7 +51,7 @@ def trusting(*callers: str) -> dict[str, Any]:
 
 
 class Company:
-    """Three accounts, STS and the international site, and a renewal host that knows of them."""
+    """Three accounts, STS and a second site, and a renewal host that knows of them."""
 
     def __init__(self, lab: Lab, stack: ExitStack) -> None:
         self.lab = lab
@@ -87,7 +87,7 @@ class Company:
         return f"https://localhost:{stack.enter_context(Server(self.lab.cloud.sts.app, tls=tls)).port}"
 
     def configure(self, *, endpoint: str) -> None:
-        """Write the renewal host's configuration; `endpoint` is that of the international zone."""
+        """Write the renewal host's configuration; `endpoint` is that of the other site's zone."""
         self.journey.configure()
         nameservers = json.dumps([f"{host}:{port}" for host, port in map(_address, self.lab.dns.servers)])
         with self.journey.renewal.certcast_toml.open("a") as file:
@@ -133,7 +133,7 @@ profile = "world"
     def told(self) -> dict[tuple[str, str], set[str]]:
         """Return which zones each caller mentioned, by site and user."""
         said: dict[tuple[str, str], set[str]] = {}
-        for site, api in (("mainland", self.lab.cloud.alidns), ("world", self.world_api)):
+        for site, api in (("home", self.lab.cloud.alidns), ("world", self.world_api)):
             for logged in api.log:
                 zone = logged.parameters.get("DomainName")
                 said.setdefault((site, logged.user), set()).update([zone] if zone else ())
@@ -158,7 +158,7 @@ def company(lab: Lab) -> Iterator[Company]:
 def test_three_accounts(company: Company) -> None:
     """
     One certificate over three accounts' zones: by the environment's key, an assumed role, and a profile
-    at the international site. Each account hears of its own zone alone, and no TXT record is left.
+    at another site. Each account hears of its own zone alone, and no TXT record is left.
     """
     done = company.renew()
 
@@ -166,8 +166,8 @@ def test_three_accounts(company: Company) -> None:
     assert set(NAMES) == set(company.journey.live().leaf.names)
     assert [] == company.lab.cloud.challenge_records()
     assert {
-        ("mainland", "renewal"): {"example.test"},
-        ("mainland", "dns/certcast"): {"example-role.test"},
+        ("home", "renewal"): {"example.test"},
+        ("home", "dns/certcast"): {"example-role.test"},
         ("world", "world"): {"example-world.test"},
     } == company.told()
     assert 4 == company.lab.cloud.alidns.count("AddDomainRecord") + company.world_api.count("AddDomainRecord")
@@ -177,7 +177,7 @@ def test_three_accounts(company: Company) -> None:
 
 def test_one_account_lacks_the_right(company: Company) -> None:
     """
-    The international account's key may not add records: the order stops before the CA looks, the other
+    The other site's key may not add records: the order stops before the CA looks, the other
     accounts' records are gone again, and the report says whose key it is.
     """
     company.world.policies = [company.may(WORLD, "world", "DescribeDomainRecords", "DeleteDomainRecord")]
@@ -193,7 +193,7 @@ def test_one_account_lacks_the_right(company: Company) -> None:
 
 
 def test_a_key_of_the_other_site(company: Company) -> None:
-    """A zone without its endpoint: the mainland site doesn't know the key, and the report names the two."""
+    """A zone without its endpoint: the first site doesn't know the key, and the report names the two."""
     company.configure(endpoint=company.lab.alidns_url)
 
     done = company.renew()
@@ -201,7 +201,7 @@ def test_a_key_of_the_other_site(company: Company) -> None:
     assert 12 == done.returncode, done.stderr
     assert "InvalidAccessKeyId" in done.stderr
     assert "profile world" in done.stderr
-    assert "mainland or international" in done.stderr
+    assert f"at {company.lab.alidns_url.removeprefix('http://')}" in done.stderr
     assert [] == company.lab.cloud.challenge_records()
 
 

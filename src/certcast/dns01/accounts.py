@@ -3,10 +3,11 @@
     [dns]                                          profile, role_arn, endpoint: for every zone, unless
     [[zone]] name = "example.com"
     [[zone]] name = "example.org"  profile = ...   another account
-    [[zone]] name = "example.net"  endpoint = ...  another site: mainland and international
-                                                   accounts and keys don't know each other
+    [[zone]] name = "example.net"  endpoint = ...  another place where the API is served
 
-An account is its source of keys and its endpoint. It is opened, and so its keys
+An account is its source of keys and its endpoint. (The API's documentation has one
+endpoint for everybody. That a site with another one doesn't know this one's keys is
+an assumption.) An account is opened, and so its keys
 are looked for, when a zone of its is first worked on, and only for the zones that
 it holds: nobody else's zones are mentioned to it.
 

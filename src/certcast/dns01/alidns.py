@@ -240,8 +240,8 @@ def _explained(refusal: Refused, action: str, zone: str | None) -> RenewalError:
             f"Alidns refused the AccessKey in {action}",
             # The message of a wrong signature shows the signed request: it stays out.
             found=f"{code} (request {refusal.request_id})\nwith {refusal.account}",
-            next="see whether the AccessKey is active, of this site (mainland or international), and its "
-            "secret is the right one, then run again",
+            next="see whether the AccessKey is active and of this endpoint's site, and its secret is the "
+            "right one, then run again",
         )
     if code.startswith("Forbidden"):
         return DnsDenied(

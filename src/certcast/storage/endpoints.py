@@ -23,11 +23,13 @@ Not here: what counts as reached (oss.py, oss_errors.py).
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from certcast import clock, files
 
@@ -97,3 +99,21 @@ class Endpoints:
             until = self._until.isoformat(timespec="seconds")
             note = {"endpoint": self._chosen, "until": until, "of": self._all}
             files.write_atomically(file, json.dumps(note).encode() + b"\n")
+
+
+def is_custom_domain(endpoint: str) -> bool:
+    """Whether the endpoint is a bucket's own domain (CNAME), which the bucket isn't put in front of.
+
+    Since 2025-03-20 new users need one for data on mainland buckets over public
+    endpoints. IP addresses, for which the SDK chooses the path style, are none.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    return not host.endswith(".aliyuncs.com") and not _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -29,12 +29,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 import logging
 import re
 import time
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 import alibabacloud_oss_v2 as oss
 import stamina
@@ -42,7 +40,7 @@ from requests.exceptions import RequestException
 
 from certcast.credentials import provider, said
 from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
-from certcast.storage.endpoints import Endpoints
+from certcast.storage.endpoints import Endpoints, is_custom_domain
 from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
 from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
 from certcast.transport import BoundedAdapter, Cutter
@@ -136,7 +134,7 @@ class OssStore:
                 oss.Config(
                     region=self._region,
                     endpoint=endpoint,
-                    use_cname=endpoint is not None and _is_custom_domain(endpoint),
+                    use_cname=endpoint is not None and is_custom_domain(endpoint),
                     credentials_provider=oss.credentials.CredentialsProviderFunc(
                         lambda: _for_sdk(self._keys())
                     ),
@@ -305,24 +303,6 @@ def _read(body: oss.StreamBody, key: str, limit: int, header: oss.GetObjectResul
             next="run it again; if it repeats, look at proxies between this host and the endpoint",
         )
     return bytes(octets)
-
-
-def _is_custom_domain(endpoint: str) -> bool:
-    """Whether the endpoint is a bucket's own domain (CNAME), which the bucket isn't put in front of.
-
-    Since 2025-03-20 new users need one for data on mainland buckets over public
-    endpoints. IP addresses, for which the SDK chooses the path style, are none.
-    """
-    host = urlsplit(endpoint).hostname or ""
-    return not host.endswith(".aliyuncs.com") and not _is_address(host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _for_sdk(keys: Keys) -> oss.credentials.Credentials:
