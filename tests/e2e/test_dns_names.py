@@ -14,7 +14,7 @@ import pytest
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.lab import Lab
 from foreign import Colleagues
-from issuing import Certbot
+from issuing import Certbot, certbot_21
 from journey import Journey
 
 
@@ -328,4 +328,16 @@ def test_a_hundred_names(lab: Lab) -> None:
     assert (100, set(names)) == (len(names), set(journey.live().leaf.names))
     assert journey.live().leaf.sha256 == journey.published()
     assert (100, 100) == tuple(map(lab.cloud.alidns.count, ("AddDomainRecord", "DeleteDomainRecord")))
+    assert [] == lab.cloud.challenge_records()
+
+
+def test_idn_with_hooks(lab: Lab) -> None:
+    """Debian 12's certbot gives the hooks the punycode name: the value stands where it belongs, and goes."""
+    lab.cloud.add_zone(IDN)
+    certbot = Certbot(lab, certbot_21(), certificates={IDN: (IDN, f"*.{IDN}")})
+
+    done = certbot.hooks("certonly", "--cert-name", IDN, "-d", IDN, "-d", f"*.{IDN}")
+
+    assert 0 == done.returncode, done.stderr
+    assert {IDN, f"*.{IDN}"} == certbot.names(IDN)
     assert [] == lab.cloud.challenge_records()
