@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from certcast_lab.blocked import Blocked
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Journey
 
@@ -76,6 +78,26 @@ def test_a_person_can_follow_a_renewal(journey: Journey) -> None:
     steps = ["no certificate yet", "adding TXT", "waiting until", "seen after", "removing TXT", "published"]
     assert sorted(steps, key=shown.index) == steps
     assert "NEXT STEPS" not in shown
+
+
+def test_a_person_is_warned_once(journey: Journey) -> None:
+    """At a terminal a warning stands where it belongs, among the steps, and is not repeated at the end."""
+    with Blocked("refuse") as filtered:
+        text = journey.renewal.certcast_toml.read_text()
+        text = re.sub(r"(?m)^nameservers = .*$", f'nameservers = ["{filtered}"]', text)
+        journey.renewal.certcast_toml.write_text(text.replace("[dns]\n", '[dns]\nfallback_wait = "1s"\n'))
+        environment = {**os.environ, **journey.lab.environment("renewal")}
+        argv = [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"]
+        status, shown = at_a_terminal(argv, environment)
+
+    assert 0 == status, shown
+    assert (
+        1
+        == shown.count("warning: the nameservers of example.test cannot be reached")
+        == shown.count("warning")
+    )
+    steps = ["cannot be reached; asking", "seen after", "warning: ", "removing TXT", "published"]
+    assert sorted(steps, key=shown.index) == steps
 
 
 def test_a_resident_pull_takes_over_what_is_published(journey: Journey) -> None:

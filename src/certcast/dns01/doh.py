@@ -1,6 +1,6 @@
 """A resolver asked by HTTPS (DNS over HTTPS, RFC 8484), as dnspython's resolver takes one.
 
-dnspython's own needs httpx, which nothing else here does; `requests` is there for
+dnspython's own needs eight packages that nothing else here does; `requests` is there for
 the cloud's APIs, with the adapter that bounds time and size (transport.py). It
 takes its trust from REQUESTS_CA_BUNDLE and its proxy from HTTPS_PROXY, so that a
 host which only gets out through a proxy can still resolve (ADR 0007).
