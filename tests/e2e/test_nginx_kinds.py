@@ -28,11 +28,13 @@ from certcast.config import (
 )
 from certcast.consumer import nginx
 from certcast.errors import FileMounted, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
+from certcast_lab.children import Child
 from certcast_lab.host_kinds import CompiledHost, ContainerHost
 from certcast_lab.hosts import WebHost
 from consuming import DAY, NAMES, Consumer, consumer
 
 IN_WINDOW = DAY + timedelta(days=65)
+PAIR = ("fullchain.pem", "privkey.pem")
 LATER = IN_WINDOW + timedelta(hours=1)
 
 # Mount namespaces hide a program from PATH and make containers; the kernel gives them to root only.
@@ -160,6 +162,34 @@ def test_master_is_found_without_its_pid_file(web: Consumer):
         assert expected == nginx.workers(mine)  # also by the words of the command alone
     finally:
         other.stop()
+
+
+def test_two_masters_of_one_configuration(web: Consumer):
+    """Where two processes fit and no pid file tells, both are listed, and it is said what decides."""
+    web.host.stop()
+    site = web.host.site_conf.read_text().replace(" ssl;", " ssl reuseport;")
+    web.host.name_files(*(web.host.root / "etc/nginx/placeholder" / name for name in PAIR))
+    web.host.site_conf.write_text(site)
+    argv = web.host.test_command[:-1]
+    first = Child(argv, output=web.host.root / "first.log")
+    second = Child(argv, output=web.host.root / "second.log")
+    try:
+        for child in (first, second):
+            child.wait_until(lambda pid=child.pid: _is_master(pid), what="running")
+        web.host.pid_file.unlink()
+        with pytest.raises(NginxMissing, match="not clear which") as several:
+            nginx.workers(section(web.host))
+        assert {f"process {child.pid}: {' '.join(argv)}" for child in (first, second)} <= set(
+            (several.value.found or "").splitlines()
+        )
+        assert "set consumer.nginx.pid_file" in (several.value.next or "")
+    finally:
+        first.stop()
+        second.stop()
+
+
+def _is_master(pid: int) -> bool:
+    return b": master process" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_master_that_does_not_run_is_named_by_its_configuration(web: Consumer):
@@ -379,6 +409,27 @@ def test_container(contained: Consumer):
     assert ["nginx.etc-nginx-certs.conf"] == web.leftovers()
 
 
+@needs_namespaces
+def test_container_with_copies(contained: Consumer):
+    """A site in a container that names fixed paths gets them by copy_to, in a directory that is mounted."""
+    web = contained
+    ssl = web.host.root / "srv/ssl"
+    mapping = {**_paths(web), AbsolutePath(ssl): AbsolutePath(Path("/etc/nginx/ssl"))}
+    web.copy_to(fullchain=ssl / "fullchain.pem", privkey=ssl / "privkey.pem")
+    web.configure(nginx=(section(web.host, listeners=listeners(web.host), paths=mapping),))
+    assert isinstance(web.host, ContainerHost)
+    web.host.stop()
+    web.host.mounts[ssl] = "/etc/nginx/ssl"
+    ssl.mkdir(parents=True)
+    web.issue().write(ssl)
+    web.host.name_files(*(Path("/etc/nginx/ssl") / name for name in PAIR))
+    web.host.start()
+    for letter, now in (("A", DAY), ("B", IN_WINDOW)):
+        web.publish(letter)
+        web.pull(now)
+        assert web.leaf(letter) == web.served()
+
+
 @pytest.fixture
 def replica(contained: Consumer, tmp_path: Path) -> Iterator[ContainerHost]:
     """A second container beside `contained`, with a directory of its own under the mapped path."""
@@ -541,7 +592,7 @@ def test_container_without_the_directory(contained: Consumer):
     web.host.stop()
     web.host.mounts = {}
     shutil.rmtree(web.host.root / "etc/nginx/certs")
-    web.host.name_files(*(Path("/etc/nginx/placeholder") / name for name in ("fullchain.pem", "privkey.pem")))
+    web.host.name_files(*(Path("/etc/nginx/placeholder") / name for name in PAIR))
     web.host.start()
     web.publish("B")
     with pytest.raises(FileMounted, match="does not have the directory") as refused:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # 1,000 server blocks take 1.7 s of CPU; names in `upstream` are resolved and may hang.
 COMMAND_SECONDS = 60.0
+_TOO_LONG = 124  # as timeout(1)
 # cron gives /usr/bin:/bin (crontab(5)), and nginx is in sbin.
 _MORE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Neither command needs the bucket's or the DNS API's keys. Not a list of what is let through:
@@ -58,7 +59,7 @@ def examine(nginx: NginxConfig) -> Configuration | None:
 
             return sites.parse(dump)
         # "configuration file … test failed" is nginx's own; anything else is about the command.
-        if "test failed" in words:
+        if "test failed" in words or status == _TOO_LONG:
             raise _refused(nginx, status, words)
     test(nginx)
     return None
@@ -199,7 +200,7 @@ def _run(argv: Sequence[str]) -> tuple[int, str, str]:
         )
     except subprocess.TimeoutExpired as expired:
         words = (expired.stdout or b"") + (expired.stderr or b"")
-        return 124, "", f"{words.decode(errors='replace')}\nended after {COMMAND_SECONDS:g} s"
+        return _TOO_LONG, "", f"{words.decode(errors='replace')}\nended after {COMMAND_SECONDS:g} s"
     except OSError as error:
         raise NginxMissing(
             f"`{argv[0]}` cannot be run",

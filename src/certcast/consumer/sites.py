@@ -1,13 +1,9 @@
 """What an nginx configuration says about its TLS listeners, from the text of `nginx -T`.
 
-    # configuration file /etc/nginx/nginx.conf:     every file that nginx read, in its order
-    …
     parse(dump)  →  Configuration  →  servers: names, listens, certificates in effect, includes
 
 Only the dump is looked at, never a file of this host: in a container the paths are not
-ours, and an ordinary user may not read them. crossplane takes each file's text apart;
-which file an `include` means is found among the dumped names, as nginx finds it:
-relative to the folder of the main file, patterns as glob(3).
+ours, and an ordinary user may not read them.
 
 nginx's rules that show here:
 - a server block without an ssl_certificate has those of http (or stream, mail), all of
@@ -16,31 +12,24 @@ nginx's rules that show here:
 - `ssl`, `proxy_protocol` and the default server belong to the address: what one server
   block says of it holds for the others there (ngx_http_add_addresses).
 
-Not here: running nginx (nginx.py), and which certificate should be there (proof.py).
+Not here: the dump's syntax (dump.py), running nginx (nginx.py), and which certificate should
+be there (proof.py).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from certcast.config import Address, Listener
+from certcast.consumer.dump import files, included, statements_of
 
 Kind = Literal["http", "stream", "mail"]
 
-_HEADER = re.compile(r"# configuration file (.+):")
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<first>\d+)(?:-(?P<last>\d+))?")
-# The brackets of Lua are not nginx's: its strings and comments are skipped as Lua does (manual, section 3.1).
-_LUA_BLOCK = re.compile(r"^[^#\n]*?\b\w+_by_lua_block\b[^{;#]*\{", re.MULTILINE)
-_LUA_TOKEN = re.compile(
-    r"""--\[(=*)\[.*?\]\1\] | --[^\n]* | \[(=*)\[.*?\]\2\] | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | [{}]""",
-    re.DOTALL | re.VERBOSE,
-)
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ class Configuration:
 
 def parse(dump: str) -> Configuration:
     """Take the output of `nginx -T` apart. ValueError with file and line for what cannot be read."""
-    return _Reader(_split(dump)).read()
+    return _Reader(files(dump)).read()
 
 
 @dataclass(frozen=True)
@@ -123,24 +112,6 @@ class _Level:
     ssl: bool = False
     certificates: list[tuple[str, Line]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-
-
-def _split(dump: str) -> dict[str, str]:
-    """Return each file's text by name. nginx writes one line feed after each."""
-    texts: dict[str, list[str]] = {}
-    name, current = "", []
-    for line in dump.split("\n"):
-        header = _HEADER.fullmatch(line.rstrip("\r"))
-        # Its own name again is a comment: that of a file which was made of a dump.
-        if header is None or header[1] == name:
-            current.append(line)
-            continue
-        name, current = header[1], []
-        # Of a file that is included twice, an old nginx may print the text twice.
-        texts.setdefault(name, current)
-    if not texts:
-        raise ValueError("no `# configuration file` line: this is not the output of `nginx -T`")
-    return {name: "\n".join(lines).removeprefix("\ufeff") for name, lines in texts.items()}
 
 
 class _Reader:
@@ -195,7 +166,7 @@ class _Reader:
         if name in within:
             raise ValueError(f"{name}:1: includes itself")
         if name not in self.blocks:
-            self.blocks[name] = _statements(name, self.texts[name])
+            self.blocks[name] = statements_of(name, self.texts[name])
         yield from self._block(name, self.blocks[name], (*within, name), seen)
 
     def _inside(self, parent: _Statement, seen: set[str] | None = None) -> Iterator[_Statement]:
@@ -207,63 +178,12 @@ class _Reader:
         for raw in block:
             statement = _Statement(raw["directive"], raw["args"], raw.get("block"), Line(file, raw["line"]))
             if statement.name == "include" and len(statement.args) == 1:
-                for name in self._named(statement.args[0]):
+                for name in included(statement.args[0], self.texts, self.main):
                     if seen is not None:
                         seen.add(name)
                     yield from self._file(name, within, seen)
             else:
                 yield statement
-
-    def _named(self, pattern: str) -> list[str]:
-        """Return the dumped files that an `include` means, in the order of glob(3)."""
-        path = pattern if pattern.startswith("/") else os.path.dirname(self.main) + "/" + pattern  # noqa: PTH120  text
-        if not re.search(r"[*?\[]", path):
-            return [path] if path in self.texts else []
-        parts = path.split("/")
-        return sorted(name for name in self.texts if _fits(name.split("/"), parts))
-
-
-def _fits(name: list[str], pattern: list[str]) -> bool:
-    # As glob(3): no wildcard stands for a slash, nor for a dot at the beginning.
-    return len(name) == len(pattern) and all(
-        fnmatchcase(part, wanted) and (not part.startswith(".") or wanted.startswith("."))
-        for part, wanted in zip(name, pattern, strict=True)
-    )
-
-
-def _statements(name: str, text: str) -> list[dict[str, Any]]:
-    import crossplane
-
-    # crossplane reads files by name only. A file in memory has one, and no disk sees the text.
-    memory = os.memfd_create("nginx.conf")
-    try:
-        with os.fdopen(memory, "wb", closefd=False) as file:
-            file.write(_without_lua(text).encode())
-        found = crossplane.parse(f"/proc/self/fd/{memory}", single=True, check_ctx=False, check_args=False)[
-            "config"
-        ][0]
-    finally:
-        os.close(memory)
-    for error in found["errors"]:
-        reason = re.sub(r" in /proc/self/fd/\d+(:\d+)?$", "", str(error["error"]))
-        raise ValueError(f"{name}:{error['line'] or 1}: {reason}")
-    statements: list[dict[str, Any]] = found["parsed"]
-    return statements
-
-
-def _without_lua(text: str) -> str:
-    """Return the text with Lua blocks emptied, line feeds kept."""
-    parts, end = [], 0
-    while block := _LUA_BLOCK.search(text, end):
-        depth, close = 1, len(text)
-        for token in _LUA_TOKEN.finditer(text, block.end()):
-            depth += {"{": 1, "}": -1}.get(token[0], 0)
-            if depth == 0:
-                close = token.start()
-                break
-        parts += [text[end : block.end()], "\n" * text.count("\n", block.end(), close)]
-        end = close
-    return "".join([*parts, text[end:]])
 
 
 def _tls(statements: Iterable[_Statement], level: _Level) -> None:
