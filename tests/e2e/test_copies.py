@@ -12,7 +12,7 @@ import ssl
 import stat
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from certcast.config import Argv
-from certcast.errors import LocalFault, NginxRefused, NotIncluded, NotProved
+from certcast.errors import LocalFault, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
 from certcast_lab.children import free_ports
 from consuming import DAY, NAMES, Consumer, consumer, is_full_root
 from full_disk import DISK
@@ -253,12 +253,54 @@ def test_failing_reload_goes_back_to_the_release_before(web: Consumer) -> None:
     web.publish("B")
     assert web.config.consumer
     server = web.config.consumer.nginx[0]
-    web.configure(nginx=(server.__class__(**{**vars(server), "reload": Argv(("false",))}),))
-    with pytest.raises(Exception, match="not reloaded"):
+    web.configure(nginx=(replace(server, reload=Argv(("false",))),))
+    with pytest.raises(ReloadFailed):
         web.pull(force=True)
     assert before == all_stand(web)
     assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
     assert web.host.test()
+
+
+def test_stopped_nginx_starts_with_the_new_copies(web: Consumer) -> None:
+    """While nginx is stopped the release is put there all the same: it may be waiting for these files."""
+    web.publish("A")
+    web.host.stop()
+    with pytest.raises(NginxMissing, match="nginx is not running"):
+        web.pull()
+    assert web.pairs["A"].key_pem == privkey(web).read_bytes()
+    web.host.start()
+    assert web.leaf("A") == web.served()
+    assert "installed" == web.pull(SOON).result
+    assert {"fullchain.pem", "privkey.pem"} == set(all_stand(web))
+
+
+def test_reload_without_effect_leaves_the_new_copies(web: Consumer) -> None:
+    """When nginx does not take the release over, the new pair stays on the disk: it passed every check."""
+    web.publish("A")
+    web.configure(proof_deadline=0.5)
+    assert web.config.consumer
+    server = web.config.consumer.nginx[0]
+    web.configure(nginx=(replace(server, reload=Argv(("true",))),))
+    with pytest.raises(NotProved):
+        web.pull()
+    assert web.pairs["A"].key_pem == privkey(web).read_bytes()
+    assert {"fullchain.pem", "privkey.pem"} == set(all_stand(web))
+    web.configure(nginx=(server,))
+    assert "installed" == web.pull(SOON).result
+
+
+def test_certificate_goes_before_its_key(tmp_path: Path) -> None:
+    """However the entries are written, fullchain.pem is replaced first: nginx reads it first (ADR 0003)."""
+    with consumer(tmp_path) as web:
+        ssl_folder(web).mkdir()
+        web.copy_to(privkey=privkey(web))
+        web.copy_to(fullchain=fullchain(web))
+        web.publish("A")
+        steps: list[str] = []
+        with pytest.raises(NotIncluded):
+            web.pull(after=steps.append)
+        copied = [step for step in steps if step.startswith("copied")]
+        assert ["copied fullchain.pem", "copied privkey.pem"] == copied
 
 
 def refused(web: Consumer, match: str) -> LocalFault:

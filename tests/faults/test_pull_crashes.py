@@ -112,13 +112,19 @@ def test_next_run_undoes_half_copies_even_if_it_can_do_no_more(fixed_paths: Cons
     web = fixed_paths
     folder = web.host.root / "etc/nginx/ssl"
     (folder / "combined.pem").symlink_to("privkey.pem")
-    before = everything(folder)
+    (folder / "fullchain.pem").chmod(0o644)
+    before, last = everything(folder), (folder / "combined.pem").lstat().st_ino
     web.publish("A")
     killed_at(web, step)
+    beside = [path for path in folder.glob(".*") if not path.is_symlink()]
+    assert {0o600} >= {stat.S_IMODE(path.stat().st_mode) for path in beside}
     with pytest.raises(GateRefused):
         web.pull(DAY + timedelta(days=300))
     assert before == everything(folder)
+    assert 0o644 == stat.S_IMODE((folder / "fullchain.pem").stat().st_mode)
     assert (folder / "combined.pem").is_symlink()
+    if step != "copied combined.pem":  # what its turn never came to is not touched
+        assert last == (folder / "combined.pem").lstat().st_ino
     assert web.host.test()
     assert [] == web.leftovers()
 
