@@ -121,6 +121,7 @@ def test_target_that_no_site_names_is_written_and_the_run_says_so(tmp_path: Path
             web.pull()
         assert "or an ssl_certificate that copy_to writes" in (caught.value.expected or "")
         assert placeholder == web.served()
+        assert web.pairs["A"].key_pem == privkey(web).read_bytes()
         web.host.name_files(fullchain(web), privkey(web))
         assert "installed" == web.pull().result
         assert web.leaf("A") == web.served()

@@ -125,11 +125,13 @@ def test_crash_leftovers_are_swept_and_nothing_else(folder: Folder) -> None:
     (folder.root / "incoming-0badcafe").mkdir()
     (folder.root / "incoming-0badcafe" / "privkey.pem").write_bytes(b"secret")
     (folder.root / ".nginx.conf.new").write_bytes(b"ssl_certif")
+    (folder.versions / version / ".combined.pem.new").write_bytes(b"half a secret")
     (folder.root / ".current.new").symlink_to("versions/gone")
     (folder.versions / ".damaged-0badcafe").mkdir()
     folder.sweep()
     assert {"versions", "nginx.conf"} == {path.name for path in folder.root.iterdir()}
     assert [version] == [path.name for path in folder.versions.iterdir()]
+    assert {"fullchain.pem", "privkey.pem"} == set(folder.read(version))
 
 
 def test_staging_is_gone_after_a_failure(folder: Folder) -> None:
