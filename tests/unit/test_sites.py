@@ -61,7 +61,7 @@ def _dump(tmp_path: Path, program: str) -> Dump:
             check=False,
         )
         assert 0 == done.returncode, done.stderr.decode()
-        return done.stdout.decode()
+        return done.stdout.decode(errors="replace")  # as nginx.py does
 
     return run
 
@@ -323,16 +323,23 @@ def test_lua_and_unknown_directives_break_nothing():
     assert ["/etc/nginx/nginx.conf:7", "/etc/nginx/nginx.conf:19"] == [str(s.at) for s in found.servers]
 
 
-def test_windows_line_ends_keep_their_lines(dump: Dump, tmp_path: Path):
-    """A file that was written on Windows is read as nginx reads it, and lines are counted the same."""
-    found = sites.parse(
-        dump(
-            "http { include windows.conf; }",
-            {"windows.conf": b"# one\r\nserver {\r\n  listen 127.0.0.1:8443;\r\n  server_name a;\r\n}"},
-        )
-    )
-    assert f"{tmp_path}/etc/windows.conf:3" == str(only(found).listens[0].at)
+def test_line_ends_of_other_systems_keep_their_lines(dump: Dump, tmp_path: Path):
+    """
+    A file that was written on Windows is read as nginx reads it, and lines are counted the same:
+    a lone carriage return does not even end a comment.
+    """
+    windows = b"# one\r\nserver {\r\n  # two\rlisten 1;\r\n  listen 127.0.0.1:8443;\r\n  server_name a;\r\n}"
+    found = sites.parse(dump("http { include windows.conf; }", {"windows.conf": windows}))
+    (listen,) = only(found).listens
+    assert ("127.0.0.1:8443", f"{tmp_path}/etc/windows.conf:4") == (str(listen.listener), str(listen.at))
     assert ("a",) == only(found).names
+
+
+def test_texts_in_other_encodings_hide_nothing(dump: Dump):
+    """Comments and answers in GBK, whose second byte may be a backslash or a brace, hide nothing."""
+    gbk = "# \u4e00\u6708 \u8a8c\u9ad4 \u76e7\u7e7c\n".encode("gbk") + b"# \xd6\x5c\n# \x81\x7d\n"
+    site = gbk + b"server { listen 127.0.0.1:8443; return 200 '\xd6\xd0\xce\xc4\x81\x7b'; }\n"
+    assert 1 == len(sites.parse(dump("http { include gbk.conf; }", {"gbk.conf": site})).servers)
 
 
 def test_a_byte_order_mark_is_no_directive():

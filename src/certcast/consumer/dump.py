@@ -44,7 +44,8 @@ def files(dump: str) -> dict[str, str]:
         texts.setdefault(name, current)
     if not texts:
         raise ValueError("no `# configuration file` line: this is not the output of `nginx -T`")
-    return {name: "\n".join(lines).removeprefix("\ufeff") for name, lines in texts.items()}
+    # A carriage return is a blank to nginx, and ends no line; Python would count one.
+    return {name: "\n".join(lines).replace("\r", " ").removeprefix("\ufeff") for name, lines in texts.items()}
 
 
 def statements_of(name: str, text: str) -> list[dict[str, Any]]:
