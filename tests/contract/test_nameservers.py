@@ -14,6 +14,7 @@ import dns.rcode
 import dns.resolver
 import pytest
 
+from certcast_lab.blocked import Blocked
 from certcast_lab.nameservers import Nameserver, NameService, Resolver
 from certcast_lab.zones import Zone, Zones
 
@@ -217,3 +218,50 @@ def test_stopping_leaves_no_port_open(zones: Zones):
     for address in addresses:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=1)
+
+
+def test_a_resolver_may_remember_a_no(zones: Zones, zone: Zone, service: NameService):
+    """A name that was asked for before its record stood stays unknown to that resolver, and to no other."""
+    service.resolver.remembers = True
+    assert "NXDOMAIN" == rcode(udp(service.resolver, CHALLENGE, "TXT"))
+    zones.add(zone, "_acme-challenge", "TXT", "token")
+
+    assert "NXDOMAIN" == rcode(udp(service.resolver, CHALLENGE, "TXT"))
+    assert {"token"} == texts(udp(service.vpc, CHALLENGE, "TXT"))
+    service.resolver.work_well()
+    assert {"token"} == texts(udp(service.resolver, CHALLENGE, "TXT"))
+
+
+def test_a_nameserver_may_be_filtered_by_transport(zone: Zone, service: NameService):
+    """Where UDP is dropped, TCP still answers, and the other way round."""
+    server = service.servers[0]
+    server.drops = frozenset({"udp"})
+    with pytest.raises(dns.exception.Timeout):
+        udp(server, "example.test", "SOA", timeout=0.2)
+    assert "NOERROR" == rcode(tcp(server, "example.test", "SOA"))
+
+    server.drops = frozenset({"tcp"})
+    assert "NOERROR" == rcode(udp(server, "example.test", "SOA"))
+
+
+def test_a_nameserver_may_be_older_than_edns(zone: Zone, service: NameService):
+    """It answers FORMERR to whoever offers EDNS, without an OPT of its own (RFC 6891 section 7)."""
+    server = service.servers[0]
+    server.knows_edns = False
+
+    refused = udp(server, "example.test", "SOA", edns=1232)
+    assert ("FORMERR", -1) == (rcode(refused), refused.edns)
+    assert "NOERROR" == rcode(udp(server, "example.test", "SOA"))
+
+
+def test_a_blocked_address_drops_or_refuses():
+    """Dropped is silence, by UDP and by TCP; refused is said at once, by ICMP and by RST."""
+    for how, expected in (("drop", TimeoutError), ("refuse", ConnectionRefusedError)):
+        with Blocked(how) as blocked, socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(0.2)
+            client.connect(blocked.address)
+            client.send(dns.message.make_query("example.test", "SOA").to_wire())
+            with pytest.raises(expected):
+                client.recv(512)
+            with pytest.raises(expected):
+                socket.create_connection(blocked.address, timeout=0.2)
