@@ -78,7 +78,64 @@ def printed_include(staged: NotIncluded) -> Path:
     return Path(line[1])
 
 
-# -- cron, sudo, and masters without a pid file
+A_RUN = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from certcast import config_reading
+from certcast.consumer.pull import pull
+from certcast.errors import CertcastError
+from certcast.storage import open_store
+
+here = config_reading.load(Path(sys.argv[1]))
+try:
+    pull(here, here.certificates[0], open_store=lambda: open_store(here.store),
+         now=datetime.fromisoformat(sys.argv[2]), force=True)
+except CertcastError as error:
+    sys.exit(error.report())
+"""
+
+
+def only_section(web: Consumer, nginx: str = "") -> None:
+    """Let the host's certcast.toml have one [[consumer.nginx]] with this text."""
+    toml = web.host.certcast_toml.read_text().partition("[[consumer.nginx]]")[0]
+    web.host.certcast_toml.write_text(f"{toml}[[consumer.nginx]]\n{nginx}\n")
+
+
+def run_of(web: Consumer, *before: str) -> str:
+    """Pull in a process that `before` starts, with cron's PATH; return its complaint."""
+    words = ["env", "PATH=/usr/bin:/bin", sys.executable, "-c", A_RUN]
+    words += [str(web.host.certcast_toml), DAY.isoformat()]
+    return subprocess.run([*before, *words], capture_output=True, text=True, check=False).stderr
+
+
+# -- the distribution's; cron, sudo, and masters without a pid file
+
+
+@needs_namespaces
+def test_plain_nginx(tmp_path: Path):
+    """The distribution's nginx in its own paths, and an empty [[consumer.nginx]]: nothing more is needed."""
+    # Namespaces give a machine of its own, here: /etc/nginx, /run and /proc. certcast runs in it, too.
+    host = ContainerHost(tmp_path, "web1", names=NAMES, mounts={})
+    with consumer(tmp_path, host=host) as web:
+        only_section(web)
+        there = [str(host.docker), "exec", "web1"]
+        web.publish("A")
+        assert "NOT-INCLUDED" in run_of(web, *there)
+        host.include(web.folder.snippet)
+        assert "" == run_of(web, *there)
+        assert web.leaf("A") == web.served()
+        web.publish("B")
+        assert "" == run_of(web, *there)
+        assert web.leaf("B") == web.served()
+
+        # The master is found without its pid file, but `nginx -s reload` needs it, and says so.
+        host.pid_file.unlink()
+        web.publish("C")
+        report = run_of(web, *there)
+        assert "NGINX-RELOAD" in report
+        assert 'invalid PID number "" in "/run/nginx.pid"' in report
+        assert web.leaf("B") == web.served()
 
 
 def test_cron_path(web: Consumer, monkeypatch: pytest.MonkeyPatch):
@@ -233,33 +290,11 @@ def _as_nobody(ask: Any) -> list[int]:
 
 # -- compiled into a folder
 
-A_RUN = """
-import sys
-from datetime import datetime
-from pathlib import Path
-from certcast import config_reading
-from certcast.consumer.pull import pull
-from certcast.errors import CertcastError
-from certcast.storage import open_store
-
-here = config_reading.load(Path(sys.argv[1]))
-try:
-    pull(here, here.certificates[0], open_store=lambda: open_store(here.store),
-         now=datetime.fromisoformat(sys.argv[2]), force=True)
-except CertcastError as error:
-    sys.exit(error.report())
-"""
-
 
 def run_without_a_distributions_nginx(web: Consumer) -> str:
-    """Pull in a process for which Debian's nginx does not exist, with cron's PATH; return its complaint."""
-    debians = shutil.which("nginx")
-    script = f'mount --bind /dev/null {debians} && exec env PATH=/usr/bin:/bin "$@"'
-    words = [sys.executable, "-c", A_RUN, str(web.host.certcast_toml), DAY.isoformat()]
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, "-", *words], capture_output=True, text=True, check=False
-    )
-    return done.stderr
+    """Pull in a process for which Debian's nginx does not exist; return its complaint."""
+    script = f'mount --bind /dev/null {shutil.which("nginx")} && exec "$@"'
+    return run_of(web, "unshare", "-m", "sh", "-c", script, "-")
 
 
 @needs_namespaces
@@ -271,10 +306,7 @@ def test_compiled_nginx(tmp_path: Path, current_nginx: str):
     host = CompiledHost(tmp_path, "web1", names=NAMES, program=current_nginx)
     with consumer(tmp_path, host=host) as web:
         words = '"nginx", ' + ", ".join(f'"{word}"' for word in host.test_command[1:-1])
-        toml = host.certcast_toml.read_text().partition("[[consumer.nginx]]")[0]
-        host.certcast_toml.write_text(
-            f'{toml}[[consumer.nginx]]\ntest = [{words}, "-t"]\nreload = [{words}, "-s", "reload"]\n'
-        )
+        only_section(web, f'test = [{words}, "-t"]\nreload = [{words}, "-s", "reload"]')
         web.publish("A")
         assert "NOT-INCLUDED" in run_without_a_distributions_nginx(web)
         host.include(web.folder.snippet)
