@@ -10,6 +10,7 @@ import hashlib
 import shlex
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -22,7 +23,9 @@ from certcast.config import Address, Argv, Listener
 from certcast.consumer.pull import Outcome
 from certcast.errors import NotProved
 from certcast_lab.ca import Authority
+from certcast_lab.lab import Lab
 from consuming import NAME, NAMES, Consumer, consumer
+from journey import Journey
 
 BOTH_VERSIONS = "ssl_protocols TLSv1.2 TLSv1.3;"  # nginx's own default only since 1.23.4
 
@@ -253,6 +256,34 @@ def test_default_server(web: Consumer) -> None:
     assert not any("as www.example.test" in line for line in found)
     assert f"{line_of(site, 'ssl_certificate ')} names another" in (caught.value.next or "")
     assert web.leaf("B") == web.served()
+
+
+def test_mail_says_who_saw_it_and_what_is_served_besides(lab: Lab) -> None:
+    """
+    The installed command prints one line; the administrator's mail has each listener and name with the
+    kinds of client, and the line of a virtual host with another certificate.
+    """
+    journey = Journey(lab)
+    assert 0 == journey.renew().returncode
+    host = journey.first_pull("web1")
+    bought = Authority("Somebody").issue("shop.example.test").write(host.root / "etc/nginx/bought")
+    shop = host.site_conf.with_name("shop.conf")
+    listen = f"listen 127.0.0.1:{host.ports[0]} ssl; server_name shop.example.test;"
+    shop.write_text("\n".join(["server {", listen, lines_of(*bought), "}"]))
+    workers = host.workers()
+    host.reload()
+    while workers & host.workers():
+        time.sleep(0.01)
+    journey.want_replaced()
+    assert 0 == journey.renew().returncode
+    lab.mailbox.clear()
+    done = journey.pull("web1", "--now")
+    assert 0 == done.returncode, done.stderr
+    assert 1 == len(done.stdout.splitlines())
+    assert "seen in 2 handshakes (TLS 1.2, ECDSA clients) on 1 listener; another certificate" in done.stdout
+    mail = lab.mailbox.wait_for(lambda received: "administrator@example.test" in received.recipients)
+    assert f"127.0.0.1:{host.ports[0]} as example.test (TLS 1.2, ECDSA clients)" in mail.text
+    assert f"{shop}:3 names another ssl_certificate: put" in mail.text
 
 
 # -- listeners

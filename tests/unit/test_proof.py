@@ -71,6 +71,13 @@ def test_old_leaf_of_ours_is_stale(leaf: str) -> None:
     assert [f"{ASKED[1].target}: still leaf {leaf[:16]}…"] == found.lines()
 
 
+def test_target_that_goes_over_to_another_certificate_is_told() -> None:
+    """A name that showed ours and shows somebody else's after the reload: an edit that we took along."""
+    found = verdict({}, {1: Shown(FOREIGN)})
+    assert not found.proved
+    assert [f"{ASKED[1].target}: now leaf {FOREIGN[:16]}…; before it was leaf {OLD[:16]}…"] == found.lines()
+
+
 def test_foreign_leaf_may_stay() -> None:
     """A name that is served with somebody else's certificate is none of our business, but it is said."""
     found = verdict({1: Shown(FOREIGN)}, {1: Shown(FOREIGN)})

@@ -71,7 +71,7 @@ class Verdict:
     def lines(self) -> list[str]:
         """Return what is wrong, in words."""
         lines = lost(self.before, self.after, self.broken)
-        lines += _by_target(self.stale, self.after, lambda one: f"still {self.after[one]}")
+        lines += _by_target(self.stale, self.after, self._instead_of_new)
         lines += [f"{listener}: {self._instead(listener)}" for listener in self.dark]
         if self.held:
             pids = ", ".join(str(worker.pid) for worker in self.held)
@@ -103,6 +103,10 @@ class Verdict:
         return lost(self.before, self.after, self.given_up) + _by_target(
             self.foreign, self.after, lambda one: f"{self.after[one]}, not one of certcast's"
         )
+
+    def _instead_of_new(self, one: Handshake) -> str:
+        was, now = self.before[one], self.after[one]
+        return f"still {now}" if was.leaf == now.leaf else f"now {now}; before it was {was}"
 
     def _instead(self, listener: Listener) -> str:
         shown = dict.fromkeys(
