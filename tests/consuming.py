@@ -25,7 +25,8 @@ from certcast.config import Config
 from certcast.config_reading import load
 from certcast.consumer import state
 from certcast.consumer.install import Folder
-from certcast.consumer.pull import Outcome, pull
+from certcast.consumer.outcome import Outcome
+from certcast.consumer.pull import pull
 from certcast.errors import NotIncluded
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
-    from certcast.consumer.pull import Outcome
+    from certcast.consumer.outcome import Outcome
     from certcast.renewal.publish import Published
     from certcast.storage.store import Store
 

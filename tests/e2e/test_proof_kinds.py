@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from certcast.config import Address, Argv, Listener
-from certcast.consumer.pull import Outcome
+from certcast.consumer.outcome import Outcome
 from certcast.errors import NotProved
 from certcast_lab.ca import Authority
 from certcast_lab.lab import Lab

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.consumer.pull import Outcome
+from certcast.consumer.outcome import Outcome
 from certcast.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
 from certcast.storage.store import Store
 from consuming import DAY, NAME, Consumer, Wrapped, consumer, on_both_nginx, program

@@ -1,6 +1,7 @@
 """The hosts that serve: take a release over, put it into service, see it served.
 
 pull.py      the run, from the lock to the last step
+outcome.py   what it came to, in words
 state.py     what a host remembers between runs, and when it looks again
 gate.py      what must be true of a release before it is installed
 install.py   the folder: versions, the one snippet, what is swept and pruned

@@ -22,24 +22,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from certcast import files
+from certcast.consumer import outcome as outcomes
 from certcast.consumer import state as memory
 from certcast.consumer.copies import Copies
 from certcast.consumer.install import Folder, version_name
-from certcast.errors import (
-    CertcastError,
-    DigestMismatch,
-    ManifestExpired,
-    NotProved,
-    Overdue,
-)
-from certcast.lifetime import remaining_text, utc_text
+from certcast.errors import CertcastError, DigestMismatch, NotProved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from certcast.certificate import Leaf
     from certcast.config import CertificateConfig, Config, ConsumerConfig
+    from certcast.consumer.outcome import Outcome
     from certcast.consumer.published import Published
     from certcast.manifest import Manifest
     from certcast.storage.store import Store
@@ -50,22 +44,6 @@ STEPS = (
     "locked", "accepted", "fetched", "checked", "version", "derived",
     "snippet", "current", "tested", "reloaded", "proved", "saved", "pruned",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to. `text` is one line for a person; `proved` where the leaf was seen.
-
-    `remarks` are lines of the proof that are no alarm: what could not be proved.
-    """
-
-    certificate: str
-    result: Literal["nothing due", "current", "installed"]
-    leaf: Leaf | None
-    proved: tuple[str, ...]
-    text: str
-    previous: Leaf | None = None
-    remarks: tuple[str, ...] = ()
 
 
 def _ignore(_: object) -> None:
@@ -110,7 +88,7 @@ def pull(
                     alarm.kept = "installed and proved in this run"
                 raise alarm
         except CertcastError as error:
-            error.kept = f"{run.served()}; {error.kept or 'nginx was not touched'}"
+            error.kept = f"{outcomes.served(run.state, now)}; {error.kept or 'nginx was not touched'}"
             raise
     return outcome
 
@@ -137,13 +115,14 @@ class _Run:
         self.after("locked")
         reason = "asked for" if force else memory.due(self.state, self.now, self.consumer.idle_check)
         if reason is None:
-            return self._outcome("nothing due"), None
+            return self._came_to("nothing due"), None
         self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
         published, trouble = self._look(open_store)
         manifest = published.manifest
         if self._in_service(manifest):
             self._save(etag=published.etag)
-            return self._outcome("current"), self._expired(manifest) or self._overdue(manifest)
+            alarm = outcomes.expired(manifest, self.now) or outcomes.overdue(manifest, self.now)
+            return self._came_to("current"), alarm
         # From here on every run is due, until the proof.
         self._save(unfinished=manifest.leaf.sha256, etag=None)
         self.after("accepted")
@@ -153,7 +132,7 @@ class _Run:
         self.folder.add(version, self._derived(version))
         self.after("derived")
         outcome = self._put_into_service(version, published)
-        return outcome, trouble or self._expired(manifest)
+        return outcome, trouble or outcomes.expired(manifest, self.now)
 
     # -- what is published
 
@@ -331,7 +310,7 @@ class _Run:
         self.after("saved")
         self.folder.prune(keep=(version, previous))
         self.after("pruned")
-        outcome = self._outcome("installed")
+        outcome = self._came_to("installed")
         return replace(
             outcome,
             proved=seen.places,
@@ -344,40 +323,5 @@ class _Run:
         self.state = replace(self.state, **changes)
         memory.save(self.folder.state, self.state)
 
-    # -- what is said
-
-    def _outcome(self, result: Literal["nothing due", "current", "installed"]) -> Outcome:
-        leaf = self.state.proved.leaf if self.state.proved else None
-        name = self.certificate.name
-        return Outcome(name, result, leaf, (), f"{name}: {result}; {self.served()}")
-
-    def served(self) -> str:
-        """Return what was seen served last, as a part of a sentence."""
-        if self.state.proved is None:
-            return "no release was proved here yet"
-        leaf = self.state.proved.leaf
-        left = remaining_text(leaf.not_after, self.now)
-        return f"serial {leaf.serial}, valid until {utc_text(leaf.not_after)} ({left})"
-
-    def _expired(self, manifest: Manifest) -> ManifestExpired | None:
-        if self.now <= manifest.expires:
-            return None
-        name = manifest.certificate
-        return ManifestExpired(
-            f"{name}: the manifest has expired: the renewal host is silent",
-            expected=f"a manifest dated anew before {utc_text(manifest.expires)}",
-            found=f"sequence {manifest.sequence}, published {utc_text(manifest.published_at)}",
-            next=f"on {manifest.publisher} run `certcast renew {name}`, and see why its timer did not",
-        )
-
-    def _overdue(self, manifest: Manifest) -> Overdue | None:
-        """The alarm of a run that found nothing newer; how often a person hears of it is the caller's."""
-        leaf, name = manifest.leaf, manifest.certificate
-        if self.now < leaf.life.overdue_at:
-            return None
-        return Overdue(
-            f"{name}: a newer certificate should be here by now",
-            expected=f"one by {utc_text(leaf.life.overdue_at)}",
-            found=f"still serial {leaf.serial}; {remaining_text(leaf.not_after, self.now)} left",
-            next=f"on {manifest.publisher} run `certcast renew {name}`",
-        )
+    def _came_to(self, result: Literal["nothing due", "current", "installed"]) -> Outcome:
+        return outcomes.of(self.certificate.name, result, self.state, self.now)

@@ -1,0 +1,81 @@
+"""What a run came to, in words: for the terminal, cron's mail and ours.
+
+    of                 installed · current · nothing due, with what is served and until when
+    expired, overdue   the alarms of a run that did its work, or had none to do
+
+How often a person hears of an alarm is the caller's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from certcast.errors import ManifestExpired, Overdue
+from certcast.lifetime import remaining_text, utc_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from certcast.certificate import Leaf
+    from certcast.consumer.state import State
+    from certcast.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. `text` is one line for a person; `proved` where the leaf was seen.
+
+    `remarks` are lines of the proof that are no alarm: what could not be proved.
+    """
+
+    certificate: str
+    result: Literal["nothing due", "current", "installed"]
+    leaf: Leaf | None
+    proved: tuple[str, ...]
+    text: str
+    previous: Leaf | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def of(
+    certificate: str, result: Literal["nothing due", "current", "installed"], state: State, now: datetime
+) -> Outcome:
+    """Return the outcome of a run after which `state` is what is known."""
+    leaf = state.proved.leaf if state.proved else None
+    return Outcome(certificate, result, leaf, (), f"{certificate}: {result}; {served(state, now)}")
+
+
+def served(state: State, now: datetime) -> str:
+    """Return what was seen served last, as a part of a sentence."""
+    if state.proved is None:
+        return "no release was proved here yet"
+    leaf = state.proved.leaf
+    left = remaining_text(leaf.not_after, now)
+    return f"serial {leaf.serial}, valid until {utc_text(leaf.not_after)} ({left})"
+
+
+def expired(manifest: Manifest, now: datetime) -> ManifestExpired | None:
+    """Return the alarm if the manifest was not dated anew in time: the renewal host is silent."""
+    if now <= manifest.expires:
+        return None
+    name = manifest.certificate
+    return ManifestExpired(
+        f"{name}: the manifest has expired: the renewal host is silent",
+        expected=f"a manifest dated anew before {utc_text(manifest.expires)}",
+        found=f"sequence {manifest.sequence}, published {utc_text(manifest.published_at)}",
+        next=f"on {manifest.publisher} run `certcast renew {name}`, and see why its timer did not",
+    )
+
+
+def overdue(manifest: Manifest, now: datetime) -> Overdue | None:
+    """Return the alarm if a newer certificate should be published by now."""
+    leaf, name = manifest.leaf, manifest.certificate
+    if now < leaf.life.overdue_at:
+        return None
+    return Overdue(
+        f"{name}: a newer certificate should be here by now",
+        expected=f"one by {utc_text(leaf.life.overdue_at)}",
+        found=f"still serial {leaf.serial}; {remaining_text(leaf.not_after, now)} left",
+        next=f"on {manifest.publisher} run `certcast renew {name}`",
+    )
