@@ -480,8 +480,17 @@ def test_two_containers(contained: Consumer, replica: ContainerHost):
     """Of two containers that have something under the path, the one with this host's directory is meant."""
     install_first(contained)
     assert contained.config.consumer
-    found = nginx.workers(contained.config.consumer.nginx[0])
+    ours = contained.config.consumer.nginx[0]
+    found = nginx.workers(ours)
     assert {worker.pid for worker in found} <= contained.host.workers()
+
+    # What somebody else's container has mounted does not stop ours.
+    replica.stop()
+    replica.mounts[contained.folder.snippet_of(ours)] = "/etc/nginx/somebody.conf"
+    replica.start()
+    contained.publish("B")
+    contained.pull(IN_WINDOW)
+    assert contained.leaf("B") == contained.served()
 
 
 @needs_namespaces
@@ -517,6 +526,25 @@ def test_container_whose_pid_file_this_host_sees(contained: Consumer, replica: C
 
 
 @needs_namespaces
+def test_container_that_does_not_run(contained: Consumer, replica: ContainerHost):
+    """
+    A stopped container fails the run with the engine's words, whoever's container runs beside
+    it; started again, the next run goes on.
+    """
+    web = contained
+    install_first(web)
+    web.host.stop()
+    assert replica.served()
+    web.publish("B")
+    with pytest.raises(NginxRefused) as stopped:
+        web.pull(IN_WINDOW)
+    assert "container web1 is not running" in (stopped.value.found or "")
+    web.host.start()
+    web.pull(LATER)
+    assert web.leaf("B") == web.served()
+
+
+@needs_namespaces
 def test_container_that_refuses_goes_back(contained: Consumer):
     """A configuration in the container that is broken is nginx's own words in the report, and no switch."""
     web = contained
@@ -530,21 +558,6 @@ def test_container_that_refuses_goes_back(contained: Consumer):
     assert "certcast_lab_broke_this_on_purpose" in (refused.value.found or "")
     assert before == snippet.read_text()
     assert web.leaf("A") == web.served()
-
-
-@needs_namespaces
-def test_container_that_does_not_run(contained: Consumer):
-    """A stopped container fails the run with the engine's words; started again, the next run goes on."""
-    web = contained
-    install_first(web)
-    web.host.stop()
-    web.publish("B")
-    with pytest.raises(NginxRefused) as stopped:
-        web.pull(IN_WINDOW)
-    assert "container web1 is not running" in (stopped.value.found or "")
-    web.host.start()
-    web.pull(LATER)
-    assert web.leaf("B") == web.served()
 
 
 @needs_namespaces

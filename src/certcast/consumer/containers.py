@@ -66,20 +66,23 @@ def masters(nginx: NginxConfig) -> list[Master]:
 def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
     """Raise FileMounted if the container would not see these files of this host change.
 
-    Says nothing about an nginx without `paths`, nor of one that does not run.
+    Says nothing about an nginx without `paths`. NginxRefused if the container does not run.
     """
     if not nginx.paths:
         return
+    from certcast.consumer import nginx as commands
     from certcast.consumer import processes
 
     inside = [one for one in processes.masters() if one.contained]
-    ours = [one for one in inside if not list(_unseen(one, nginx))] or inside
+    seeing = [one for one in inside if not list(_unseen(one, nginx))]
+    if not seeing:
+        commands.test(nginx)  # the others on this host may be anybody's, and this one be stopped
     sources = {_source(file): file for file in files}
-    for one in ours:
+    for one in seeing or inside:
         for source, target in _mounts(one.pid):
             if source in sources:
                 raise _file_mounted(nginx, sources[source], target)
-    if inside and ours is inside:
+    if inside and not seeing:
         raise _not_mounted(nginx, inside)
 
 
