@@ -18,12 +18,19 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from certcast_lab.children import Child
 from certcast_lab.hosts import WebHost
+
+
+def namespaces_available() -> bool:
+    """Return whether this user may make the namespaces that a container is."""
+    argv = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 class CompiledHost(WebHost):

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from certcast_lab.ca import Authority, Pair
 from certcast_lab.children import ChildFailed
-from certcast_lab.host_kinds import CompiledHost, ContainerHost
+from certcast_lab.host_kinds import CompiledHost, ContainerHost, namespaces_available
 from certcast_lab.hosts import WebHost
 
 AUTHORITY = Authority("lab")
@@ -192,7 +192,9 @@ def running(pid: int) -> bool:
 
 # -- other kinds of host
 
-needs_namespaces = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
+needs_namespaces = pytest.mark.skipif(
+    not namespaces_available(), reason="needs mount and pid namespaces: run as root"
+)
 
 
 def test_compiled_nginx_lives_in_its_folder(tmp_path: Path, current_nginx: str):

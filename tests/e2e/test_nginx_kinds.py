@@ -29,7 +29,7 @@ from certcast.config import (
 from certcast.consumer import nginx
 from certcast.errors import FileMounted, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
 from certcast_lab.children import Child
-from certcast_lab.host_kinds import CompiledHost, ContainerHost
+from certcast_lab.host_kinds import CompiledHost, ContainerHost, namespaces_available
 from certcast_lab.hosts import WebHost
 from consuming import DAY, NAMES, Consumer, consumer
 
@@ -39,10 +39,7 @@ LATER = IN_WINDOW + timedelta(hours=1)
 
 # Mount namespaces hide a program from PATH and make containers; the kernel gives them to root only.
 needs_namespaces = pytest.mark.skipif(
-    shutil.which("unshare") is None
-    or subprocess.run(["unshare", "-m", "-p", "-f", "true"], capture_output=True, check=False).returncode
-    != 0,
-    reason="needs mount and pid namespaces: run as root",
+    not namespaces_available(), reason="needs mount and pid namespaces: run as root"
 )
 
 
