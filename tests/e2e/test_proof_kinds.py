@@ -227,6 +227,20 @@ def test_forty_vhosts_and_one_forgotten(web: Consumer) -> None:
     assert web.leaf("B") == web.served("site16.example.test")
 
 
+def test_copy_of_a_release_long_ago(web: Consumer) -> None:
+    """A copy of a release whose directory is long gone is still known as ours, and an alarm."""
+    old = web.pairs["A"].write(web.host.root / "etc/nginx/old")
+    for letter in "BCDE":
+        web.publish(letter)
+        web.pull(force=True)
+    assert 1 not in web.versions()
+    operate(web, server(web), server(web, "server_name www.example.test;", lines_of(*old), takes_ours=False))
+    web.publish("F")
+    with pytest.raises(NotProved) as caught:
+        web.pull(force=True)
+    assert f"as www.example.test: still leaf {web.leaf('A')[:16]}…" in (caught.value.found or "")
+
+
 def test_forty_vhosts_and_one_with_a_certificate_of_its_own(web: Consumer) -> None:
     """
     A virtual host whose certificate was never certcast's may keep it: installed, and a remark for the

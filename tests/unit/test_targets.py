@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from certcast.config import AbsolutePath, Address, CertificateName, CopyConfig, Listener, NginxConfig
-from certcast.consumer import sites, targets
+from certcast.consumer import sites, targets, unproved
 from certcast.consumer.handshake import BROWSER, MATRIX, Handshake, Target
 from certcast.consumer.install import Folder
 from certcast.consumer.targets import Plan, Site
@@ -123,7 +123,7 @@ def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
 
 
 def blamed(found: Site, name: str | None = "www.example.test") -> list[str]:
-    return targets.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
+    return unproved.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
 
 
 def test_certificate_after_the_include_is_blamed() -> None:

@@ -9,5 +9,8 @@ derived.py   files for other programs, made of the two
 copies.py    fixed paths that sites name: all of them, or none (fixed_path.py: one)
 service.py   switch, test, reload, proof; and the way back
 nginx.py     one nginx: its commands, its master, its workers
-proof.py     handshakes before and after
+targets.py   which handshakes prove a certificate: every listener, every name
+handshake.py the handshakes, by clients of one key type (tls_client.py: their processes)
+proof.py     handshakes before and after, and the verdict
+unproved.py  a failed proof in words: who shows another certificate, in which line
 """

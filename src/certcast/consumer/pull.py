@@ -124,7 +124,8 @@ class _Run:
             alarm = outcomes.expired(manifest, self.now) or outcomes.overdue(manifest, self.now)
             return self._came_to("current"), alarm
         # From here on every run is due, until the proof.
-        self._save(unfinished=manifest.leaf.sha256, etag=None)
+        self.state = self.state.accepting(manifest.leaf.sha256)
+        self._save()
         self.after("accepted")
         if not force:
             self._require_not_broken_before(manifest)
@@ -276,7 +277,7 @@ class _Run:
     # -- into service
 
     def _put_into_service(self, version: str, published: Published) -> Outcome:
-        from certcast.consumer import gate, service
+        from certcast.consumer import gate, service, unproved
 
         manifest, old = published.manifest, self.state.proved
         key_type = gate.key_type(self.folder.read(version))
@@ -290,11 +291,12 @@ class _Run:
             version,
             previous,
             manifest.leaf.sha256,
+            ours=self.state.leaves,
             key_types=(self._proved_key_type(), key_type),
         )
         try:
             seen = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
-        except service.HandshakesBroke:
+        except unproved.HandshakesBroke:
             self._save(broke=manifest.leaf.sha256)
             raise
         self.after("proved")

@@ -24,9 +24,9 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.consumer import containers, copies, nginx, proof, targets
+from certcast.consumer import containers, copies, nginx, proof, targets, unproved
 from certcast.consumer.handshake import Clients
-from certcast.errors import CertcastError, InstallError, NotIncluded, NotProved
+from certcast.errors import CertcastError, InstallError, NotIncluded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,15 +40,12 @@ if TYPE_CHECKING:
     from certcast.consumer.targets import Site
 
 
-class HandshakesBroke(NotProved):
-    """The release broke handshakes that had worked, and was taken back."""
-
-
 @dataclass(frozen=True)
 class Change:
     """What is to happen: which version follows which (directory names), and its leaf's SHA-256.
 
-    `key_types` are that of the proved key (None if there is none) and that of the new one.
+    `ours` are the leaves of earlier releases, however long ago. `key_types` are that of the
+    proved key (None if there is none) and that of the new one.
     """
 
     folder: Folder
@@ -56,6 +53,7 @@ class Change:
     version: str
     previous: str | None
     release: str
+    ours: tuple[str, ...] = ()
     key_types: tuple[str | None, str | None] = (None, None)
 
     @property
@@ -129,7 +127,7 @@ def _put_into_service(
     plan = targets.plan(sites, names, done.clients.kinds)
     with _way_back(change, done):
         if not plan.handshakes:
-            raise _nowhere(change, untold)
+            raise unproved.nowhere(folder.certificate, untold)
         done.before = done.clients.try_all(plan.handshakes)
         for site in sites:
             nginx.reload(site.nginx)
@@ -140,17 +138,19 @@ def _put_into_service(
             plan,
             done.clients,
             release=change.release,
-            ours=[leaf for _, leaf in folder.held().values()],
+            ours=[*change.ours, *(leaf for _, leaf in folder.held().values())],
             workers=workers,
             seconds=consumer.proof_deadline,
             give_up=_given_up(change, consumer),
             first=not change.has_way_back,
         )
         if verdict.broken and change.has_way_back:
-            raise _broke(change, verdict)
+            raise unproved.broke(folder.certificate, verdict)
     if not verdict.proved:
         change.copies.keep()
-        raise _not_proved(change, sites, verdict)
+        error = unproved.not_proved(folder.certificate, change.release, sites, verdict)
+        error.kept = f"version {change.version} stays in place: the pair is good"
+        raise error
     not_provable = [*untold, *plan.not_provable, *proof.unreachable(done.before, verdict.after)]
     return _seen(verdict, sites, not_provable)
 
@@ -169,7 +169,7 @@ def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:
         others = f" and {len(not_provable) - 1:,} more" if len(not_provable) > 1 else ""
         summary += f"; not provable: {not_provable[0]}{others}"
     remarks = [f"not provable: {what}" for what in not_provable]
-    lines = targets.culprits(sites, verdict.foreign)
+    lines = unproved.culprits(sites, verdict.foreign)
     return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks(), *lines))
 
 
@@ -259,55 +259,3 @@ def _go_back(change: Change, done: _Done) -> str:
     if lost:
         return f"{back}, reloaded; still without a handshake: {', '.join(lost)}"
     return f"{back}, reloaded; what worked before works again"
-
-
-# -- what went wrong, and the likely why
-
-
-def _broke(change: Change, verdict: Verdict) -> HandshakesBroke:
-    name = change.folder.certificate
-    return HandshakesBroke(
-        f"{name}: with the new certificate, handshakes failed that had worked",
-        expected="a handshake wherever there was one before",
-        found="\n".join(verdict.lines()),
-        next="often ssl_ciphers or ssl_protocols that suit only the old type of key. This release is not "
-        f"tried again by itself; when it is mended, run `certcast pull --now {name}`",
-    )
-
-
-def _nowhere(change: Change, untold: list[str]) -> NotProved:
-    return NotProved(
-        f"{change.folder.certificate}: no TLS listener is known, so nothing could be proved",
-        expected="`listen … ssl` in `nginx -T`, or listeners of [[consumer.nginx]]",
-        found="; ".join(untold) or "neither",
-        next='set consumer.nginx.listeners, as in ["127.0.0.1:443"]; '
-        f"then run `certcast pull {change.folder.certificate}`",
-    )
-
-
-def _not_proved(change: Change, sites: list[Site], verdict: Verdict) -> NotProved:
-    name = change.folder.certificate
-    return NotProved(
-        f"{name}: nginx was reloaded, but does not serve the new certificate everywhere",
-        expected=f"leaf {change.release[:16]}… on every listener, and the old workers retired",
-        found="\n".join(verdict.lines()),
-        kept=f"version {change.version} stays in place: the pair is good",
-        next="\n".join([*_likely(sites, verdict), f"then run `certcast pull {name}`"]),
-    )
-
-
-def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
-    """Return what is likely to be the matter, with what to do about it."""
-    if verdict.held:
-        return ["nginx did not take the new configuration: look for [emerg] in its error log"]
-    if verdict.broken:
-        return ["a listener that answered before does not now: look into nginx's error log"]
-    for site in sites:
-        if site.includes_ours() is False:
-            return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
-    dark = [one for one in verdict.after if one.target.listener in verdict.dark]
-    if not (verdict.stale or dark):
-        return ["set consumer.nginx.listeners to where this nginx can be reached from here"]
-    return targets.culprits(sites, [*verdict.stale, *dark]) or [
-        "a server block without the include answers, or another program on that port: see `nginx -T`",
-    ]

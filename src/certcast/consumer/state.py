@@ -8,6 +8,7 @@
     unfinished        the leaf that was accepted and is not proved yet
     broke             the leaf whose handshakes broke, so that it was taken back
     proved            the release that handshakes last showed
+    leaves            those that were accepted here, the last hundred: who still shows one is stale
 
 One file, replaced by one rename: what is proved and what is unfinished cannot
 disagree. `unfinished` is written before anything is fetched and cleared with the
@@ -57,12 +58,18 @@ class State:
     unfinished: str | None = None
     broke: str | None = None
     proved: Proved | None = None
+    leaves: tuple[str, ...] = ()
 
     def at(self, store: str) -> State:
         """Return what still holds for `store`: after a move the sequence does, the old manifest doesn't."""
         if self.store == store:
             return self
         return replace(self, store=store, seen=None, expires=None, etag=None, last_checked=None)
+
+    def accepting(self, leaf_sha256: str) -> State:
+        """Return the state with which a release is taken up: every run is due until its proof."""
+        leaves = (*(leaf for leaf in self.leaves if leaf != leaf_sha256), leaf_sha256)
+        return replace(self, unfinished=leaf_sha256, etag=None, leaves=leaves[-100:])
 
 
 def due(state: State, now: datetime, idle_check: float) -> str | None:
@@ -132,5 +139,6 @@ def _from_document(document: dict[str, Any]) -> State:
             **{name: document[name] and from_utc_text(document[name]) for name in _MOMENTS},
             "sequence": int(document["sequence"]),
             "proved": proved,
+            "leaves": tuple(document.get("leaves", ())),
         }
     )

@@ -1,8 +1,7 @@
 """Which handshakes prove a certificate: listeners and names, from `nginx -T` or from our configuration.
 
-    Site       one nginx, what its configuration says, and the paths under which it sees our files
-    plan       every TLS listener with every name that the certificate covers  →  Plan
-    culprits   which line of the configuration made a target show another certificate
+    Site    one nginx, what its configuration says, and the paths under which it sees our files
+    plan    every TLS listener with every name that the certificate covers  →  Plan
 
 A listener is asked for the certificate's own names (for a wildcard: a made-up label), for
 each server_name there that it covers, and once without a name, as the default server
@@ -16,7 +15,7 @@ What is expected of a listener:
 An address that nginx shows may be another host's: keepalived's, while this one is the
 backup. It isn't asked, since the other nginx would answer.
 
-Not here: shaking hands (handshake.py), and the verdict (proof.py).
+Not here: shaking hands (handshake.py), the verdict (proof.py), and who is to blame (unproved.py).
 """
 
 from __future__ import annotations
@@ -35,14 +34,13 @@ if TYPE_CHECKING:
 
     from certcast.config import Address, CopyConfig, NginxConfig
     from certcast.consumer.install import Folder
-    from certcast.consumer.sites import Configuration, Listen, Server
+    from certcast.consumer.sites import Configuration, Server
 
 # A wildcard is asked for by a name that nobody configured.
 MADE_UP = "certcast-proof"
 # Targets that are asked as every kind of client; the others once, as a browser. These 2,000 handshakes
 # take about a second on two cores.
 MATRIX_TARGETS = 500
-MOST_LINES = 8  # in a report that a person reads
 
 
 @dataclass(frozen=True)
@@ -210,87 +208,3 @@ def _covered(server: Server, names: Sequence[str]) -> list[str]:
 
 def _covers(names: Sequence[str], name: str) -> bool:
     return name in names or "*." + name.partition(".")[2] in names
-
-
-# -- who is to blame
-
-
-def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
-    """Return the lines that made these handshakes show another certificate, with what to do; each once.
-
-    At most eight, then how many more there are.
-    """
-    sites = tuple(sites)
-    found: dict[str, None] = {}
-    for handshake in shown:
-        for site in sites:
-            server = _answering(site.servers, handshake.target)
-            if server is not None:
-                found.update(dict.fromkeys(_blame(site, server, handshake.client)))
-    lines = list(found)
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more lines like these"]
-    return lines
-
-
-def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
-    certificates = server.certificates
-    ours = [index for index, one in enumerate(certificates) if site.is_ours(one.path)]
-    if not ours:
-        where = certificates[-1].at if certificates else server.at
-        yield f"{where} names another ssl_certificate: put `include {site.snippet};` in its place"
-        return
-    for one in certificates[ours[-1] + 1 :]:
-        yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins): remove it"
-    for one in certificates[: ours[-1]]:
-        if not site.is_ours(one.path):
-            yield f"{one.at} names another ssl_certificate, which {client.keys} clients get: remove it"
-
-
-def _answering(servers: Sequence[Server], target: Target) -> Server | None:
-    """Return the server that nginx takes for a target; None if a regular expression may decide.
-
-    https://nginx.org/en/docs/http/server_names.html: the exact name, the longest wildcard
-    in front, the longest one behind, the first fitting regular expression, the default server.
-    """
-    here = _at(servers, target.listener)
-    if not here:
-        return None
-    name = target.name or ""
-    best: tuple[int, int] = (0, 0)
-    chosen: Server | None = None
-    for server, _ in here:
-        for written in server.names:
-            rank = _rank(written.lower(), name)
-            if rank > best:
-                best, chosen = rank, server
-    if chosen is None and not (name and any(n.startswith("~") for server, _ in here for n in server.names)):
-        return next((server for server, listen in here if listen.default), here[0][0])
-    return chosen
-
-
-def _at(servers: Sequence[Server], listener: Listener) -> list[tuple[Server, Listen]]:
-    listening = [(server, one) for server in servers for one in server.listens if one.ssl]
-    exactly = [(server, one) for server, one in listening if one.listener == listener]
-    if exactly or isinstance(listener.address, Path):
-        return exactly
-    # A configured listener: nginx may well wait at every address, and say only the port.
-    port = listener.address.port
-    return [
-        (server, one)
-        for server, one in listening
-        if not isinstance(one.listener.address, Path) and one.listener.address.port == port
-    ]
-
-
-def _rank(written: str, name: str) -> tuple[int, int]:
-    """Return how well a server_name fits: (kind of match, its length); (0, 0) if it does not."""
-    if not name or not written:
-        return (0, 0)
-    if written == name or (written.startswith(".") and written[1:] == name):
-        return (3, len(written))
-    if written.startswith(("*.", ".")) and name.endswith(written.lstrip("*")):
-        return (2, len(written))
-    if written.endswith(".*") and name.startswith(written[:-1]):
-        return (1, len(written))
-    return (0, 0)

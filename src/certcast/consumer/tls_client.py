@@ -100,6 +100,8 @@ def _handshake(
 ) -> _Answer:
     try:
         connection = _connect(listener)
+    except ConnectionResetError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a host name that cannot be written in DNS
         return [None, False, "no connection (" + _words(error) + ")"]
     try:

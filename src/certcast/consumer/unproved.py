@@ -1,0 +1,163 @@
+"""A proof that failed, as an administrator should read it: what is the matter, and in which line.
+
+    broke · nowhere · not_proved   the failures, each with its next step
+    culprits                       which line of nginx's configuration shows another certificate
+
+nginx takes the last ssl_certificate of each type of key, and which server block answers
+is a matter of names; both are done again here, on what `nginx -T` says, to name the line.
+
+Not here: whether a proof has failed (proof.py), and going back (service.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast.consumer.proof import MOST_LINES
+from certcast.errors import NotProved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from certcast.config import Listener
+    from certcast.consumer.handshake import Client, Handshake, Target
+    from certcast.consumer.proof import Verdict
+    from certcast.consumer.sites import Listen, Server
+    from certcast.consumer.targets import Site
+
+
+class HandshakesBroke(NotProved):
+    """The release broke handshakes that had worked, and was taken back."""
+
+
+def broke(name: str, verdict: Verdict) -> HandshakesBroke:
+    """Return the failure of a release that is being taken back."""
+    return HandshakesBroke(
+        f"{name}: with the new certificate, handshakes failed that had worked",
+        expected="a handshake wherever there was one before",
+        found="\n".join(verdict.lines()),
+        next="often ssl_ciphers or ssl_protocols that suit only the old type of key. This release is not "
+        f"tried again by itself; when it is mended, run `certcast pull --now {name}`",
+    )
+
+
+def nowhere(name: str, untold: list[str]) -> NotProved:
+    """Return the failure where there is nothing to shake hands with; `untold`: what we could not read."""
+    return NotProved(
+        f"{name}: no TLS listener is known, so nothing could be proved",
+        expected="`listen … ssl` in `nginx -T`, or listeners of [[consumer.nginx]]",
+        found="; ".join(untold) or "neither",
+        next=f'set consumer.nginx.listeners, as in ["127.0.0.1:443"]; then run `certcast pull {name}`',
+    )
+
+
+def not_proved(name: str, release: str, sites: list[Site], verdict: Verdict) -> NotProved:
+    """Return the failure of a release that is not seen everywhere, with what is likely to be the matter."""
+    return NotProved(
+        f"{name}: nginx was reloaded, but does not serve the new certificate everywhere",
+        expected=f"leaf {release[:16]}… on every listener, and the old workers retired",
+        found="\n".join(verdict.lines()),
+        next="\n".join([*_likely(sites, verdict), f"then run `certcast pull {name}`"]),
+    )
+
+
+def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
+    """Return what is likely to be the matter, with what to do about it."""
+    if verdict.held:
+        return ["nginx did not take the new configuration: look for [emerg] in its error log"]
+    if verdict.broken:
+        return ["a listener that answered before does not now: look into nginx's error log"]
+    for site in sites:
+        if site.includes_ours() is False:
+            return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
+    dark = [one for one in verdict.after if one.target.listener in verdict.dark]
+    if not (verdict.stale or dark):
+        return ["set consumer.nginx.listeners to where this nginx can be reached from here"]
+    return culprits(sites, [*verdict.stale, *dark]) or [
+        "a server block without the include answers, or another program on that port: see `nginx -T`",
+    ]
+
+
+# -- who is to blame
+
+
+def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
+    """Return the lines that made these handshakes show another certificate, with what to do; each once.
+
+    At most eight, then how many more there are.
+    """
+    sites = tuple(sites)
+    found: dict[str, None] = {}
+    for handshake in shown:
+        for site in sites:
+            server = _answering(site.servers, handshake.target)
+            if server is not None:
+                found.update(dict.fromkeys(_blame(site, server, handshake.client)))
+    lines = list(found)
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more lines like these"]
+    return lines
+
+
+def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
+    certificates = server.certificates
+    ours = [index for index, one in enumerate(certificates) if site.is_ours(one.path)]
+    if not ours:
+        where = certificates[-1].at if certificates else server.at
+        yield f"{where} names another ssl_certificate: put `include {site.snippet};` in its place"
+        return
+    for one in certificates[ours[-1] + 1 :]:
+        yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins): remove it"
+    for one in certificates[: ours[-1]]:
+        if not site.is_ours(one.path):
+            yield f"{one.at} names another ssl_certificate, which {client.keys} clients get: remove it"
+
+
+def _answering(servers: Sequence[Server], target: Target) -> Server | None:
+    """Return the server that nginx takes for a target; None if a regular expression may decide.
+
+    https://nginx.org/en/docs/http/server_names.html: the exact name, the longest wildcard
+    in front, the longest one behind, the first fitting regular expression, the default server.
+    """
+    here = _at(servers, target.listener)
+    if not here:
+        return None
+    name = target.name or ""
+    best: tuple[int, int] = (0, 0)
+    chosen: Server | None = None
+    for server, _ in here:
+        for written in server.names:
+            rank = _rank(written.lower(), name)
+            if rank > best:
+                best, chosen = rank, server
+    if chosen is None and not (name and any(n.startswith("~") for server, _ in here for n in server.names)):
+        return next((server for server, listen in here if listen.default), here[0][0])
+    return chosen
+
+
+def _at(servers: Sequence[Server], listener: Listener) -> list[tuple[Server, Listen]]:
+    listening = [(server, one) for server in servers for one in server.listens if one.ssl]
+    exactly = [(server, one) for server, one in listening if one.listener == listener]
+    if exactly or isinstance(listener.address, Path):
+        return exactly
+    # A configured listener: nginx may well wait at every address, and say only the port.
+    port = listener.address.port
+    return [
+        (server, one)
+        for server, one in listening
+        if not isinstance(one.listener.address, Path) and one.listener.address.port == port
+    ]
+
+
+def _rank(written: str, name: str) -> tuple[int, int]:
+    """Return how well a server_name fits: (kind of match, its length); (0, 0) if it does not."""
+    if not name or not written:
+        return (0, 0)
+    if written == name or (written.startswith(".") and written[1:] == name):
+        return (3, len(written))
+    if written.startswith(("*.", ".")) and name.endswith(written.lstrip("*")):
+        return (2, len(written))
+    if written.endswith(".*") and name.startswith(written[:-1]):
+        return (1, len(written))
+    return (0, 0)
