@@ -30,8 +30,14 @@ COPY_STEPS = (
 
 
 @pytest.fixture
-def web(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
-    with consumer(tmp_path, program=nginx_program) as started:
+def web(tmp_path: Path) -> Iterator[Consumer]:
+    with consumer(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def current_web(tmp_path: Path, current_nginx: str) -> Iterator[Consumer]:
+    with consumer(tmp_path, program=current_nginx) as started:
         yield started
 
 
@@ -55,6 +61,16 @@ def test_next_run_finishes_what_a_killed_run_began(web: Consumer, step: str) -> 
     Killed after any step, a run leaves nginx serving a good pair and able to start; the next run
     brings the new one into service by itself, and leaves no temporary file or key behind.
     """
+    finished_by_the_next_run(web, step)
+
+
+@pytest.mark.parametrize("step", STEPS[STEPS.index("snippet") : STEPS.index("pruned")])
+def test_next_run_finishes_with_a_current_nginx(current_web: Consumer, step: str) -> None:
+    """The same of a current nginx, for the steps that it has a part in."""
+    finished_by_the_next_run(current_web, step)
+
+
+def finished_by_the_next_run(web: Consumer, step: str) -> None:
     web.publish("A")
     web.first_pull()
     web.publish("B")
