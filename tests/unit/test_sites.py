@@ -21,6 +21,11 @@ events {{ }}
 {rest}
 """
 
+# An ordinary user may not open the distribution's log and folders, as the test does.
+OURS = "access_log off; " + " ".join(
+    f"{of}_temp_path tmp;" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+)
+
 Dump = Callable[..., str]
 
 
@@ -50,7 +55,7 @@ def _dump(tmp_path: Path, program: str) -> Dump:
 
     def run(text: str, files: dict[str, bytes | str] | None = None) -> str:
         main = tmp_path / "etc/nginx.conf"
-        main.write_text(MAIN.format(rest=text))
+        main.write_text(MAIN.format(rest=text.replace("http {", f"http {{ {OURS}", 1)))
         for name, content in (files or {}).items():
             path = tmp_path / "etc" / name
             path.parent.mkdir(parents=True, exist_ok=True)
