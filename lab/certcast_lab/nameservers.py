@@ -149,13 +149,14 @@ class Resolver(_Server):
         self.work_well()
 
     def work_well(self) -> None:
-        """Turn the switch off, and forget."""
+        """Turn the switches off, and forget."""
         self.remembers = False
+        self.fails_for: frozenset[str] = frozenset()  # types that it answers with SERVFAIL
         self._noes: dict[tuple[str, int], float] = {}
 
     def _reply(self, request: DNSRecord) -> DNSRecord | None:
         lags = [nameserver.lag for nameserver in self._service.servers if nameserver.answers]
-        if not lags:
+        if not lags or QTYPE[request.q.qtype] in self.fails_for:
             return failure(request, "SERVFAIL")
         question = (canonical(str(request.q.qname)), request.q.qtype)
         at = self._noes.get(question, time.monotonic() - max(lags))

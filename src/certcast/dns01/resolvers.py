@@ -73,10 +73,19 @@ def addresses(stub: dns.resolver.Resolver, host: str) -> list[str]:
 
     Raises dns.resolver.LifetimeTimeout if no resolver has answered, and dnspython's other errors.
     """
-    found = []
-    for rdtype in ("A", "AAAA"):
+    import dns.exception
+
+    def records(rdtype: str) -> list[str]:
         answer = stub.resolve(host, rdtype, raise_on_no_answer=False)
-        found += [record.address for record in answer.rrset or ()]
+        return [record.address for record in answer.rrset or ()]
+
+    found = records("A")
+    try:
+        found += records("AAAA")
+    except dns.exception.DNSException:
+        # One that fails at IPv6, as some do, has still told of IPv4.
+        if not found:
+            raise
     return found
 
 

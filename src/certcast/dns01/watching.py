@@ -69,9 +69,10 @@ class Common:
         if self._resolvers is None:
             self._resolvers = tuple(map(resolvers.Recursive, resolvers.chosen(self._fallback)))
             names = ", ".join(server.name for server in instead_of) or "the nameservers"
+            asked = ", ".join(str(one.resolver) for one in self._resolvers) or "nobody: there is no resolver"
+            left = self.not_before - time.monotonic()
             self._progress(
-                f"{names} cannot be reached; asking "
-                + (", ".join(str(one.resolver) for one in self._resolvers) or "nobody: there is no resolver")
+                f"{names} cannot be reached; asking {asked}" + (f" in {left:.0f} s" if left > 0 else "")
             )
         return self._resolvers
 

@@ -1,4 +1,4 @@
-"""DNS by HTTPS: the lab's door, asked by the standard library, and our client at that door and at worse."""
+"""Resolvers, by DNS and by HTTPS: the lab's DoH door, and our client at that door and at worse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from certcast.config import HttpUrl, Resolver
+from certcast.config import Address, HttpUrl, Resolver
 from certcast.dns01 import resolvers
 from certcast.dns01.doh import DohServer
 from certcast_lab.ca import Authority
@@ -91,6 +91,14 @@ def test_names_are_resolved_through_doh_alone(service: NameService, door: DohDoo
 
     assert ["192.0.2.1"] == resolvers.addresses(stub, "www.example.test")
     assert {"https"} == {query.transport for query in service.resolver.queries}
+
+
+def test_a_resolver_that_fails_at_ipv6_has_told_of_ipv4(service: NameService) -> None:
+    """SERVFAIL for AAAA, which some resolvers give, does not lose a nameserver its IPv4 address."""
+    service.resolver.fails_for = frozenset({"AAAA"})
+    stub = resolvers.resolver([Resolver(Address(*service.resolver.address))])
+
+    assert ["192.0.2.1"] == resolvers.addresses(stub, "www.example.test")
 
 
 @pytest.mark.usefixtures("trusted")
