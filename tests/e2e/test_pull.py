@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +123,40 @@ def test_idle_check_never_is_silent_until_the_window(web: Consumer) -> None:
 
     assert "nothing due" == web.pull(before).result
     assert "installed" == web.pull(before + timedelta(seconds=1)).result
+
+
+NOTHING_DUE = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from certcast.config_reading import load
+from certcast.consumer.pull import pull
+
+path, now = sys.argv[1:]
+here = load(Path(path))
+outcome = pull(here, here.certificates[0], open_store=lambda: 1 / 0, now=datetime.fromisoformat(now))
+heavy = {
+    "alibabacloud_oss_v2", "alibabacloud_credentials", "cryptography", "obstore", "requests",
+    "ssl", "socket", "crossplane", "subprocess",
+}
+print(outcome.result, sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_run_with_nothing_due_loads_nothing_heavy(web: Consumer) -> None:
+    """What cron starts every quarter of an hour, mostly for nothing, loads no SDK, X.509, TLS or parser."""
+    fullchain, privkey = (web.host.root / name for name in ("fullchain.pem", "privkey.pem"))
+    web.copy_to(fullchain=fullchain, privkey=privkey, owner=str(os.geteuid()))
+    web.configure(derive=("combined.pem",))
+    web.publish("A")
+    web.first_pull()
+    ran = subprocess.run(
+        [sys.executable, "-c", NOTHING_DUE, str(web.host.certcast_toml), DAY.isoformat()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "nothing due []" == ran.stdout.strip()
 
 
 def test_now_ignores_window_and_idle_check(web: Consumer) -> None:
