@@ -105,17 +105,20 @@ def test_renew_interrupted_while_it_waits_for_dns(journey: Journey, stop: Stop) 
 
 
 def test_renew_interrupted_while_it_starts_certbot(journey: Journey) -> None:
-    """A Ctrl-C in the millisecond in which certbot starts ends both, like any other; none is missed."""
+    """A Ctrl-C in the millisecond in which certbot starts ends both, and leaves nothing, like any other."""
+    temporary = journey.renewal.root / "var/tmp/own"
+    temporary.mkdir()
     for _ in range(6):
         status, printed = interrupted(
             [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"],
-            journey.lab.environment("renewal"),
+            {**journey.lab.environment("renewal"), "TMPDIR": str(temporary)},
             when=lambda: bool(processes_that_name(journey.renewal.root / "etc/letsencrypt")),
             stop=by_ctrl_c,
         )
         assert 130 == status, printed
         assert [] == processes_that_name(journey.renewal.root / "etc/letsencrypt")
         assert [] == journey.lab.cloud.challenge_records()
+        assert [] == list(temporary.iterdir())
         # An interrupted run counts as an order, and a day has two.
         (journey.renewal.root / "var/lib/certcast/orders.json").unlink()
 

@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -128,16 +129,18 @@ def _run(
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
-    # Memory with a name in /proc: no temporary file to leave behind, nor a disk that may be full.
+    # Memory with a name in /proc: no file to leave behind, nor a disk that may be full.
     with open(os.memfd_create("certcast-report"), "rb") as report_file:  # noqa: PTH123  a descriptor, no path
         try:
             status, tail = _converse(argv, report_file.fileno(), patience, progress)
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
-                found=f"{argv[0]}: {error.strerror}",
+                found=f"{error.filename}: {error.strerror}",
                 kept="what is published and served stays",
-                next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
+                next="make room (`df -h`), then `certcast renew`"
+                if error.strerror in _NO_ROOM
+                else "install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
         failure, warnings = _told(report_file.read())
         for text in warnings:
@@ -173,7 +176,13 @@ def _converse(
     """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
     expired = threading.Event()
-    with _interrupted_once() as interrupts, _child(argv, report_descriptor) as child:
+    with (
+        _interrupted_once() as interrupts,
+        # Before certbot has read its options it logs into a folder of its own there, and one that is
+        # stopped so early leaves that behind.
+        tempfile.TemporaryDirectory(prefix="certcast-") as scratch,
+        _child(argv, report_descriptor, scratch) as child,
+    ):
 
         def expire() -> None:
             expired.set()
@@ -198,17 +207,18 @@ def _converse(
             _end(child)
             raise
         finally:
+            interrupts.put_off()
             timer.cancel()
     return None if expired.is_set() else status, list(tail)
 
 
-def _child(argv: tuple[str, ...], report_descriptor: int) -> subprocess.Popen[str]:
+def _child(argv: tuple[str, ...], report_descriptor: int, scratch: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"},
+        env={**os.environ, "TMPDIR": scratch, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"},
         pass_fds=(report_descriptor,),
         text=True,
         errors="replace",
