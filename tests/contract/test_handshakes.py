@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import signal
 import socket
 import subprocess
 import sys
@@ -217,6 +218,21 @@ def test_processes_end_with_the_block() -> None:
         pids = [process._child.pid for process in clients._processes.values()]
         raise RuntimeError
     assert 2 == len(pids)
+    assert [] == [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_interrupted_proof_ends_at_once() -> None:
+    """Ctrl-C while a listener hangs does not wait for it, and leaves no process behind."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, Clients() as clients:
+        pids = [process._child.pid for process in clients._processes.values()]
+        listener = Listener(Address("127.0.0.1", silent.getsockname()[1]))
+        timer = threading.Timer(0.3, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+        began = time.monotonic()
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), clients:
+            clients.try_all([Handshake(Target(listener, NAME), client) for client in MATRIX])
+        assert time.monotonic() - began < tls_client.SECONDS - 2
+        timer.join()
     assert [] == [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 

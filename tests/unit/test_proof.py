@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from certcast.config import Address, Listener
 from certcast.consumer.handshake import MATRIX, Client, Handshake, Shown, Target
 from certcast.consumer.processes import Worker
-from certcast.consumer.proof import Verdict, judge, unreachable
+from certcast.consumer.proof import Verdict, judge, prove, unreachable
+from certcast.consumer.targets import Plan
 
 ONE, TWO = Listener(Address("192.0.2.1", 443)), Listener(Address("2001:db8::1", 443))
 NEW, OLD, OLDER, FOREIGN = (digit * 64 for digit in "abcd")
@@ -128,6 +130,30 @@ def test_old_worker_that_still_accepts_is_no_proof() -> None:
     found = verdict({}, {}, held=(Worker(4711, 1),))
     assert not found.proved
     assert ["workers from before still accept: 4711"] == found.lines()
+
+
+class Rounds:
+    """Clients that show something else in each round; they note what they were asked."""
+
+    def __init__(self, *rounds: dict[Handshake, Shown]) -> None:
+        self.rounds = list(rounds)
+        self.asked: list[tuple[Handshake, ...]] = []
+
+    def try_all(self, handshakes: Iterable[Handshake]) -> dict[Handshake, Shown]:
+        self.asked.append(tuple(handshakes))
+        shown = self.rounds.pop(0)
+        return {one: shown[one] for one in self.asked[-1]}
+
+
+def test_what_was_not_seen_at_once_is_asked_again() -> None:
+    """On a loaded host a handshake may fail for a moment: only that one is asked again, and then proved."""
+    before = {one: Shown(OLD) for one in ASKED}
+    good = {one: Shown(NEW) for one in ASKED}
+    clients = Rounds({**good, ASKED[1]: NO_HANDSHAKE}, good)
+    plan = Plan(ASKED, frozenset({ONE, TWO}), frozenset(), ())
+    found = prove(before, plan, clients, release=NEW, ours=(OLD,), workers=(), seconds=5.0)  # type: ignore[arg-type]
+    assert found.proved
+    assert [ASKED, (ASKED[1],)] == clients.asked
 
 
 # -- kinds of client

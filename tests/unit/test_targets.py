@@ -97,11 +97,12 @@ def test_listener_of_other_sites_is_asked_but_nothing_is_expected_of_it() -> Non
     assert 3 == len(found.targets)
 
 
-def test_address_of_another_host_is_not_asked() -> None:
+@pytest.mark.parametrize("address", ["192.0.2.7:443", "[2001:db8::7]:443"])
+def test_address_of_another_host_is_not_asked(address: str) -> None:
     """Where nginx waits for an address that another host has now, that host's nginx would answer."""
-    found = plan(site(f"server {{ listen 443 ssl; listen 192.0.2.7:443 ssl; {OURS} }}"))
+    found = plan(site(f"server {{ listen 443 ssl; listen {address} ssl; {OURS} }}"))
     assert frozenset({HTTPS}) == found.expected == {target.listener for target in found.targets}
-    assert ("192.0.2.7:443: no address of this host",) == found.not_provable
+    assert (f"{address}: no address of this host",) == found.not_provable
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
