@@ -109,6 +109,21 @@ def run_of(web: Consumer, *before: str) -> str:
 # -- the distribution's; cron, sudo, and masters without a pid file
 
 
+def test_one_include_for_all_sites(web: Consumer):
+    """The snippet included once, beside the server blocks, serves every one that names no certificate."""
+    web.publish("A")
+    with pytest.raises(NotIncluded) as staged:
+        web.pull()
+    site = web.host.site_conf
+    bare = re.sub(r"ssl_certificate(_key)? \S+;", "", site.read_text())
+    site.write_text(f"include {printed_include(staged.value)};\n{bare}")
+    web.configure(nginx=(section(web.host),))
+    assert "installed" == web.pull().result
+    web.publish("B")
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert web.leaf("B") == web.served()
+
+
 @needs_namespaces
 def test_plain_nginx(tmp_path: Path):
     """The distribution's nginx in its own paths, and an empty [[consumer.nginx]]: nothing more is needed."""
