@@ -139,6 +139,15 @@ def test_one_server_that_can_be_reached_is_asked_alone(dns: NameService) -> None
     assert [] == dns.resolver.queries
 
 
+def test_many_names_for_one_address_are_as_many_servers(dns: NameService, zone: Zone) -> None:
+    """Four nameserver names that lead to one machine, as small providers have: all of them answer."""
+    at = Address(*dns.servers[0].address)
+
+    seen = wait(dns, tuple(Nameserver(f"ns{number}.example.net", (at,)) for number in range(4)), deadline=5.0)
+
+    assert "nameservers" == seen.by
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_comes_back_without_the_values_is_believed(zones: Zones, dns: NameService) -> None:
     """

@@ -91,7 +91,7 @@ class Watch:
     def __init__(self, expected: Expected, common: Common) -> None:
         self.expected = expected
         self._common = common
-        self._heard: dict[Asked, Answer] = {}
+        self._heard: dict[tuple[str, Asked], Answer] = {}  # two servers may have one address
         self._asked: tuple[Recursive, ...] | None = None
         self._patience = common.until  # monotonic seconds
         self._polls: list[asyncio.Task[None]] = []
@@ -115,16 +115,16 @@ class Watch:
 
     def _by(self) -> By | None:
         """Return who shows the values; None if that is still open."""
-        addresses = [address for server in self.expected.servers for address in server.addresses]
+        servers = [(server.name, at) for server in self.expected.servers for at in server.addresses]
         silence, wanted = self._common.silence, self.expected.values
-        if agreed(self.expected.servers, self._answers(addresses), wanted):
+        if agreed(self.expected.servers, self._answers(servers), wanted):
             return "nameservers"
-        if not silence.of_all(addresses):
+        if not silence.of_all([at for _, at in servers]):
             return None
         if self._asked is None:
             self._ask_resolvers()
         instead = [one.resolver for one in self._asked or ()]
-        if shown(instead, self._answers(instead), wanted):
+        if shown(instead, self._answers([("resolver", one) for one in instead]), wanted):
             return "resolvers"
         if silence.of_all(instead) or time.monotonic() >= self._patience:
             return "nobody"
@@ -153,7 +153,7 @@ class Watch:
         while True:
             async with slots:
                 answer = await self._answer(question)
-            self._heard[question.of] = answer
+            self._heard[question.server, question.of] = answer
             self._news.set()
             if answer.problem is None and self.expected.values <= answer.values:
                 return
@@ -187,8 +187,8 @@ class Watch:
             if poll.done():
                 poll.result()
 
-    def _answers(self, addresses: Sequence[Asked]) -> list[Answer]:
-        return [self._heard[at] for at in addresses if at in self._heard]
+    def _answers(self, asked: Sequence[tuple[str, Asked]]) -> list[Answer]:
+        return [self._heard[one] for one in asked if one in self._heard]
 
     def said(self) -> list[str]:
         """Return a line for each server and resolver."""
@@ -201,7 +201,7 @@ class Watch:
 
     def _line(self, name: str, at: Asked) -> str:
         wanted = self.expected.values
-        answer = self._heard.get(at)
+        answer = self._heard.get((name, at))
         if answer is None:
             said = "no answer yet"
         else:
