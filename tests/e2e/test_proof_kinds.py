@@ -421,7 +421,7 @@ def test_no_listener_is_known(web: Consumer) -> None:
         pull_b(web)
     assert "consumer.nginx.listeners" in (caught.value.next or "")
     assert "nginx was not reloaded" in (caught.value.kept or "")
-    assert workers == web.host.workers()
+    assert web.host.workers() <= workers, "no new one; those of an earlier reload may have ended meanwhile"
     assert web.leaf("A") == web.served()
 
 
