@@ -7,7 +7,8 @@
 The second is how every client does it that sleeps for a while and hopes: the API's
 word is not DNS, and the CA may look too early. A validation that fails by that
 costs one of five an hour (https://letsencrypt.org/docs/rate-limits/), which is why
-it comes last, and only where nothing that can be reached says otherwise.
+it comes last, and only where no nameserver says otherwise. A resolver's "no" may be
+one that it remembers, and stops nothing.
 
 Not here: when it has come to that (reach.py, propagation.py).
 """
