@@ -358,7 +358,7 @@ def _progress() -> Callable[[str], None]:
 
 
 def _duration(text: str) -> float:
-    from certcast.config_reading import seconds
+    from certcast.config_values import seconds
 
     try:
         return seconds(text)

@@ -1,7 +1,7 @@
 """From the TOML file to Config, with every mistake in one report.
 
-Each field's type (config.py) has its own check here, so one wrong value never
-hides another. A key that is not known is a mistake too: a misspelt option is an
+Each field's type (config.py) has its own check (config_values.py), so one wrong value
+never hides another. A key that is not known is a mistake too: a misspelt option is an
 option that silently does nothing.
 
 cattrs walks the types and keeps the path of each mistake; it is told to be
@@ -28,27 +28,8 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from certcast.config import (
-    DEFAULT_PATH,
-    AbsolutePath,
-    Address,
-    Argv,
-    CertificateName,
-    Config,
-    DnsName,
-    FileMode,
-    HttpsUrl,
-    HttpUrl,
-    IdleCheck,
-    Listener,
-    MailAddress,
-    Propagation,
-    Resolver,
-    RoleArn,
-    Seconds,
-    StoreUrl,
-    Zone,
-)
+from certcast.config import DEFAULT_PATH, Config
+from certcast.config_values import CHECKS
 from certcast.errors import ConfigInvalid
 
 if sys.version_info >= (3, 11):
@@ -229,7 +210,7 @@ def _converter() -> Any:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for scalar in (str, int, bool):
         converter.register_structure_hook(scalar, _strict(scalar))
-    for checked, check in _CHECKS.items():
+    for checked, check in CHECKS.items():
         # Equal, not identical: "Propagation | None" is made anew when typing's cache has let go of it.
         converter.register_structure_hook_func(partial(operator.eq, checked), _ignoring_type(check))
     converter.register_structure_hook_func(
@@ -239,8 +220,6 @@ def _converter() -> Any:
     converter.register_structure_hook_func(
         lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, t.__args__)
     )
-    for word, check in ((Address, _address), (Listener, _listener), (Resolver, _resolver)):
-        converter.register_structure_hook(word, _ignoring_type(check))
     converter.register_structure_hook(Path, lambda value, _type: Path(value))
     converter.register_structure_hook(
         Config,
@@ -270,12 +249,6 @@ def _strict(scalar: type) -> Callable[[Any, Any], Any]:
     return check
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or any(ord(c) < 0x20 or ord(c) == 0x7F for c in value):
-        raise ValueError(f"must be a text in quotes, not {value!r}")
-    return value
-
-
 def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise ValueError(f"must be a list in [brackets], not {value!r}")
@@ -296,163 +269,3 @@ def _one_of(value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
-
-
-# The design's rule for a lineage name: it becomes a directory and a part of an object key.
-_CERTIFICATE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}")
-# Letters, digits, hyphen (RFC 1123, 2.1), and underscore for delegated validation zones.
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-
-
-def _certificate_name(value: Any) -> str:
-    name = _text(value)
-    if not _CERTIFICATE_NAME.fullmatch(name) or ".." in name:
-        raise ValueError(f"must be a name like example.com in lower case, not {name!r}")
-    return name
-
-
-def _zone(value: Any) -> str:
-    name = _text(value).rstrip(".")
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
-        raise ValueError(f"must be a DNS name in lower case (punycode for others), not {value!r}")
-    return name
-
-
-def _dns_name(value: Any) -> str:
-    name = _text(value)
-    prefix = "*." if name.startswith("*.") else ""
-    return prefix + _zone(name.removeprefix("*."))
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds(value: Any) -> float:
-    """Return a duration like "30s", "15m", "1h" or "2d" in seconds; ValueError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f'must be a duration like "30s", "15m", "1h" or "2d", not {value!r}')
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _idle_check(value: Any) -> float:
-    return float("inf") if value == "never" else seconds(value)
-
-
-def _propagation(value: Any) -> float | None:
-    if value == "authoritative":
-        return None
-    if isinstance(value, str) and value.startswith("wait:"):
-        return seconds(value.removeprefix("wait:"))
-    raise ValueError(f'must be "authoritative" or a fixed wait like "wait:30s", not {value!r}')
-
-
-def _store_url(value: Any) -> str:
-    url = _text(value)
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in {"oss", "s3", "file", "memory"}:
-        raise ValueError(f"must begin with oss://, s3://, file:/// or memory://, not {url!r}")
-    if not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
-        raise ValueError(f"must name a place, like oss://bucket/prefix or file:///path, not {url!r}")
-    if any(part in {"", ".", ".."} for part in rest.strip("/").split("/")) or set("?#@\\") & set(rest):
-        raise ValueError(f"must be a plain path without .., empty parts, ?, # or @, not {url!r}")
-    return url.rstrip("/")
-
-
-def _http_url(value: Any) -> str:
-    url = _text(value)
-    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
-        raise ValueError(f"must be an http(s) address, not {url!r}")
-    return url
-
-
-def _https_url(value: Any) -> str:
-    """An address that keys come from: they must not be readable on the way."""
-    url = _http_url(value)
-    if not url.startswith("https://"):
-        raise ValueError(f"must be an https address, not {url!r}")
-    return url
-
-
-def _mail_address(value: Any) -> str:
-    address = _text(value)
-    if not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", address):
-        raise ValueError(f"must be a mail address, not {address!r}")
-    return address
-
-
-def _argv(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
-        raise ValueError(f'must be a list of words like ["nginx", "-t"] (no shell runs it), not {value!r}')
-    return tuple(value)
-
-
-def _absolute_path(value: Any) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError(f"must be an absolute path, since cron's directory is not yours; not {value!r}")
-    return path
-
-
-def _address(value: Any) -> Address:
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", _text(value))
-    if not match or not 0 < int(match[3]) < 65536:
-        raise ValueError(
-            f'must be an address with a port, like "127.0.0.1:443" or "[::1]:443", not {value!r}'
-        )
-    return Address(match[1] or match[2], int(match[3]))
-
-
-def _listener(value: Any) -> Listener:
-    words = _text(value).split()
-    if not 1 <= len(words) <= 2 or words[1:] not in ([], ["proxy_protocol"]):
-        raise ValueError(f'must be an address, perhaps followed by "proxy_protocol", not {value!r}')
-    if words[0].startswith("unix:"):
-        return Listener(_absolute_path(words[0].removeprefix("unix:")), proxy_protocol=len(words) == 2)
-    return Listener(_address(words[0]), proxy_protocol=len(words) == 2)
-
-
-def _resolver(value: Any) -> Resolver:
-    import ipaddress
-
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return Resolver(HttpUrl(_http_url(value)))
-    address = _address(value)
-    try:
-        ipaddress.ip_address(address.host)
-    except ValueError:
-        raise ValueError(
-            f"must be an IP address with a port: nobody is there to look {address.host!r} up"
-        ) from None
-    return Resolver(address)
-
-
-def _file_mode(value: Any) -> int:
-    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
-        raise ValueError(f'must be a mode in quotes, like "0640", not {value!r}')
-    return int(value, 8)
-
-
-def _role_arn(value: Any) -> str:
-    arn = _text(value)
-    if not re.fullmatch(r"acs:ram::\d+:role/[\w.@-]+", arn):
-        raise ValueError(f"must be a role like acs:ram::1234567890123456:role/certcast, not {arn!r}")
-    return arn
-
-
-_CHECKS: dict[Any, Callable[[Any], Any]] = {
-    CertificateName: _certificate_name,
-    DnsName: _dns_name,
-    Zone: _zone,
-    Seconds: seconds,
-    IdleCheck: _idle_check,
-    Propagation | None: _propagation,
-    StoreUrl: _store_url,
-    HttpUrl: _http_url,
-    HttpsUrl: _https_url,
-    MailAddress: _mail_address,
-    Argv: _argv,
-    FileMode: _file_mode,
-    RoleArn: _role_arn,
-    AbsolutePath: _absolute_path,
-}
