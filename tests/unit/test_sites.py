@@ -36,12 +36,6 @@ def dump(tmp_path: Path, nginx_program: str) -> Dump:
 
 
 @pytest.fixture
-def old_dump(tmp_path: Path) -> Dump:
-    """The same with Debian's nginx, for what a current one no longer takes."""
-    return _dump(tmp_path, "nginx")
-
-
-@pytest.fixture
 def current_dump(tmp_path: Path, current_nginx: str) -> Dump:
     """The same with the current nginx, for what Debian keeps in a module of its own."""
     return _dump(tmp_path, current_nginx)
@@ -208,18 +202,16 @@ def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
     assert (False, True, False) == (plain.ssl, plain.default, plain.listener.proxy_protocol)
 
 
-def test_ssl_on_of_old_nginx_counts(old_dump: Dump):
+def test_ssl_on_of_old_nginx_counts():
     """`ssl on` of nginx before 1.25.1 makes TLS listeners of all in the block, at http level too."""
     found = sites.parse(
-        old_dump(
-            f"""http {{
-    {pair("a")}
+        """# configuration file /n.conf:
+http {
     ssl on;
-    server {{ listen 127.0.0.1:8443; server_name inherits; }}
-    server {{ listen 127.0.0.1:8444; ssl off; server_name plain; }}
-}}
+    server { listen 127.0.0.1:8443; server_name inherits; }
+    server { listen 127.0.0.1:8444; ssl off; server_name plain; }
+}
 """
-        )
     )
     assert [True, False] == [listen.ssl for server in found.servers for listen in server.listens]
 
@@ -259,11 +251,11 @@ def test_mail_is_told_from_http():
     assert [("http", 1), ("mail", 0)] == [(one.kind, len(one.certificates)) for one in found.servers]
 
 
-def test_file_that_was_made_of_a_dump(old_dump: Dump, tmp_path: Path):
+def test_file_that_was_made_of_a_dump(dump: Dump, nginx_program: str, tmp_path: Path):
     """A main file that begins with the line of a dump, as flattened ones do, is read whole."""
-    text = old_dump("http { server { listen 127.0.0.1:8443; } }")
+    text = dump("http { server { listen 127.0.0.1:8443; } }")
     (tmp_path / "etc/nginx.conf").write_text(text.rstrip("\n") + "\n")
-    argv = ["nginx", "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"]
+    argv = [nginx_program, "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"]
     again = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
     assert f"{tmp_path}/etc/nginx.conf:5" == str(only(sites.parse(again)).at)
     assert f"{tmp_path}/etc/nginx.conf:4" == str(only(sites.parse(text)).at)
