@@ -290,6 +290,25 @@ def test_reload_without_effect_leaves_the_new_copies(web: Consumer) -> None:
     assert "installed" == web.pull(SOON).result
 
 
+@pytest.mark.parametrize("step", ["prepared", "copied fullchain.pem", "copied privkey.pem", "reloaded"])
+def test_run_that_is_interrupted_puts_the_old_files_back(web: Consumer, step: str) -> None:
+    """A Ctrl-C, also between two of the renames, leaves the pair that stood there, and nothing beside it."""
+    web.publish("A")
+    web.pull()
+    before = all_stand(web)
+    web.publish("B")
+
+    def interrupt(done: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        web.pull(force=True, after=interrupt)
+
+    assert before == all_stand(web)
+    assert web.host.test()
+
+
 def test_certificate_goes_before_its_key(tmp_path: Path) -> None:
     """However the entries are written, fullchain.pem is replaced first: nginx reads it first (ADR 0003)."""
     with consumer(tmp_path) as web:

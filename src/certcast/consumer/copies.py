@@ -132,7 +132,7 @@ class Copies:
                     fixed_path.replace(wanted.path, fixed_path.beside_new(wanted.path))
                 self._after(f"copied {wanted.path.name}")
             fixed_path.sync_folders(wanted.path for wanted in changes)
-        except (CertcastError, OSError):
+        except BaseException:  # a Ctrl-C between two renames, too
             with contextlib.suppress(CertcastError, OSError):
                 self.settle()
             raise

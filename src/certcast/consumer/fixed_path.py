@@ -4,7 +4,9 @@
     /etc/nginx/ssl/.example.pem.certcast-new      its next content, with the owner and mode it will have
     /etc/nginx/ssl/.example.pem.certcast-old      what it was, 0600 until it is put back
 
-A link is replaced, never written through: it may lead into certbot's archive.
+A link is replaced, never written through: it may lead into certbot's archive. Nor is one
+followed that comes to be there meanwhile: who owns the folder, often an application's user, could
+otherwise have root copy, or open up, a file that is not theirs to read.
 
 Not here: what belongs together, and what a killed run left (copies.py).
 """
@@ -24,7 +26,7 @@ from certcast import files
 from certcast.errors import LocalFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 AS_IT_WAS = "every target of copy_to is as it was; nginx was not touched"
 OLD = ".certcast-old"
@@ -102,7 +104,8 @@ def prepare(wanted: Wanted, before: Before) -> None:
         beside_old(path).symlink_to(before.leads_to)
     elif before.kind == "file":
         # To its owner at once, so that a right that is missing shows now; its mode comes with the name.
-        files.write_new(beside_old(path), path.read_bytes(), owner=before.owner, group=before.group)
+        with _opened(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+            files.write_new(beside_old(path), file.read(), owner=before.owner, group=before.group)
     files.write_new(beside_new(path), wanted.body, owner=wanted.owner, group=wanted.group, mode=wanted.mode)
 
 
@@ -128,8 +131,19 @@ def put_back(before: Before) -> None:
         path.unlink(missing_ok=True)
     elif os.path.lexists(old):  # else it was put back before this run was killed
         if before.kind == "file":
-            old.chmod(before.mode)
+            with _opened(old) as descriptor:
+                os.fchmod(descriptor, before.mode)
         replace(path, old)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a file to read, and no link (ELOOP); nor wait for whoever would write into a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def remove_beside(path: Path) -> None:
