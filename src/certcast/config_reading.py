@@ -29,6 +29,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from certcast.config import DEFAULT_PATH, Config
+from certcast.config_contradictions import contradictions
 from certcast.config_values import CHECKS
 from certcast.errors import ConfigInvalid
 
@@ -39,8 +40,6 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from certcast.config import ConsumerConfig, MailConfig
 
 
 def config_path(option: str | None) -> Path:
@@ -71,7 +70,7 @@ def load(path: Path) -> Config:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigInvalid(
-            f"{path} is not TOML", found=str(error), kept="nothing was changed", next=next_step
+            f"{path} is not TOML", found=_where(error, path), kept="nothing was changed", next=next_step
         ) from None
     config, mistakes = structure(document, path)
     if config is None:
@@ -85,6 +84,15 @@ def load(path: Path) -> Config:
     return config
 
 
+def _where(error: ValueError, path: Path) -> str:
+    """Return the parser's words, with the line that it speaks of."""
+    line = re.search(r"at line (\d+)", str(error))
+    if not line:
+        return str(error)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return f"{error}\n{lines[int(line[1]) - 1].strip()[:200]}"
+
+
 def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list[str]]:
     """Turn a parsed TOML document into a Config, or None and the list of its mistakes."""
     try:
@@ -92,85 +100,8 @@ def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list
     except ClassValidationError as error:
         lines = cattrs.transform_error(error, path="", format_exception=_explain)
         return None, [_at_path(line) for line in lines]
-    mistakes = _contradictions(config)
+    mistakes = contradictions(config)
     return (None, mistakes) if mistakes else (config, [])
-
-
-def _contradictions(config: Config) -> list[str]:
-    """Mistakes that only two values together make."""
-    mistakes = []
-    seen: set[str] = set()
-    for index, certificate in enumerate(config.certificates):
-        if certificate.name in seen:
-            mistakes.append(f"certificate[{index}].name: {certificate.name} stands here twice")
-        seen.add(certificate.name)
-        if not certificate.names:
-            mistakes.append(f"certificate[{index}].names: must hold at least one name")
-    zones = [zone.name for zone in config.zones]
-    mistakes += [
-        f"zone[{index}].name: {name} stands here twice"
-        for index, name in enumerate(zones)
-        if name in zones[:index]
-    ]
-    if not config.certificates:
-        mistakes.append("certificate: at least one [[certificate]] is needed")
-    if config.consumer is not None:
-        mistakes += _consumer_contradictions(config.consumer, seen)
-    if config.mail is not None:
-        mistakes += _mail_contradictions(config.mail)
-    return mistakes
-
-
-def _consumer_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:
-    mistakes = []
-    if not consumer.nginx:
-        mistakes.append("consumer.nginx: at least one [[consumer.nginx]] is needed")
-    for index, nginx in enumerate(consumer.nginx):
-        where = f"consumer.nginx[{index}]"
-        mistakes += [
-            f"{where}.certificates: no [[certificate]] is called {name}"
-            for name in nginx.certificates
-            if name not in certificates
-        ]
-        if nginx.paths and not nginx.listeners:
-            mistakes.append(
-                f"{where}.listeners: must hold at least one address as this host sees it, "
-                "since a container's own are not this host's"
-            )
-        if not nginx.listeners and "-t" not in nginx.test:
-            mistakes.append(
-                f'{where}.listeners: must hold at least one address; only a test with "-t" shows them'
-            )
-    for index, copy in enumerate(consumer.copy_to):
-        where = f"consumer.copy_to[{index}]"
-        if copy.mode & 0o007 and (copy.privkey or copy.combined):
-            mistakes.append(
-                f"{where}.mode: must give others no rights, since the private key is among the files"
-            )
-        if not copy.targets:
-            mistakes.append(f"{where}: must name a path, like fullchain or privkey")
-        if copy.certificate is None and len(certificates) > 1:
-            mistakes.append(f"{where}.certificate: must say which, since there are {len(certificates)}")
-        elif copy.certificate is not None and copy.certificate not in certificates:
-            mistakes.append(f"{where}.certificate: no [[certificate]] is called {copy.certificate}")
-    targets = [path for copy in consumer.copy_to for path in copy.targets.values()]
-    mistakes += [
-        f"consumer.copy_to: two files would be written to {path}"
-        for path in sorted(set(targets))
-        if targets.count(path) > 1
-    ]
-    return mistakes
-
-
-def _mail_contradictions(mail: MailConfig) -> list[str]:
-    mistakes = []
-    if (mail.username is None) != (mail.password_file is None):
-        mistakes.append("mail: username and password_file belong together")
-    if not mail.failures_to:
-        mistakes.append("mail.failures_to: must hold at least one address")
-    if mail.username and mail.security == "none":
-        mistakes.append('mail.security: a login needs "tls" or "starttls", or the password is readable')
-    return mistakes
 
 
 def _at_path(line: str) -> str:
@@ -186,7 +117,7 @@ def _explain(error: BaseException, type_: type | None) -> str:
     if isinstance(error, ForbiddenExtraKeysError):
         return "; ".join(_unknown_key(key, error.cl) for key in sorted(error.extra_fields))
     if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is missing".replace("'certificates'", "[[certificate]]")
+        return f"{_TABLES.get(error.args[0], repr(error.args[0]))} is missing"
     if isinstance(error, (ValueError, TypeError)):
         return str(error)
     return f"not understood ({error})"
@@ -203,6 +134,7 @@ def _unknown_key(key: str, owner: type) -> str:
 
 # Arrays of tables read better in the singular in TOML: one [[certificate]] is one certificate.
 _TOML_NAMES = {"certificates": "certificate", "zones": "zone"}
+_TABLES = {"certificates": "[[certificate]]", "nginx": "[[consumer.nginx]]"}
 
 
 def _converter() -> Any:
@@ -250,6 +182,8 @@ def _strict(scalar: type) -> Callable[[Any, Any], Any]:
 
 
 def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
+    if isinstance(value, dict):
+        raise ValueError("its table needs double brackets, [[…]], since there may be several")
     if not isinstance(value, list):
         raise ValueError(f"must be a list in [brackets], not {value!r}")
     taken, failures = [], []

@@ -31,6 +31,7 @@ from certcast.config import (
     StoreUrl,
     Zone,
 )
+from certcast.names import to_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +56,32 @@ def _certificate_name(value: Any) -> str:
     return name
 
 
+def _is_name(name: str) -> bool:
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+
+
 def _zone(value: Any) -> str:
     name = _text(value).rstrip(".")
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
-        raise ValueError(f"must be a DNS name in lower case (punycode for others), not {value!r}")
-    return name
+    if "*" in name:
+        raise ValueError(f"must be a DNS name, without *; not {value!r}")
+    return _in_ascii(name)
 
 
 def _dns_name(value: Any) -> str:
-    name = _text(value)
-    prefix = "*." if name.startswith("*.") else ""
-    return prefix + _zone(name.removeprefix("*."))
+    name = _text(value).rstrip(".")
+    if "*" in name.removeprefix("*."):
+        raise ValueError(f"must be a DNS name, with * as its first label only; not {value!r}")
+    return _in_ascii(name)
+
+
+def _in_ascii(name: str) -> str:
+    """Return a name as machines write it; a label * is known to be the first."""
+    if _is_name(name.removeprefix("*.")):
+        return name
+    written = to_ascii(name)
+    if written != name and _is_name(written.removeprefix("*.")):
+        raise ValueError(f'must be written as "{written}", not {name!r}')
+    raise ValueError(f"must be a DNS name, not {name!r}")
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -12,6 +12,7 @@ from certcast.dns01.accounts import Accounts
 TEXT = """
 [store]
 url = "oss://bucket/prefix"
+region = "cn-hangzhou"
 [[certificate]]
 name = "a.test"
 names = ["a.test"]

@@ -15,6 +15,7 @@ from certcast.errors import ConfigInvalid
 SMALLEST = """
     [store]
     url = "oss://bucket/prefix"
+    region = "cn-hangzhou"
     [[certificate]]
     name = "example.com"
     names = ["example.com", "*.example.com"]
@@ -35,7 +36,7 @@ def mistakes(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_store_and_a_certificate_are_enough(tmp_path: Path) -> None:
-    """Five lines make a valid file; everything else has a default that an administrator would choose."""
+    """Six lines make a valid file; everything else has a default that an administrator would choose."""
     config = read(tmp_path, SMALLEST)
     assert ("example.com", "*.example.com") == config.certificates[0].names
     assert 300.0 == config.dns.deadline
@@ -63,7 +64,7 @@ def test_all_mistakes_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
 
 def test_a_misspelt_key_is_a_mistake_and_the_right_one_is_suggested(tmp_path: Path) -> None:
     """A key that certcast does not know never silently does nothing."""
-    (line,) = mistakes(tmp_path, SMALLEST.replace("url =", 'regoin = "cn-hangzhou"\n    url ='))
+    (line,) = mistakes(tmp_path, SMALLEST.replace("region =", "regoin ="))
     assert "store: 'regoin' is not a known key; did you mean 'region'?" == line
 
 
@@ -91,7 +92,8 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
         ('[consumer]\n[[consumer.nginx]]\nlisteners = ["443"]', "consumer.nginx[0].listeners[0]: must be"),
         ("[consumer]\nnginx = []", "consumer.nginx: at least one"),
         (
-            '[consumer]\n[[consumer.nginx]]\ntest = ["systemctl", "start", "nginx-test"]',
+            '[consumer]\n[[consumer.nginx]]\ntest = ["systemctl", "start", "nginx-test"]\n'
+            'reload = ["systemctl", "reload", "nginx"]',
             "consumer.nginx[0].listeners: must hold",
         ),
         (
@@ -129,14 +131,71 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
             '[consumer]\n[[consumer.nginx]]\nlisteners = ["[::1]:443"]\ntest = "nginx -t"',
             "consumer.nginx[0].test: must be a list of words",
         ),
+        (
+            '[consumer]\n[[consumer.nginx]]\ntest = ["/opt/nginx", "-t"]',
+            "consumer.nginx[0].reload: must be said where test is",
+        ),
+        ('[consumer]\nidle_check = "1h"', "consumer.nginx: [[consumer.nginx]] is missing"),
+        ("[consumer]\n[consumer.nginx]", "consumer.nginx: its table needs double brackets"),
+        (
+            '[consumer]\n[[consumer.nginx]]\n[[consumer.copy_to]]\ncert = "/a/b"\nchain = "/a/./../a/b"',
+            "consumer.copy_to: two files would be written to /a/b",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\n[[consumer.copy_to]]\ncert = "/var/lib/certcast/certs/a"',
+            "consumer.copy_to: /var/lib/certcast/certs/a lies in state_dir",
+        ),
+        ('[[zone]]\nname = "例子.test"', 'zone[0].name: must be written as "xn--fsqu00a.test"'),
+        ('[[zone]]\nname = "*.example.com"', "zone[0].name: must be a DNS name, without *"),
         ('[renewal]\nconfig_dir = "letsencrypt"', "renewal.config_dir: must be an absolute path"),
-        ('[[zone]]\nname = "Example.com"', "zone[0].name: must be a DNS name"),
+        ('[[zone]]\nname = "Example.com"', 'zone[0].name: must be written as "example.com"'),
     ],
 )
 def test_each_kind_of_wrong_value_is_explained(tmp_path: Path, line: str, expected: str) -> None:
     """A wrong value is reported under its path with what it must be."""
     found = mistakes(tmp_path, textwrap.dedent(SMALLEST) + line)
     assert [True] == [one.startswith(expected) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("例子.example.com", 'must be written as "xn--fsqu00a.example.com"'),
+        ("*.Example.com", 'must be written as "*.example.com"'),
+        ("*.*.example.com", "must be a DNS name, with * as its first label only; not '*.*.example.com'"),
+        ("a.*.example.com", "must be a DNS name, with * as its first label only; not 'a.*.example.com'"),
+        ("exa mple.com", "must be a DNS name, not 'exa mple.com'"),
+    ],
+)
+def test_a_name_in_another_form_is_answered_with_the_right_one(
+    tmp_path: Path, name: str, expected: str
+) -> None:
+    """Who writes a name as it is spoken, or with capitals, is told what to write instead."""
+    (line,) = mistakes(tmp_path, SMALLEST.replace('"*.example.com"', f'"{name}"'))
+    assert line.startswith(f"certificate[0].names[1]: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        ('url = "oss://bucket/prefix"', "store.region: is needed by oss://"),
+        ('url = "file:///a"\nprofile = "p"', "store.profile: is for oss://"),
+        ('url = "s3://b/p"\nendpoints = ["http://a", "http://b"]', "store.endpoints: several are for oss://"),
+    ],
+)
+def test_what_a_kind_of_store_lacks_or_ignores_is_a_mistake(
+    tmp_path: Path, store: str, expected: str
+) -> None:
+    """`certcast check` already tells, and no key of [store] silently does nothing."""
+    certificate = '[[certificate]]\nname = "example.com"\nnames = ["example.com"]'
+    (line,) = mistakes(tmp_path, f"[store]\n{store}\n{certificate}")
+    assert line.startswith(expected)
+
+
+def test_what_is_not_toml_is_shown_with_its_line(tmp_path: Path) -> None:
+    """A mode without quotes stops the parser; the report shows the line that it stopped at."""
+    found = mistakes(tmp_path, SMALLEST + "\n[consumer]\nmode = 0640\n")
+    assert "mode = 0640" == found[1]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a..b", "A", "a/b", "a\n", "-a", "x" * 122, "a b"])

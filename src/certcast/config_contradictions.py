@@ -1,0 +1,128 @@
+"""Mistakes that only two values of the configuration file together make.
+
+Not here: what one value may be (config_values.py), and the report (config_reading.py).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast.config import NginxConfig
+
+if TYPE_CHECKING:
+    from certcast.config import Config, ConsumerConfig, MailConfig, StoreConfig
+
+
+def contradictions(config: Config) -> list[str]:
+    """Return each such mistake with its path; none if there is none."""
+    mistakes = []
+    seen: set[str] = set()
+    for index, certificate in enumerate(config.certificates):
+        if certificate.name in seen:
+            mistakes.append(f"certificate[{index}].name: {certificate.name} stands here twice")
+        seen.add(certificate.name)
+        if not certificate.names:
+            mistakes.append(f"certificate[{index}].names: must hold at least one name")
+    zones = [zone.name for zone in config.zones]
+    mistakes += [
+        f"zone[{index}].name: {name} stands here twice"
+        for index, name in enumerate(zones)
+        if name in zones[:index]
+    ]
+    if not config.certificates:
+        mistakes.append("certificate: at least one [[certificate]] is needed")
+    mistakes += _store_contradictions(config.store)
+    if config.consumer is not None:
+        mistakes += _nginx_contradictions(config.consumer, seen)
+        mistakes += _copy_contradictions(config.consumer, seen)
+        mistakes += _target_contradictions(config.consumer, config.state_dir)
+    if config.mail is not None:
+        mistakes += _mail_contradictions(config.mail)
+    return mistakes
+
+
+def _store_contradictions(store: StoreConfig) -> list[str]:
+    mistakes = []
+    if store.url.startswith("oss://"):
+        if store.region is None:
+            mistakes.append('store.region: is needed by oss://, like "cn-hangzhou": signature V4 names it')
+        return mistakes
+    if len(store.endpoints) > 1:
+        mistakes.append("store.endpoints: several are for oss://, whose buckets have more than one")
+    mistakes += [
+        f"store.{key}: is for oss://; other stores have their own way to keys"
+        for key in ("profile", "role_arn", "sts_endpoint")
+        if getattr(store, key) is not None
+    ]
+    return mistakes
+
+
+def _nginx_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:
+    mistakes = []
+    if not consumer.nginx:
+        mistakes.append("consumer.nginx: at least one [[consumer.nginx]] is needed")
+    for index, nginx in enumerate(consumer.nginx):
+        where = f"consumer.nginx[{index}]"
+        mistakes += [
+            f"{where}.certificates: no [[certificate]] is called {name}"
+            for name in nginx.certificates
+            if name not in certificates
+        ]
+        if nginx.reload == NginxConfig.reload and not set(nginx.test) <= {"nginx", "-t", "-q"}:
+            mistakes.append(f"{where}.reload: must be said where test is, or another nginx may be reloaded")
+        if nginx.paths and not nginx.listeners:
+            mistakes.append(
+                f"{where}.listeners: must hold at least one address as this host sees it, "
+                "since a container's own are not this host's"
+            )
+        if not nginx.listeners and "-t" not in nginx.test:
+            mistakes.append(
+                f'{where}.listeners: must hold at least one address; only a test with "-t" shows them'
+            )
+    return mistakes
+
+
+def _copy_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:
+    mistakes = []
+    for index, copy in enumerate(consumer.copy_to):
+        where = f"consumer.copy_to[{index}]"
+        if copy.mode & 0o007 and (copy.privkey or copy.combined):
+            mistakes.append(
+                f"{where}.mode: must give others no rights, since the private key is among the files"
+            )
+        if not copy.targets:
+            mistakes.append(f"{where}: must name a path, like fullchain or privkey")
+        if copy.certificate is None and len(certificates) > 1:
+            mistakes.append(f"{where}.certificate: must say which, since there are {len(certificates)}")
+        elif copy.certificate is not None and copy.certificate not in certificates:
+            mistakes.append(f"{where}.certificate: no [[certificate]] is called {copy.certificate}")
+    return mistakes
+
+
+def _target_contradictions(consumer: ConsumerConfig, state_dir: Path) -> list[str]:
+    # As text: what links make of a path is seen when it is written.
+    targets = [os.path.normpath(path) for copy in consumer.copy_to for path in copy.targets.values()]
+    mistakes = [
+        f"consumer.copy_to: two files would be written to {path}"
+        for path in sorted(set(targets))
+        if targets.count(path) > 1
+    ]
+    mistakes += [
+        f"consumer.copy_to: {path} lies in state_dir, whose files are certcast's own"
+        for path in sorted(set(targets))
+        if Path(path).is_relative_to(os.path.normpath(state_dir))
+    ]
+    return mistakes
+
+
+def _mail_contradictions(mail: MailConfig) -> list[str]:
+    mistakes = []
+    if (mail.username is None) != (mail.password_file is None):
+        mistakes.append("mail: username and password_file belong together")
+    if not mail.failures_to:
+        mistakes.append("mail.failures_to: must hold at least one address")
+    if mail.username and mail.security == "none":
+        mistakes.append('mail.security: a login needs "tls" or "starttls", or the password is readable')
+    return mistakes
