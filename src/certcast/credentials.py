@@ -54,9 +54,13 @@ class Keys:
 
 
 class CredentialsMissing(Exception):
-    """There are no keys; the text says what was tried, `source` where. Its kinds: STS was asked for them."""
+    """There are no keys; the text says what was tried, `source` where, `remedy` what would give some.
+
+    Its kinds: STS was asked for them.
+    """
 
     source = ""
+    remedy = ""
 
 
 class RoleRefused(CredentialsMissing):
@@ -85,6 +89,7 @@ def provider(source: Source) -> Callable[[], Keys]:
             return keys()
         except CredentialsMissing as missing:
             missing.source = said(source)
+            missing.remedy = _remedy(source)
             raise
 
     return current
@@ -99,6 +104,18 @@ def said(source: Source) -> str:
     else:
         own = "the official credential chain"
     return own if source.role_arn is None else f"role {source.role_arn}, assumed with {own}"
+
+
+def _remedy(source: Source) -> str:
+    if source.profile is not None:
+        return (
+            f"add profile {source.profile} to ~/.aliyun/config.json of the user that runs certcast, "
+            "or correct the line that names it"
+        )
+    return (
+        "set both ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or name a profile, "
+        "or give the host a RAM role"
+    )
 
 
 def _own(profile: str | None) -> Callable[[], Keys]:

@@ -255,6 +255,8 @@ def test_an_unknown_profile(company: Company) -> None:
 
     assert 12 == done.returncode, done.stderr
     assert "none in profile wrold of ~/.aliyun/config.json" in done.stderr
+    assert "add profile wrold to ~/.aliyun/config.json" in done.stderr
+    assert "ALIBABA_CLOUD_ACCESS_KEY_ID" not in done.stderr, "the environment is not asked beside a profile"
     assert [] == company.lab.cloud.challenge_records()
 
 

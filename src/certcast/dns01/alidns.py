@@ -286,7 +286,6 @@ def _no_key(missing: CredentialsMissing) -> RenewalError:
         )
     return DnsDenied(
         "no AccessKey for Alidns was found",
-        expected="ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, a profile, or an instance's RAM role",
         found=f"none in {missing.source}: {str(missing)[:200]}",
-        next="give the renewal host its AccessKey, then run again",
+        next=f"{missing.remedy}, then run again",
     )

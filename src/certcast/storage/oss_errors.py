@@ -131,12 +131,11 @@ def _no_key(request: Request, missing: Exception) -> StoreError:
             found=f"{missing}\nwith {missing.source}",
             next="mend these two policies or store.role_arn, then run it again",
         )
-    source = getattr(missing, "source", "")
+    source, remedy = getattr(missing, "source", ""), getattr(missing, "remedy", "")
     return StoreDenied(
         f"{request.url}: there is no AccessKey to sign with",
         found=f"none in {source}: {missing}" if source else str(missing) or None,
-        next="set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or store.profile, "
-        "or give the host a RAM role",
+        next=f"{remedy or 'give this host an AccessKey'}, then run it again",
     )
 
 
