@@ -394,6 +394,24 @@ def test_two_instances_and_one_is_not_reloaded(two: tuple[Consumer, WebHost]):
     assert web.leaf("A") == web.served() == second.served().sha256
 
 
+def test_two_instances_and_one_does_not_tell(two: tuple[Consumer, WebHost], tmp_path: Path):
+    """
+    If the second one shows no listeners (only its test may be run), the first proves the release,
+    and the outcome says of the second one that it is not provable.
+    """
+    web, second = two
+    test_only = tmp_path / "test-only"
+    allowed = " ".join(second.test_command)
+    test_only.write_text(f'#!/bin/sh\n[ "$*" = "{allowed}" ] && exec "$@"\nexit 1\n')
+    test_only.chmod(0o755)
+    silent = section(second, test=Argv((str(test_only), *second.test_command)))
+    web.configure(nginx=(section(web.host), silent))
+    web.publish("B")
+    outcome = web.pull(IN_WINDOW)
+    assert web.leaf("B") == web.served()
+    assert any("does not show its listeners" in remark for remark in outcome.remarks)
+
+
 def test_instance_of_another_certificate_is_left_alone(two: tuple[Consumer, WebHost]):
     """An nginx that serves other certificates is neither tested nor reloaded, and cannot fail the run."""
     web, second = two

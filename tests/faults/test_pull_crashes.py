@@ -7,8 +7,11 @@ after the next run.
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from certcast.consumer.pull import STEPS
-from certcast.errors import GateRefused, NginxRefused, NotIncluded, StoreUnreachable
+from certcast.errors import GateRefused, NginxRefused, NotIncluded, NotProved, StoreUnreachable
 from consuming import DAY, Consumer, Failing, Wrapped, consumer
 
 CRASHED = 9
@@ -88,6 +91,45 @@ def finished_by_the_next_run(web: Consumer, step: str) -> None:
     assert web.state.unfinished is None
     assert web.state.etag is not None
     assert "nothing due" == web.pull(then).result
+
+
+def test_killed_run_does_not_hide_what_its_release_broke(tmp_path: Path) -> None:
+    """
+    A run that is killed right after the reload leaves a release that serves no client any more; the next
+    run knows that there were handshakes before, and takes the release back.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A", web.issue(key_type="rsa"))
+        web.first_pull()
+        web.host.certcast_toml.write_text(
+            web.host.certcast_toml.read_text().replace(
+                "[consumer]", "[consumer]\nallow_key_type_change = true"
+            )
+        )
+        web.configure(allow_key_type_change=True)
+        rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
+        site = web.host.site_conf.read_text()
+        web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
+        web.reload(until=lambda: True)
+        web.publish("B")
+        killed_at(web, "reloaded")
+        wait_until_nobody_is_served(web)
+
+        with pytest.raises(NotProved, match="handshakes failed that had worked"):
+            web.pull(SOON)
+
+        assert web.leaf("A") == web.served()
+        assert [] == web.leftovers()
+        web.host.site_conf.write_text(site)
+        assert "installed" == web.pull(SOON, force=True).result
+
+
+def wait_until_nobody_is_served(web: Consumer) -> None:
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ssl.SSLError):
+        while web.served():
+            assert time.monotonic() < deadline, "the reload of the killed run broke nothing"
+            time.sleep(0.02)
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ and the site includes one snippet that names it:
     certs/example.com/current         symlink for other programs; second best (docs/adr/0003)
     certs/example.com/incoming-…/     while a release is fetched and checked; then it is gone
     certs/example.com/copies-….json   while fixed paths are exchanged (copies.py)
+    certs/example.com/handshakes.json from a reload to its verdict (first_round.py)
     certs/example.com/state.json      what the host remembers (state.py)
     certs/example.com/lock            one run at a time
 
@@ -63,6 +64,7 @@ class Folder:
         self.snippet = self.root / "nginx.conf"
         self.current = self.root / "current"
         self.state = self.root / "state.json"
+        self.handshakes = self.root / "handshakes.json"
         self.lock = self.root / "lock"
         self._seen_at = {self.snippet: self.root}
         for one in nginx:

@@ -24,7 +24,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.consumer import containers, copies, nginx, proof, targets, unproved
+from certcast.consumer import containers, copies, first_round, nginx, proof, targets, unproved
 from certcast.consumer.handshake import Clients
 from certcast.errors import CertcastError, InstallError, NotIncluded
 
@@ -128,7 +128,8 @@ def _put_into_service(
     with _way_back(change, done):
         if not plan.handshakes:
             raise unproved.nowhere(folder.certificate, untold)
-        done.before = done.clients.try_all(plan.handshakes)
+        done.before = first_round.completed(folder.handshakes, done.clients.try_all(plan.handshakes))
+        first_round.note(folder.handshakes, done.before)
         for site in sites:
             nginx.reload(site.nginx)
             done.reloaded.append(site)
@@ -146,6 +147,7 @@ def _put_into_service(
         )
         if verdict.broken and change.has_way_back:
             raise unproved.broke(folder.certificate, verdict)
+    first_round.forget(folder.handshakes)
     if not verdict.proved:
         change.copies.keep()
         error = unproved.not_proved(folder.certificate, change.release, sites, verdict)
@@ -174,7 +176,7 @@ def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:
 
 
 def _examine(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Site], list[str]]:
-    """Test each nginx; return what it says of itself, and in words what one says that we cannot read."""
+    """Test each nginx; return what it says of itself, and in words whose server blocks we cannot read."""
     sites, untold = [], []
     for server in servers:
         says = None
@@ -182,6 +184,9 @@ def _examine(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Sit
             says = nginx.examine(server)
         except ValueError as error:
             untold.append(f"server blocks of `{' '.join(server.test)}` ({error})")
+        else:
+            if says is None and not server.listeners:
+                untold.append(f"`{' '.join(server.test)}` does not show its listeners: configure them")
         sites.append(targets.site(server, says, change.folder, change.version, change.copies.entries))
     return sites, untold
 
@@ -231,31 +236,32 @@ def _way_back(change: Change, done: _Done) -> Iterator[None]:
     try:
         yield
     except InstallError as error:
-        error.kept = _go_back(change, done)
+        try:
+            error.kept = _go_back(change, done)
+            first_round.forget(change.folder.handshakes)
+        except (CertcastError, OSError) as second:
+            where = f"version {change.previous}" if change.previous else "the copies of before"
+            error.kept = f"going back to {where} failed too: {second}"
         raise
 
 
 def _go_back(change: Change, done: _Done) -> str:
-    """Let the snippet name the previous version again; return how that went."""
+    """Let the snippet name the previous version again; return how that went. CertcastError, OSError."""
     previous = change.previous
     if not change.has_way_back:
         return f"version {change.version} stays in the snippet, since there is no earlier one"
     back = "copies put back" if previous is None else f"switched back to version {previous}"
-    try:
-        change.copies.put_back()
-        if previous is not None:
-            change.folder.switch(previous)
-            change.folder.point_current(previous)
-        if not done.reloaded:
-            return f"{back}; nginx was not reloaded"
-        workers = _workers(done.reloaded)
-        for site in done.reloaded:
-            nginx.reload(site.nginx)
-        proof.wait_for_retirement(workers, done.deadline)
-        lost = proof.lost(done.before, done.clients.try_all(done.before))
-    except (CertcastError, OSError) as second:
-        where = f"version {previous}" if previous else "the copies of before"
-        return f"going back to {where} failed too: {second}"
+    change.copies.put_back()
+    if previous is not None:
+        change.folder.switch(previous)
+        change.folder.point_current(previous)
+    if not done.reloaded:
+        return f"{back}; nginx was not reloaded"
+    workers = _workers(done.reloaded)
+    for site in done.reloaded:
+        nginx.reload(site.nginx)
+    proof.wait_for_retirement(workers, done.deadline)
+    lost = proof.lost(done.before, done.clients.try_all(done.before))
     if lost:
         return f"{back}, reloaded; still without a handshake: {', '.join(lost)}"
     return f"{back}, reloaded; what worked before works again"
