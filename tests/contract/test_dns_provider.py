@@ -64,6 +64,20 @@ def test_two_values_stand_at_one_name(cloud, provider):
     assert ["apex", "wildcard"] == values(cloud)
 
 
+def test_all_values_of_a_zone_are_listed_at_once(cloud, provider):
+    """One listing, of several pages, has the id of each TXT record at the names that contain a label."""
+    ids = {
+        (f"{RR}.n{n}", "value"): cloud.zones.add(cloud.zone, f"{RR}.n{n}", "TXT", "value").id
+        for n in range(501)
+    }
+    other = cloud.zones.add(cloud.zone, "other", "TXT", "v=spf1 -all")
+    cloud.zones.add(cloud.zone, RR, "CNAME", "elsewhere.test")
+
+    assert ids == provider.txts(ZONE, RR)
+    assert {**ids, ("other", other.value): other.id} == provider.txts(ZONE, "")
+    assert 4 == cloud.alidns.count("DescribeDomainRecords")
+
+
 def test_removal_takes_one_record_and_leaves_the_others(cloud, provider):
     """Only the record of this id goes; another value at the same name, whoever made it, survives."""
     cloud.zones.add(cloud.zone, RR, "TXT", "somebody else's")

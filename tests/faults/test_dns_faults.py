@@ -605,9 +605,28 @@ def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configure
     cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
     desk.ledger.put([replace(entry, zone="gone.test") for entry in desk.ledger.entries()])
 
-    Challenges(configured()).sweep(LATER)
+    Challenges(configured(zones=("example.test", "gone.test"))).sweep(LATER)
 
     assert [] == desk.ledger.entries()
+
+
+def test_a_record_in_a_zone_whose_account_is_no_longer_known_is_told_once(cloud, configured):
+    """
+    Without its [[zone]] nobody knows in which account a record of a crashed run stands: a person is told
+    where, once, and the sweep goes on to the others.
+    """
+    desk = Challenges(configured())
+    desk.present(ORDER, ENDED, NOW)
+    everything = {"Effect": "Allow", "Action": "alidns:*", "Resource": "*"}
+    cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
+    desk.ledger.put([replace(desk.ledger.entries()[0], zone="others.test")])
+
+    with pytest.raises(DnsFailed, match=r"_acme-challenge\.others\.test may still stand"):
+        Challenges(configured()).sweep(LATER)
+
+    assert [] == desk.ledger.entries()
+    assert 1 == len(values(cloud))
+    assert [] == Challenges(configured()).sweep(LATER)
 
 
 def test_a_ledger_that_cannot_be_written_adds_nothing(cloud, configured):

@@ -121,6 +121,13 @@ class Alidns:
                 return standing
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def txts(self, zone: str, label: str) -> dict[tuple[str, str], str]:
+        """DescribeDomainRecords, all pages of TXT records that have `label` in their names."""
+        narrowed = {**self._in(zone), "TypeKeyWord": "TXT", **_keyword(label)}
+        with _reported("DescribeDomainRecords", zone):
+            found = list(self._pages("DescribeDomainRecords", narrowed, _RECORDS_PER_PAGE, _records))
+        return {(rr, value): record_id for rr, listed, value, record_id in found if listed == "TXT"}
+
     def find_txt(self, zone: str, rr: str, value: str, expected: str | None = None) -> str | None:
         """DescribeDomainRecords, until an answer is `expected` or the same as the one before it."""
         with _reported("DescribeDomainRecords", zone):
@@ -177,7 +184,7 @@ class Alidns:
 
 def _keyword(rr: str) -> dict[str, str]:
     """Narrow a list down to names that contain `rr`, where these are written in one way only."""
-    return {} if "xn--" in rr else {"RRKeyWord": rr}
+    return {} if not rr or "xn--" in rr else {"RRKeyWord": rr}
 
 
 def _record_id(body: Any) -> str:

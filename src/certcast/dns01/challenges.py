@@ -169,8 +169,11 @@ class Challenges:
         """Raise NotPropagated if another program has removed a value: the CA would look in vain."""
         from certcast.dns01 import unseen
 
+        by_zone: dict[str, list[Entry]] = {}
         for entry in entries:
-            unseen.require_standing(entry, self._accounts.provider_of(entry.zone))
+            by_zone.setdefault(entry.zone, []).append(entry)
+        for zone, some in by_zone.items():
+            unseen.require_standing(some, self._accounts.provider_of(zone))
 
     def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
         entry = self.ledger.intend(
@@ -262,7 +265,11 @@ class Challenges:
                 self._progress(f"removing TXT {entry.value} at {entry.owner}")
                 self._take_away(entry)
         except ZoneMissing:
-            # A zone that has left the account has taken the record along.
+            zones = [zone.name for zone in self._config.zones]
+            if zones and entry.zone not in zones:
+                self.ledger.drop(entry)
+                raise _of_no_account(entry) from None
+            # A zone that has left its account has taken the record along.
             logger.info("%s is no longer in the account", entry.zone)
         except CertcastError:
             with suppress(LocalFault):
@@ -310,6 +317,17 @@ class Challenges:
         from certcast.dns01.delegation import place
 
         return place(challenge.name, self._accounts.zones, self._names.alias_of)
+
+
+def _of_no_account(entry: Entry) -> DnsFailed:
+    """Say it once of a record whose zone had a [[zone]] when it was made, perhaps another account's."""
+    return DnsFailed(
+        f"TXT {entry.value} at {entry.owner} may still stand: which account has {entry.zone} is not known",
+        expected=f"a [[zone]] for {entry.zone}, as there was when certcast added the record",
+        found="none, and the account of [dns] does not have the zone",
+        kept="certcast has forgotten the record; it does no harm by itself",
+        next="if the zone is still yours, remove that TXT in the console of its account",
+    )
 
 
 def _raise_first(failures: Sequence[CertcastError]) -> None:

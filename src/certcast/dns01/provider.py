@@ -82,6 +82,13 @@ class DnsProvider(Protocol):
     def add_txt(self, zone: str, rr: str, value: str, ttl: int = TTL) -> Added:
         """Add the TXT value at `rr` in `zone`, with `ttl` in seconds; MaybeAdded if its fate is not known."""
 
+    def txts(self, zone: str, label: str) -> Mapping[tuple[str, str], str]:
+        """Return the ids of the TXT records in `zone`, by relative name and value.
+
+        At least those whose relative name contains `label`. One answer of the API, so that what it lacks,
+        or says otherwise, may yet be there: `find_txt` tells.
+        """
+
     def find_txt(self, zone: str, rr: str, value: str, expected: str | None = None) -> str | None:
         """Return the id of the TXT record with exactly this name and value, or None.
 
