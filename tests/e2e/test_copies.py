@@ -358,6 +358,17 @@ def test_entry_that_cannot_be_written_changes_nothing(
         assert next_step in (refused(web, match).next or "")
 
 
+def test_two_targets_that_links_make_one(tmp_path: Path) -> None:
+    """Two entries that mean one file by different paths are both named, and nothing is written."""
+    with consumer(tmp_path) as web:
+        web.name_fixed_paths()
+        (web.host.root / "etc/nginx/linked").symlink_to(ssl_folder(web))
+        web.copy_to(chain=web.host.root / "etc/nginx/linked/fullchain.pem")
+        web.publish("A")
+        fault = refused(web, "the same file")
+    assert f"{fullchain(web)}\n{web.host.root}/etc/nginx/linked/fullchain.pem" == fault.found
+
+
 @pytest.mark.parametrize(
     ("mount", "found", "next_step"),
     [

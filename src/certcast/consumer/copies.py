@@ -151,6 +151,7 @@ class Copies:
                 (file, Wanted(path, bodies[file], owner, group, entry.mode))
                 for file, path in entry.targets.items()
             ]
+        _require_different([wanted.path for _, wanted in found])
         return [wanted for _, wanted in sorted(found, key=lambda one: _ORDER.index(one[0]))]
 
     # -- the note of what is under way
@@ -184,3 +185,17 @@ class Copies:
         if noted:
             self._after("left")
             self._note("leaving").unlink()
+
+
+def _require_different(paths: list[Path]) -> None:
+    """Raise LocalFault if links make one file of two targets: neither could stay what it should be."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.parent.resolve() / path.name, path)
+        if other is not path:
+            raise LocalFault(
+                "two targets of copy_to are the same file",
+                found=f"{other}\n{path}",
+                kept=fixed_path.AS_IT_WAS,
+                next="leave one of them in consumer.copy_to; then `certcast pull`",
+            )
