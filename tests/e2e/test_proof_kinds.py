@@ -324,14 +324,34 @@ def test_proxy_protocol(web: Consumer, told_by: str) -> None:
     assert "broken header" not in web.host.error_log.read_text()
 
 
-def test_proxy_protocol_that_nobody_told_us_of_is_no_proof(web: Consumer) -> None:
-    """A listener that is configured without proxy_protocol, and wants it, fails: nothing is assumed."""
+@pytest.mark.parametrize("wanted", [True, False])
+def test_proxy_protocol_said_otherwise_than_nginx_has_it(web: Consumer, wanted: bool) -> None:
+    """
+    A listener that is configured without proxy_protocol, and wants it, fails, and so does the reverse;
+    the report shows what to write.
+    """
     port = other_port()
-    operate(web, server(web, f"listen 127.0.0.1:{port} ssl proxy_protocol;"))
+    site = operate(web, server(web, f"listen 127.0.0.1:{port} ssl{' proxy_protocol' if wanted else ''};"))
+    changed(web, listeners=(Listener(Address("127.0.0.1", port), proxy_protocol=not wanted),))
+    with pytest.raises(NotProved) as caught:
+        pull_b(web)
+    assert "no handshake" in (caught.value.found or "")
+    right = f"127.0.0.1:{port} proxy_protocol" if wanted else f"127.0.0.1:{port}"
+    assert [
+        f'{line_of(site, "listen")} has it otherwise: write "{right}" in consumer.nginx.listeners',
+        f"then run `certcast pull {NAME}`",
+    ] == (caught.value.next or "").splitlines()
+
+
+def test_a_wrong_port(web: Consumer) -> None:
+    """A configured listener at which nothing answers fails; nobody else's configuration is blamed."""
+    port = other_port()
     changed(web, listeners=(Listener(Address("127.0.0.1", port)),))
     with pytest.raises(NotProved) as caught:
         pull_b(web)
-    assert f"127.0.0.1:{port}: no handshake" in (caught.value.found or "")
+    assert f"nothing answers at 127.0.0.1:{port}: correct consumer.nginx.listeners" in (
+        caught.value.next or ""
+    )
 
 
 @pytest.mark.parametrize("proxy_protocol", [False, True])

@@ -11,6 +11,7 @@ Not here: whether a proof has failed (proof.py), and going back (service.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,12 +72,27 @@ def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
     for site in sites:
         if site.includes_ours() is False:
             return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
+    if lines := [line for listener in verdict.dark for line in _misdirected(sites, listener, verdict)]:
+        return lines
     dark = [one for one in verdict.after if one.target.listener in verdict.dark]
     if not (verdict.stale or dark):
         return ["set consumer.nginx.listeners to where this nginx can be reached from here"]
     return culprits(sites, [*verdict.stale, *dark]) or [
         "a server block without the include answers, or another program on that port: see `nginx -T`",
     ]
+
+
+def _misdirected(sites: list[Site], listener: Listener, verdict: Verdict) -> Iterator[str]:
+    """Say what is wrong with a configured listener, if it is not where nginx says it listens."""
+    for site in sites:
+        if listener not in site.nginx.listeners:
+            continue
+        listens = [listen for _, listen in _at(site.servers, listener)]
+        if listens and all(one.listener.proxy_protocol != listener.proxy_protocol for one in listens):
+            right = replace(listener, proxy_protocol=not listener.proxy_protocol)
+            yield f'{listens[0].at} has it otherwise: write "{right}" in consumer.nginx.listeners'
+        elif not any(now.reached for one, now in verdict.after.items() if one.target.listener == listener):
+            yield f"nothing answers at {listener}: correct consumer.nginx.listeners as in `nginx -T`"
 
 
 # -- who is to blame
