@@ -568,6 +568,7 @@ def test_container_that_does_not_run(contained: Consumer, replica: ContainerHost
     web.publish("B")
     with pytest.raises(NginxRefused) as stopped:
         web.pull(IN_WINDOW)
+    assert "nginx could not be asked" in stopped.value.what, "its configuration is not at fault"
     assert "container web1 is not running" in (stopped.value.found or "")
     web.host.start()
     web.pull(LATER)

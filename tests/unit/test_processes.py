@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from certcast.consumer.processes import Defaults, Master, compiled_in, conf_of, fitting, prefix_of
+from certcast.consumer.processes import (
+    Defaults,
+    Master,
+    compiled_in,
+    conf_of,
+    fitting,
+    master_of_pid_file,
+    prefix_of,
+)
 
 DEBIAN = "--prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --pid-path=/run/nginx.pid --with-debug"
 PLAIN = Defaults()
@@ -65,3 +73,9 @@ def test_masters_that_fit_have_the_configuration_and_the_program():
     assert [ours, unknown, unknown_folder] == fitting(every, Path("/etc/a.conf"), {SBIN}, PLAIN)
     assert [ours, other_program, unknown, unknown_folder] == fitting(every, Path("/etc/a.conf"), set(), PLAIN)
     assert [ours, other_conf, unknown, unknown_folder] == fitting(every, None, {SBIN}, PLAIN)
+
+
+def test_an_empty_pid_file_is_said_to_have_no_pid(tmp_path: Path):
+    """`nginx -t` leaves an empty pid file where nginx doesn't run; no words of Python's come of it."""
+    (tmp_path / "nginx.pid").write_text("")
+    assert f"no pid in {tmp_path / 'nginx.pid'}" == master_of_pid_file(tmp_path / "nginx.pid")

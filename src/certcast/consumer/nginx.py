@@ -150,13 +150,17 @@ def _refused(nginx: NginxConfig, status: int, words: str) -> NginxRefused:
     # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
     no_right = os.geteuid() != 0 and "(13: Permission denied)" in words
     what = "nginx refuses its configuration"
+    asked = "nginx could not be asked to test its configuration"
     if denied := rights.missing([nginx.test, _instead_of_t(nginx, "-T")], words, _find):
-        what, advice = "nginx could not be asked to test its configuration", denied
+        what, advice = asked, denied
     elif no_right:
         advice = (
             "run as root, or let sudo do it (docs/non-root.md): the test reads every file that "
             "nginx does, private keys included"
         )
+    elif "nginx" not in os.path.basename(nginx.test[0]) and "test failed" not in words:  # noqa: PTH119  a word
+        # Not nginx's words: docker's, for example, whose container does not run.
+        what, advice = asked, "make that command pass; the next `certcast pull` goes on"
     else:
         advice = "mend the configuration until that command passes; the next `certcast pull` goes on"
     return NginxRefused(

@@ -79,10 +79,8 @@ def master_of_pid_file(path: Path, contained: Iterable[Master] | None = None) ->
     """
     try:
         pid = int(path.read_text())
-    except FileNotFoundError:
-        return f"no {path}"
     except (OSError, ValueError) as error:
-        return f"{path}: {error}"
+        return _unreadable(path, error)
     master = _master(pid)
     if master:
         return master
@@ -93,6 +91,13 @@ def master_of_pid_file(path: Path, contained: Iterable[Master] | None = None) ->
     if inside:
         return f"{path} says {pid}, which is the pid of several masters in containers\n{_listed(inside)}"
     return f"process {pid} of {path} is not an nginx master"
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no {path}"
+    # Of an nginx that doesn't run, `nginx -t` makes an empty one.
+    return f"{path}: {error.strerror}" if isinstance(error, OSError) else f"no pid in {path}"
 
 
 def fitting(
