@@ -244,7 +244,8 @@ class _Run:
                 installed=installed.append,
             )
             if outcome.result != "installed" and sys.stderr.isatty():
-                click.echo(outcome.text, err=True)
+                hint = "; --now looks all the same" if outcome.result == "nothing due" else ""
+                click.echo(readable(outcome.text + hint), err=True)
         finally:
             for outcome in installed:
                 _changed(outcome.text)

@@ -100,6 +100,22 @@ def test_a_person_is_warned_once(journey: Journey) -> None:
     assert sorted(steps, key=shown.index) == steps
 
 
+def test_a_person_who_comes_too_early_is_told_of_now(journey: Journey) -> None:
+    """
+    At a terminal, a run that has nothing to do says so, and how to have it look all the same:
+    somebody may have changed `copy_to` or `derive` a minute ago.
+    """
+    journey.renew()
+    journey.first_pull("web1")
+    environment = {**os.environ, **journey.lab.environment("consumer")}
+    argv = [CERTCAST, "--config", str(journey.lab.host("web1").certcast_toml), "pull"]
+    status, shown = at_a_terminal(argv, environment)
+
+    assert 0 == status, shown
+    assert "nothing due" in shown
+    assert "--now looks all the same" in shown
+
+
 def test_a_resident_pull_takes_over_what_is_published(journey: Journey) -> None:
     """`pull --watch` serves a new release within its period, and SIGTERM ends it with exit status 0."""
     journey.renew()
