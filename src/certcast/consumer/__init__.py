@@ -12,5 +12,6 @@ nginx.py     one nginx: its commands, its master, its workers
 targets.py   which handshakes prove a certificate: every listener, every name
 handshake.py the handshakes, by clients of one key type (tls_client.py: their processes)
 proof.py     handshakes before and after, and the verdict
+first_round.py what was seen before a reload, on disk until its verdict
 unproved.py  a failed proof in words: who shows another certificate, in which line
 """

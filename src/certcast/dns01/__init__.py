@@ -6,6 +6,7 @@ accounts.py       which account holds a zone
 provider.py       what a DNS provider must do
 alidns.py         Alibaba Cloud DNS doing it
 ledger.py         which records are ours, kept on disk across crashes
+visible.py        from the last value's adding to the moment at which the CA may look
 propagation.py    waiting until everybody who can be asked shows the values
 watching.py       the polling for one name
 reach.py          what the answers amount to; who cannot be reached

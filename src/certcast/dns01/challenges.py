@@ -14,13 +14,12 @@ with Alidns, and the CA may ask that resolver for the second.
 Only what certcast made is ever removed. A value that stood there before the
 first attempt is used and left (Added.ours).
 
-Not here: who asks for it. certbot does, through plugin.py or hooks.py.
+Not here: the wait (visible.py), and who asks for it all. certbot does, through plugin.py or hooks.py.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from certcast.dns01.accounts import Accounts
 from certcast.dns01.ledger import Entry, Ledger
 from certcast.dns01.provider import MaybeAdded
-from certcast.errors import CertcastError, DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
+from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
 from certcast.names import readable
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ logger = logging.getLogger(__name__)
 
 # An order's authorizations are done within minutes; nobody waits for a record of this age.
 SWEEP_AFTER = timedelta(hours=2)
-# Of the fixed wait, the part that nameservers get before a resolver, which remembers a "no", is asked: 20 s
-# of the default 60. acme.sh, which only ever asks resolvers, lets 20 s pass as well.
-_HEAD_START = 1 / 3
 
 
 def log_warning(text: str) -> None:
@@ -122,58 +118,15 @@ class Challenges:
 
         Raises NotPropagated, and what the provider raises.
         """
-        dns = self._config.dns
-        if dns.propagation is not None:
-            self._progress(f"waiting {dns.propagation:g} s, as configured")
-            time.sleep(dns.propagation)
-            self._require_standing(entries)
-            return
-        from certcast.dns01 import propagation, unseen
-        from certcast.dns01.reach import Expected
+        from certcast.dns01.visible import Wait
 
-        values: dict[tuple[str, str], set[str]] = {}
-        for entry in entries:
-            values.setdefault((entry.zone, entry.owner), set()).add(entry.value)
-        begun = time.monotonic()
-        try:
-            seen = propagation.wait(
-                [
-                    Expected(owner, zone, frozenset(wanted), self._nameservers.of(zone))
-                    for (zone, owner), wanted in values.items()
-                ],
-                fallback=dns.resolvers,
-                head_start=dns.fallback_wait * _HEAD_START,
-                deadline=dns.deadline,
-                progress=self._progress,
-            )
-        except NotPropagated:
-            # What another program has removed nobody will ever show: that explains it better.
-            with suppress(DnsDenied, DnsFailed, ZoneMissing):
-                self._require_standing(entries)
-            raise
-        took = f"after {time.monotonic() - begun:.1f} s"
-        hidden = {one.expected.name for one in seen if one.by == "nobody"}
-        if hidden:
-            self._require_standing([entry for entry in entries if entry.owner in hidden])
-            pause = dns.fallback_wait
-            self._progress(f"nobody shows them {took}; the API does: waiting {pause:g} s")
-        else:
-            pause = dns.settle
-            self._progress(f"seen {took}" + (f"; settling {pause:g} s" if pause else ""))
-        time.sleep(pause)
-        self._require_standing(entries)
-        for text in unseen.warnings(seen, pause):
-            self._warn(text)
-
-    def _require_standing(self, entries: Iterable[Entry]) -> None:
-        """Raise NotPropagated if another program has removed a value: the CA would look in vain."""
-        from certcast.dns01 import unseen
-
-        by_zone: dict[str, list[Entry]] = {}
-        for entry in entries:
-            by_zone.setdefault(entry.zone, []).append(entry)
-        for zone, some in by_zone.items():
-            unseen.require_standing(some, self._accounts.provider_of(zone))
+        Wait(
+            self._config.dns,
+            nameservers_of=lambda zone: self._nameservers.of(zone),  # noqa: PLW0108  made when first asked
+            provider_of=self._accounts.provider_of,
+            progress=self._progress,
+            warn=self._warn,
+        ).until_visible(entries)
 
     def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
         entry = self.ledger.intend(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def require_standing(entries: Sequence[Entry], provider: DnsProvider) -> None:
     """Raise NotPropagated if the provider no longer lists a record; and what the provider raises.
 
-    All `entries` are of one zone. Several are looked up by one listing: a hundred names would cost as many calls.
+    All `entries` are of one zone. Several cost one listing, not a call each: there may be a hundred.
     """
     listed: Mapping[tuple[str, str], str] = {}
     if len(entries) > 1:
