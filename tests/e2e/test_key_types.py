@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certcast.errors import KeyTypeChanged
+from certcast.errors import KeyTypeChanged, NotProved
 from certcast_lab.lab import Lab
-from consuming import Consumer, consumer
+from consuming import Consumer, consumer, sha256
 from journey import Journey
 
 ORDER = (
@@ -101,3 +101,24 @@ def test_another_curve_is_no_other_type(web: Consumer) -> None:
     web.publish("B", web.issue(days_ago=0, key=key))
     assert "installed" == web.pull(force=True).result
     assert web.leaf("B") == web.served()
+
+
+def test_operators_files_of_another_key_type(tmp_path: Path) -> None:
+    """
+    Fixed paths hold the operator's RSA pair, and the first release is ECDSA: clients that take only RSA
+    would be lost, so the operator's files come back, until somebody allows it.
+    """
+    with consumer(tmp_path) as web:
+        theirs = web.issue(key_type="rsa", days_ago=30)
+        fullchain, privkey = web.name_fixed_paths(theirs)
+        web.publish("A")
+        with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
+            web.pull()
+        assert "consumer.allow_key_type_change" in (caught.value.next or "")
+        assert (theirs.fullchain_pem, theirs.key_pem) == (fullchain.read_bytes(), privkey.read_bytes())
+        assert sha256(theirs) == web.served()
+
+        web.configure(allow_key_type_change=True)
+        outcome = web.pull(force=True)
+        assert web.leaf("A") == web.served()
+        assert "no longer for TLS 1.2, RSA clients" in outcome.text

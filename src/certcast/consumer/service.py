@@ -143,7 +143,7 @@ def _put_into_service(
             workers=workers,
             seconds=consumer.proof_deadline,
             give_up=_given_up(change, consumer),
-            first=not change.has_way_back,
+            first=change.previous is None,
         )
         if verdict.broken and change.has_way_back:
             raise unproved.broke(folder.certificate, verdict)
@@ -158,11 +158,16 @@ def _put_into_service(
 
 
 def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
-    """Return the type of key whose clients may be lost; the gate has asked for the permission."""
+    """Return the type of key whose clients may be lost.
+
+    Of a change of ours the gate has asked for the permission. In the place of somebody else's files
+    a first release needs it too; in that of their lines it was the operator who put it there.
+    """
     old, new = change.key_types
-    if not change.has_way_back:
-        return {"RSA": "ECDSA", "ECDSA": "RSA"}.get(new or "")
-    return old if consumer.allow_key_type_change and old != new else None
+    if change.has_way_back and not consumer.allow_key_type_change:
+        return None
+    old = old or {"RSA": "ECDSA", "ECDSA": "RSA"}.get(new or "")
+    return old if old != new else None
 
 
 def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:

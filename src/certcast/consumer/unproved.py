@@ -38,7 +38,8 @@ def broke(name: str, verdict: Verdict) -> HandshakesBroke:
         f"{name}: with the new certificate, handshakes failed that had worked",
         expected="a handshake wherever there was one before",
         found="\n".join(verdict.lines()),
-        next="often ssl_ciphers or ssl_protocols that suit only the old type of key. This release is not "
+        next="often ssl_ciphers or ssl_protocols that suit only the old type of key; or clients that take no "
+        "other (consumer.allow_key_type_change = true gives them up). This release is not "
         f"tried again by itself; when it is mended, run `certcast pull --now {name}`",
     )
 
