@@ -109,7 +109,7 @@ def test_lines_that_the_error_leaves_out_are_left_out(outbox: list[EmailMessage]
 
 def test_an_installation_mail_says_what_is_served_now_and_where_it_was_seen(outbox: list[EmailMessage]):
     """The administrator learns which certificate is served, until when, what it replaced, and who saw it."""
-    previous = replace(LEAF, serial="07", not_after=NOW + timedelta(days=20))
+    previous = replace(LEAF, sha256="77e0b410" * 8, serial="07", not_after=NOW + timedelta(days=20))
     mail.send_installed(
         CONFIG,
         host="web1",
@@ -159,6 +159,16 @@ def test_the_first_installation_replaces_nothing(outbox: list[EmailMessage]):
     """Without a previous certificate the mail says that this is the first one."""
     mail.send_installed(CONFIG, host="web1", certificate="example.test", leaf=LEAF, proved=["x"], now=NOW)
     assert "In place of  nothing: it is the first" in outbox[0].get_content()
+
+
+def test_the_same_release_put_right_is_not_called_new(outbox: list[EmailMessage]):
+    """A target of copy_to that was written again, for example: nobody looks for a new certificate."""
+    mail.send_installed(
+        CONFIG, host="web1", certificate="example.test", leaf=LEAF, previous=LEAF, proved=["x"], now=NOW
+    )
+    text = outbox[0].get_content()
+    assert "web1 serves the certificate for example.test as configured again since" in text
+    assert "In place of  the same: what was configured or stood on this host had changed" in text
 
 
 def test_nobody_to_tell_means_no_mail(outbox: list[EmailMessage]):

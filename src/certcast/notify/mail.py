@@ -114,6 +114,9 @@ def failure_text(
     return _printable("\n".join(lines) + "\n")
 
 
+_SAME = "the same: what was configured or stood on this host had changed"
+
+
 def installed_text(
     *,
     host: str,
@@ -124,15 +127,17 @@ def installed_text(
     remarks: Sequence[str],
     now: datetime,
 ) -> str:
-    """Return the body of a mail about an installation."""
-    lines = [f"{host} serves a new certificate for {certificate} since {_moment(now)}.", ""]
+    """Return the body of a mail about an installation; also of one that put the same release right."""
+    same = previous is not None and previous.sha256 == leaf.sha256
+    what, how = ("the", " as configured again") if same else ("a new", "")
+    lines = [f"{host} serves {what} certificate for {certificate}{how} since {_moment(now)}.", ""]
     for label, text in (
         ("Names", "\n".join(leaf.names)),
         ("Valid until", f"{_moment(leaf.not_after)} ({remaining_text(leaf.not_after, now)})"),
         ("Serial", leaf.serial),
         ("Issuer", leaf.issuer),
         ("SHA-256", leaf.sha256),
-        ("In place of", _replaced(previous)),
+        ("In place of", _SAME if same else _replaced(previous)),
         ("Seen at", "\n".join(proved)),
     ):
         lines += _labelled(label, text)
