@@ -107,8 +107,10 @@ def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: s
             expected=f"an {proved} key, or consumer.allow_key_type_change = true",
             found=f"an {found} key in the release of sequence {manifest.sequence}",
             next=f"if it is meant: do nginx's ssl_ciphers allow {found}, and all clients know it? Then set "
-            "consumer.allow_key_type_change = true here; if not, on the renewal host run "
-            f"`certbot renew --force-renewal --cert-name {manifest.certificate} --key-type {proved.lower()}`",
+            "consumer.allow_key_type_change = true here, and run `certcast pull`\n"
+            "if not: on the renewal host, with the certbot beside certcast, run "
+            f"`certbot renew --force-renewal --cert-name {manifest.certificate} --key-type {proved.lower()}`,"
+            " then `certcast renew`",
         )
 
 
