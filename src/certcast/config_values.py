@@ -127,7 +127,7 @@ def _http_url(value: Any) -> str:
 
 
 def _https_url(value: Any) -> str:
-    """An address that keys come from: they must not be readable on the way."""
+    """An address from which comes what nobody may read, or change, on the way."""
     url = _http_url(value)
     if not url.startswith("https://"):
         raise ValueError(f"must be an https address, not {url!r}")
@@ -173,9 +173,8 @@ def _listener(value: Any) -> Listener:
 
 
 def _resolver(value: Any) -> Resolver:
-
-    if isinstance(value, str) and value.startswith(("http://", "https://")):
-        return Resolver(HttpUrl(_http_url(value)))
+    if isinstance(value, str) and "://" in value:
+        return Resolver(HttpUrl(_https_url(value)))  # RFC 8484 section 5
     address = _address(value)
     try:
         ipaddress.ip_address(address.host)

@@ -127,6 +127,7 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
         ('[[zone]]\nname = "example.com"\nrole_arn = "certcast"', "zone[0].role_arn: must be a role"),
         ('[dns]\nresolvers = ["dns.example"]', "dns.resolvers[0]: must be an address"),
         ('[dns]\nresolvers = ["dns.example:53"]', "dns.resolvers[0]: must be an IP address with a port"),
+        ('[dns]\nresolvers = ["http://dns.example/dns-query"]', "dns.resolvers[0]: must be an https address"),
         (
             '[consumer]\n[[consumer.nginx]]\nlisteners = ["[::1]:443"]\ntest = "nginx -t"',
             "consumer.nginx[0].test: must be a list of words",
