@@ -43,6 +43,7 @@ def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
     web.publish("A")
     with pytest.raises(NotIncluded) as first:
         web.pull()
+    assert f"but {web.host.nginx_conf} and what it includes" in (first.value.found or "")
     asked = Wrapped(web.store)
     with pytest.raises(NotIncluded):
         web.pull(store=asked)

@@ -203,13 +203,14 @@ def _require_included(change: Change, sites: list[Site]) -> None:
     """
     folder = change.folder
     for site in sites:
-        if site.includes_ours() is False:
+        if site.says is not None and not site.includes_ours():
             change.copies.keep()  # the site that is about to name them must find them
             raise NotIncluded(
                 f"{folder.certificate}: the certificate is here, but no site of nginx includes it yet",
                 expected=f"include {site.snippet};"
                 + ("\nor an ssl_certificate that copy_to writes" if change.copies.entries else ""),
-                found=f"`{' '.join(site.nginx.test)}` does not read that file",
+                found=f"`{' '.join(site.nginx.test)}` does not read that file,\n"
+                f"but {site.says.files[0]} and what it includes",
                 kept="staged; what nginx serves was not touched",
                 next=f"in each server block of {folder.certificate}\n"
                 f"add     include {site.snippet};\n"
