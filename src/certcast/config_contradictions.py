@@ -36,6 +36,7 @@ def contradictions(config: Config) -> list[str]:
     mistakes += _store_contradictions(config.store)
     if config.consumer is not None:
         mistakes += _nginx_contradictions(config.consumer, seen)
+        mistakes += _path_contradictions(config.consumer, config.state_dir)
         mistakes += _copy_contradictions(config.consumer, seen)
         mistakes += _target_contradictions(config.consumer, config.state_dir)
     if config.mail is not None:
@@ -57,6 +58,22 @@ def _store_contradictions(store: StoreConfig) -> list[str]:
         if getattr(store, key) is not None
     ]
     return mistakes
+
+
+def _path_contradictions(consumer: ConsumerConfig, state_dir: Path) -> list[str]:
+    certs = state_dir / "certs"
+    written = [certs, *(path for copy in consumer.copy_to for path in copy.targets.values())]
+    return [
+        f"consumer.nginx[{index}].paths: none of its first paths holds {certs}, or a target of copy_to"
+        for index, nginx in enumerate(consumer.nginx)
+        if nginx.paths
+        # A container may also have the directory of one certificate.
+        and not any(
+            path.is_relative_to(host) or host.is_relative_to(certs)
+            for path in written
+            for host in nginx.paths
+        )
+    ]
 
 
 def _nginx_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:

@@ -97,7 +97,7 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
             "consumer.nginx[0].listeners: must hold",
         ),
         (
-            '[consumer]\n[[consumer.nginx]]\npaths = {"/srv" = "/etc/nginx/certs"}',
+            '[consumer]\n[[consumer.nginx]]\npaths = {"/var/lib/certcast/certs" = "/etc/nginx/certs"}',
             "consumer.nginx[0].listeners: must hold",
         ),
         (
@@ -135,6 +135,11 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
         (
             '[consumer]\n[[consumer.nginx]]\ntest = ["/opt/nginx", "-t"]',
             "consumer.nginx[0].reload: must be said where test is",
+        ),
+        (
+            '[consumer]\n[[consumer.nginx]]\nlisteners = ["127.0.0.1:443"]\n'
+            'paths = {"/etc/nginx/certs" = "/var/lib/certcast/certs"}',
+            "consumer.nginx[0].paths: none of its first paths holds /var/lib/certcast/certs",
         ),
         ('[consumer]\nidle_check = "1h"', "consumer.nginx: [[consumer.nginx]] is missing"),
         ("[consumer]\n[consumer.nginx]", "consumer.nginx: its table needs double brackets"),
