@@ -125,7 +125,10 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
             "consumer.copy_to: two files would be written to /a",
         ),
         ('[[zone]]\nname = "example.com"\nrole_arn = "certcast"', "zone[0].role_arn: must be a role"),
-        ('[dns]\nresolvers = ["dns.example"]', "dns.resolvers[0]: must be an address"),
+        (
+            '[dns]\nresolvers = ["223.5.5.5"]',
+            'dns.resolvers[0]: must be an address with a port, like "223.5.5.5:53"',
+        ),
         ('[dns]\nresolvers = ["dns.example:53"]', "dns.resolvers[0]: must be an IP address with a port"),
         ('[dns]\nresolvers = ["http://dns.example/dns-query"]', "dns.resolvers[0]: must be an https address"),
         (
