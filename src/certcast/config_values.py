@@ -175,7 +175,12 @@ def _listener(value: Any) -> Listener:
 def _resolver(value: Any) -> Resolver:
     if isinstance(value, str) and "://" in value:
         return Resolver(HttpUrl(_https_url(value)))  # RFC 8484 section 5
-    address = _address(value)
+    try:
+        address = _address(value)
+    except ValueError:
+        raise ValueError(
+            f'must be an address with a port, like "223.5.5.5:53", or the URL of a DoH server, not {value!r}'
+        ) from None
     try:
         ipaddress.ip_address(address.host)
     except ValueError:
