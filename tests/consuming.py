@@ -31,6 +31,7 @@ from certcast.errors import NotIncluded
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged
 from certcast_lab.ca import Authority, Pair
+from certcast_lab.host_kinds import namespaces_available
 from certcast_lab.hosts import WebHost
 from publishing import publish
 
@@ -200,6 +201,12 @@ class Consumer:
         root = self.folder.root
         left = {path.name for path in root.iterdir()} - expected if root.exists() else set()
         return sorted(left | {path.name for path in self.folder.versions.glob(".*")})
+
+
+# Mount and pid namespaces are given to root only, and not in every container or chroot.
+needs_namespaces = pytest.mark.skipif(
+    not namespaces_available(), reason="needs mount and pid namespaces: run as root of a machine"
+)
 
 
 def is_full_root() -> bool:

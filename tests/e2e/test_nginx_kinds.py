@@ -29,18 +29,13 @@ from certcast.config import (
 from certcast.consumer import nginx
 from certcast.errors import FileMounted, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
 from certcast_lab.children import Child
-from certcast_lab.host_kinds import CompiledHost, ContainerHost, namespaces_available
+from certcast_lab.host_kinds import CompiledHost, ContainerHost
 from certcast_lab.hosts import WebHost
-from consuming import DAY, NAMES, Consumer, consumer
+from consuming import DAY, NAMES, Consumer, consumer, needs_namespaces
 
 IN_WINDOW = DAY + timedelta(days=65)
 PAIR = ("fullchain.pem", "privkey.pem")
 LATER = IN_WINDOW + timedelta(hours=1)
-
-# Mount namespaces hide a program from PATH and make containers; the kernel gives them to root only.
-needs_namespaces = pytest.mark.skipif(
-    not namespaces_available(), reason="needs mount and pid namespaces: run as root"
-)
 
 
 @pytest.fixture
