@@ -118,7 +118,7 @@ def test_renew_interrupted_while_it_starts_certbot(journey: Journey) -> None:
         assert 130 == status, printed
         assert [] == processes_that_name(journey.renewal.root / "etc/letsencrypt")
         assert [] == journey.lab.cloud.challenge_records()
-        assert [] == list(temporary.iterdir())
+        assert [] == [*temporary.iterdir(), *journey.renewal.certcast_folder.glob("certbot-*")]
         # An interrupted run counts as an order, and a day has two.
         (journey.renewal.root / "var/lib/certcast/orders.json").unlink()
 
@@ -188,6 +188,17 @@ def processes_that_name(path: Path) -> list[str]:
         if str(path) in line:
             found.append(line)
     return found
+
+
+def test_what_a_killed_run_left_goes_a_day_later(tmp_path: Path) -> None:
+    """A folder of temporary files that a `kill -9` left is removed by a later run; one in use stays."""
+    for name in ("certbot-killed", "certbot-running"):
+        (tmp_path / name).mkdir()
+    long_ago = time.time() - 2 * 86400
+    os.utime(tmp_path / "certbot-killed", (long_ago, long_ago))
+    with certbot._scratch(tmp_path) as folder:
+        assert {"certbot-running", Path(folder).name} == {path.name for path in tmp_path.iterdir()}
+    assert [tmp_path / "certbot-running"] == list(tmp_path.iterdir())
 
 
 def test_a_certbot_that_misses_the_first_signal_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:

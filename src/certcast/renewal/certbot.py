@@ -18,19 +18,22 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from certcast import errors
+from certcast import errors, files
 from certcast.errors import CertbotFailed, CertcastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from certcast.config import CertificateConfig, Config, DnsConfig, RenewalConfig
 
@@ -41,6 +44,7 @@ _OTHER_INSTANCE = "Another instance of Certbot is already running"
 _ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
 _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _TAIL = 15  # lines of certbot's output that an error shows
+_LEFT_BEHIND_SECONDS = 86400.0  # no run takes as long
 _SIGNAL_SECONDS = 8.0  # until a signal is repeated; an orderly end takes two or three
 # Beyond the time that DNS may take: CA, retries, hooks that the operator saved with the lineage.
 _PATIENCE = 900.0
@@ -86,7 +90,8 @@ def obtain(
             with attempt:
                 if attempt.num > 1:
                     progress("another certbot is running; waiting for it")
-                _run(argv, wanted.name, _patience(config.dns), progress, warn)
+                with _scratch(config.state_dir) as scratch:
+                    _run(argv, wanted.name, scratch, _patience(config.dns), progress=progress, warn=warn)
     except _OtherInstance:
         raise CertbotFailed(
             f"{wanted.name}: another certbot has been running for ten minutes",
@@ -125,22 +130,22 @@ def _argv(
 def _run(
     argv: tuple[str, ...],
     name: str,
+    scratch: str,
     patience: float,
+    *,
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
     # Memory with a name in /proc: no file to leave behind, nor a disk that may be full.
     with open(os.memfd_create("certcast-report"), "rb") as report_file:  # noqa: PTH123  a descriptor, no path
         try:
-            status, tail = _converse(argv, report_file.fileno(), patience, progress)
+            status, tail = _converse(argv, report_file.fileno(), scratch, patience, progress)
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
                 found=f"{error.filename}: {error.strerror}",
                 kept="what is published and served stays",
-                next="make room (`df -h`), then `certcast renew`"
-                if error.strerror in _NO_ROOM
-                else "install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
+                next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
         failure, warnings = _told(report_file.read())
         for text in warnings:
@@ -161,6 +166,23 @@ def _run(
     )
 
 
+@contextmanager
+def _scratch(state_dir: Path) -> Iterator[str]:
+    """Give certbot a folder (0700) for its temporary files; what a killed run left a day ago goes.
+
+    Before certbot has read its options it logs into a folder of its own, which one that is stopped so
+    early leaves behind.
+    """
+    with files.reported("make a folder for certbot's temporary files", kept="nothing was ordered"):
+        files.make_private_dir(state_dir)
+        for left in state_dir.glob("certbot-*"):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        scratch = tempfile.TemporaryDirectory(prefix="certbot-", dir=state_dir, ignore_cleanup_errors=True)
+    with scratch as folder:
+        yield folder
+
+
 def _told(document: bytes) -> tuple[CertcastError | None, list[str]]:
     """Return what our plugin said; nothing, if a `ulimit -f` has cut it short."""
     try:
@@ -171,18 +193,16 @@ def _told(document: bytes) -> tuple[CertcastError | None, list[str]]:
 
 
 def _converse(
-    argv: tuple[str, ...], report_descriptor: int, patience: float, progress: Callable[[str], None]
+    argv: tuple[str, ...],
+    report_descriptor: int,
+    scratch: str,
+    patience: float,
+    progress: Callable[[str], None],
 ) -> tuple[int | None, list[str]]:
     """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
     expired = threading.Event()
-    with (
-        _interrupted_once() as interrupts,
-        # Before certbot has read its options it logs into a folder of its own there, and one that is
-        # stopped so early leaves that behind.
-        tempfile.TemporaryDirectory(prefix="certcast-") as scratch,
-        _child(argv, report_descriptor, scratch) as child,
-    ):
+    with _interrupted_once() as interrupts, _child(argv, report_descriptor, scratch) as child:
 
         def expire() -> None:
             expired.set()
