@@ -141,6 +141,7 @@ def test_an_answer_that_is_no_dns_message_is_none(answer: Response, problem: str
 @pytest.mark.parametrize(
     "wire",
     [b"", b"not a message", dns.message.make_response(dns.message.make_query("a.test", "A")).to_wire()],
+    ids=["nothing", "no message", "another question"],
 )
 def test_an_answer_to_another_question_is_none(wire: bytes) -> None:
     """What is no DNS message, or one about something else, is refused as malformed."""
