@@ -5,7 +5,7 @@
 
 demo: ; @scripts/setup && exec .venv/bin/certcast-lab demo
 
-test: ; @scripts/setup --test && $(MAKE) --no-print-directory lint && exec .venv/bin/pytest
+test: ; @scripts/setup --test && $(MAKE) --no-print-directory lint && exec .venv/bin/pytest -n 2 --dist loadfile
 
 quick: ; @scripts/setup && exec .venv/bin/pytest tests/unit
 
