@@ -304,6 +304,9 @@ class Wrapped:
     def delete(self, key: str) -> None:
         self.inner.delete(key)
 
+    def purge(self, key: str) -> bool:
+        return self.inner.purge(key)
+
 
 class Truncating(Wrapped):
     """The second half of the object is missing."""

@@ -4,6 +4,8 @@
     certcast hook auth|cleanup|deploy       on the renewal host, from certbot
     certcast pull [NAME] [--now] [--watch]  on every host that serves
     certcast check                          read the configuration, say what it means
+    certcast identity                       on every host: the key that its private keys are sealed to
+    certcast publisher · host · publish · policy    on the renewal host, by its administrator (operate/)
 
 At a terminal the commands tell what they do. From cron or a timer they are silent
 unless something changed or failed. One certificate's failure doesn't stop the
@@ -18,7 +20,7 @@ import signal
 import sys
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -34,7 +36,29 @@ if TYPE_CHECKING:
     from certcast.storage.store import Store
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands of this file, and those of operate/, which are imported when they are asked for."""
+
+    LATER: ClassVar[dict[str, str]] = {}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the names for `--help`."""
+        return sorted({*super().list_commands(context), *self.LATER})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return the command; one of operate/ is the object of that name in its module."""
+        if name not in self.LATER:
+            return super().get_command(context, name)
+        from importlib import import_module
+
+        found = getattr(import_module(f"certcast.operate.{self.LATER[name]}"), name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--config",
     "config_file",

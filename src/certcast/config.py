@@ -1,6 +1,7 @@
 """The one TOML file, as frozen types.
 
     /etc/certcast/certcast.toml  →  Config
+      host, identity, state_dir        who this host is
       [store]                          where releases are published
       [[certificate]]                  which certificates, with which names
       [renewal] [dns] [[zone]]         on the renewal host
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Literal, NewType, NoReturn
 
 from certcast.errors import ConfigInvalid
+from certcast.ssh_keys import PublicKey
 
 DEFAULT_PATH = Path("/etc/certcast/certcast.toml")
 
@@ -39,6 +41,8 @@ Argv = NewType("Argv", tuple[str, ...])
 AbsolutePath = NewType("AbsolutePath", Path)
 FileMode = NewType("FileMode", int)
 RoleArn = NewType("RoleArn", str)
+HostName = NewType("HostName", str)
+Sequence = NewType("Sequence", int)
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,19 @@ class StoreConfig:
 
     `url` is the store's identity: `oss://bucket/prefix`, `s3://bucket/prefix`,
     `file:///path` or `memory://name`. Of `endpoints` the first that can be reached
-    is used: internal, custom domain (CNAME), public.
+    is used: internal, custom domain (CNAME), public. `read_from` is where a host without
+    credentials reads the same objects by HTTP: a relay, a CDN, the bucket itself.
+
+    `publishers` are the public keys whose signature under a manifest counts: the
+    working one and the spare one. `encryption` is what protects private keys in the bucket.
     """
 
     url: StoreUrl
     region: str | None = None
     endpoints: tuple[HttpUrl, ...] = ()
+    read_from: HttpUrl | None = None
+    publishers: tuple[PublicKey, ...] = ()
+    encryption: Literal["age", "none"] = "age"
     profile: str | None = None
     role_arn: RoleArn | None = None
     sts_endpoint: HttpsUrl | None = None
@@ -112,17 +123,23 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class CertificateConfig:
-    """`[[certificate]]`: certbot's lineage name, and the names it must hold."""
+    """`[[certificate]]`: certbot's lineage name, and the names it must hold.
+
+    A manifest with a sequence below `at_least` is refused by a host that has seen none yet.
+    """
 
     name: CertificateName
     names: tuple[DnsName, ...]
     reuse_key: bool = False
+    at_least: Sequence = Sequence(1)
 
 
 @dataclass(frozen=True)
 class RenewalConfig:
     """`[renewal]`: how certbot is run; `server` is the ACME directory's URL.
 
+    `signing_key` is the publisher's OpenSSH private key; its public half, the spare key's and the
+    recovery kit's recipient lie beside it. `hosts_file` lists who gets the private key (renewal/enrolled.py).
     `certbot` is the one of certcast's own environment, since the authenticator
     plugin must be importable in its process.
     """
@@ -133,6 +150,8 @@ class RenewalConfig:
     config_dir: AbsolutePath = AbsolutePath(Path("/etc/letsencrypt"))
     work_dir: AbsolutePath = AbsolutePath(Path("/var/lib/letsencrypt"))
     logs_dir: AbsolutePath = AbsolutePath(Path("/var/log/letsencrypt"))
+    signing_key: AbsolutePath = AbsolutePath(Path("/etc/certcast/publisher"))
+    hosts_file: AbsolutePath = AbsolutePath(Path("/etc/certcast/hosts"))
 
 
 @dataclass(frozen=True)
@@ -237,7 +256,8 @@ class ConsumerConfig:
     `idle_check` is how often to look outside the window, in seconds, or
     infinity for never. `trust_roots` is a PEM file instead of the system's
     roots. `proof_deadline` bounds the handshakes after a reload. `derive` names
-    files that are made of the release for other programs, beside the two.
+    files that are made of the release for other programs, beside the two. `group` is the
+    name under which this host shares an identity with others, instead of its own.
     """
 
     nginx: tuple[NginxConfig, ...]
@@ -248,6 +268,7 @@ class ConsumerConfig:
     allow_key_type_change: bool = False
     trust_roots: AbsolutePath | None = None
     proof_deadline: Seconds = Seconds(30.0)
+    group: HostName | None = None
 
     def nginx_of(self, certificate: str) -> tuple[NginxConfig, ...]:
         """Return each nginx that serves the certificate."""
@@ -285,7 +306,33 @@ class Config:
     consumer: ConsumerConfig | None = None
     mail: MailConfig | None = None
     state_dir: AbsolutePath = AbsolutePath(Path("/var/lib/certcast"))
+    host: HostName | None = None
+    identity: AbsolutePath = AbsolutePath(Path("/etc/certcast/identity"))
     path: Path = DEFAULT_PATH
+
+    @property
+    def enrolled_as(self) -> str:
+        """The name under which the renewal host knows this one: its group, `host`, or its host name.
+
+        Raises ConfigInvalid if the system's host name is not such a name.
+        """
+        import socket
+
+        from certcast.config_values import host_name
+
+        if self.consumer is not None and self.consumer.group is not None:
+            return self.consumer.group
+        if self.host is not None:
+            return self.host
+        name = socket.gethostname().lower()
+        try:
+            return host_name(name)
+        except ValueError as error:
+            raise ConfigInvalid(
+                f"this host's name cannot be used as its name in the store: it {error}",
+                kept="nothing was changed",
+                next=f'add a line like host = "web1" at the top of {self.path}',
+            ) from None
 
     def chosen(self, name: str | None) -> tuple[CertificateConfig, ...]:
         """Return the certificate of that name, or all; ConfigInvalid if there is no such one."""

@@ -34,6 +34,8 @@ def contradictions(config: Config) -> list[str]:
     if not config.certificates:
         mistakes.append("certificate: at least one [[certificate]] is needed")
     mistakes += _store_contradictions(config.store)
+    if config.store.read_from is not None and config.renewal is not None:
+        mistakes.append("store.read_from: is for hosts that only read; this one publishes, by [renewal]")
     if config.consumer is not None:
         mistakes += _nginx_contradictions(config.consumer, seen)
         mistakes += _path_contradictions(config.consumer, config.state_dir)
@@ -45,9 +47,13 @@ def contradictions(config: Config) -> list[str]:
 
 
 def _store_contradictions(store: StoreConfig) -> list[str]:
-    mistakes = []
+    mistakes = [
+        f"store.publishers: {key.fingerprint} stands here twice"
+        for index, key in enumerate(store.publishers)
+        if key.blob in [other.blob for other in store.publishers[:index]]
+    ]
     if store.url.startswith("oss://"):
-        if store.region is None:
+        if store.region is None and store.read_from is None:
             mistakes.append('store.region: is needed by oss://, like "cn-hangzhou": signature V4 names it')
         return mistakes
     if len(store.endpoints) > 1:

@@ -19,6 +19,7 @@ from certcast.config import (
     CertificateName,
     DnsName,
     FileMode,
+    HostName,
     HttpsUrl,
     HttpUrl,
     IdleCheck,
@@ -28,10 +29,12 @@ from certcast.config import (
     Resolver,
     RoleArn,
     Seconds,
+    Sequence,
     StoreUrl,
     Zone,
 )
 from certcast.names import to_ascii
+from certcast.ssh_keys import PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +57,31 @@ def _certificate_name(value: Any) -> str:
     if not _CERTIFICATE_NAME.fullmatch(name) or ".." in name:
         raise ValueError(f"must be a name like example.com in lower case, not {name!r}")
     return name
+
+
+# Like a lineage name: it becomes a part of an object key, and of sealed keys' names.
+_HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+
+
+def host_name(value: Any) -> str:
+    """Return a name under which a host is enrolled; ValueError for anything else."""
+    name = _text(value)
+    if not _HOST_NAME.fullmatch(name) or ".." in name or name == "recovery":
+        raise ValueError(f"must be a name like web1 in lower case (and not recovery), not {name!r}")
+    return name
+
+
+def _sequence(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= 2**53:
+        raise ValueError(f"must be a positive whole number, not {value!r}")
+    return value
+
+
+def _public_key(value: Any) -> PublicKey:
+    try:
+        return PublicKey.parse(_text(value))
+    except ValueError as error:
+        raise ValueError(f'must be a public key like "ssh-ed25519 AAAA… name": {error}') from None
 
 
 def _is_name(name: str) -> bool:
@@ -217,6 +245,9 @@ CHECKS: dict[Any, Callable[[Any], Any]] = {
     Argv: _argv,
     FileMode: _file_mode,
     RoleArn: _role_arn,
+    HostName: host_name,
+    Sequence: _sequence,
+    PublicKey: _public_key,
     AbsolutePath: _absolute_path,
     Address: _address,
     Listener: _listener,

@@ -10,6 +10,8 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     ├── ConfigInvalid        CONFIG               3   the file says what cannot be done
     ├── LocalFault           LOCAL                4   a file, a permission, a full disk here
     ├── Busy                 BUSY                 5   another run holds the lock
+    ├── SecretExposed        SECRET-FILE          6   others may read or replace a file with a secret
+    ├── IdentityUnusable     IDENTITY             7   this host's own key is missing or damaged
     ├── RenewalError                                  on the renewal host
     │   ├── CertbotFailed    CERTBOT             10   certbot ended with an error
     │   ├── NotPropagated    DNS-PROPAGATION     11   the nameservers do not show the TXT values
@@ -17,7 +19,11 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     │   ├── DnsFailed        DNS-API             13   the DNS API failed or cannot be reached
     │   ├── ZoneMissing      DNS-ZONE            14   no managed zone holds the name
     │   ├── OrderCapReached  ORDER-CAP           15   too many orders; the CA would lock us out
-    │   └── LineageUnusable  LINEAGE             16   certbot's live files cannot be published
+    │   ├── LineageUnusable  LINEAGE             16   certbot's live files cannot be published
+    │   ├── SigningFailed    SIGNING             17   the publisher's key is missing or does not sign
+    │   ├── EnrolRefused     ENROL               18   a host cannot be enrolled or removed like this
+    │   ├── KitRefused       KIT                 19   the recovery kit cannot be made or opened
+    │   └── RevocationFailed REVOCATION          45   the CA did not revoke a certificate
     ├── StoreError                                    the bucket
     │   ├── StoreUnreachable STORE-UNREACHABLE   20   no answer, or 5xx to the end
     │   ├── StoreDenied      STORE-DENIED        21   AccessKey refused, or no right to the key
@@ -32,7 +38,10 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     │   ├── DigestMismatch   PULL-DIGEST         29   a file is not the one that was published
     │   ├── GateRefused      PULL-GATE           30   key, chain, names or dates do not fit
     │   ├── FilesUnchanged   PULL-UNCHANGED      31   a file that must change stayed the same
-    │   └── KeyTypeChanged   KEY-TYPE            32   RSA became ECDSA, or the other way round
+    │   ├── KeyTypeChanged   KEY-TYPE            32   RSA became ECDSA, or the other way round
+    │   ├── SignatureInvalid SIGNATURE           33   no pinned publisher has signed the manifest
+    │   ├── NotEnrolled      NOT-ENROLLED        34   no private key was sealed to this host's identity
+    │   └── SealedInvalid    SEALED              43   the sealed key does not open
     ├── InstallError                                  nginx
     │   ├── NginxMissing     NGINX-MISSING       35   no nginx, or no running master
     │   ├── NginxRefused     NGINX-TEST          36   `nginx -t` says no
@@ -129,6 +138,20 @@ class Busy(CertcastError):
     exit_status = 5
 
 
+class SecretExposed(CertcastError):
+    """A file with a secret belongs to somebody else, or others may read it."""
+
+    code = "SECRET-FILE"
+    exit_status = 6
+
+
+class IdentityUnusable(CertcastError):
+    """The SSH identity of this host is missing, damaged, or of another kind."""
+
+    code = "IDENTITY"
+    exit_status = 7
+
+
 class RenewalError(CertcastError):
     """Something failed between this host, the CA and the DNS provider."""
 
@@ -180,6 +203,34 @@ class LineageUnusable(RenewalError):
 
     code = "LINEAGE"
     exit_status = 16
+
+
+class SigningFailed(RenewalError):
+    """The publisher's signing key is missing, or `ssh-keygen` did not sign with it."""
+
+    code = "SIGNING"
+    exit_status = 17
+
+
+class EnrolRefused(RenewalError):
+    """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
+
+    code = "ENROL"
+    exit_status = 18
+
+
+class KitRefused(RenewalError):
+    """The recovery kit cannot be made, or does not open."""
+
+    code = "KIT"
+    exit_status = 19
+
+
+class RevocationFailed(RenewalError):
+    """The CA did not revoke a certificate that it was asked to."""
+
+    code = "REVOCATION"
+    exit_status = 45
 
 
 class StoreError(CertcastError):
@@ -279,6 +330,27 @@ class KeyTypeChanged(ReleaseError):
 
     code = "KEY-TYPE"
     exit_status = 32
+
+
+class SignatureInvalid(ReleaseError):
+    """The manifest is not signed, or not by a publisher that this host has pinned."""
+
+    code = "SIGNATURE"
+    exit_status = 33
+
+
+class NotEnrolled(ReleaseError):
+    """The release has no private key sealed to the identity of this host."""
+
+    code = "NOT-ENROLLED"
+    exit_status = 34
+
+
+class SealedInvalid(ReleaseError):
+    """The sealed key does not open with this host's identity, or holds no private key."""
+
+    code = "SEALED"
+    exit_status = 43
 
 
 class InstallError(CertcastError):

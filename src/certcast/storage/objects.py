@@ -123,6 +123,11 @@ class ObjectsStore:
             except FileNotFoundError as error:
                 self._check_missing(error)
 
+    def purge(self, key: str) -> bool:
+        """See `Store.purge`. obstore shows no older versions, so of S3 nothing is promised."""
+        self.delete(key)
+        return not isinstance(self._inner, S3Store)
+
     def _check_missing(self, error: FileNotFoundError) -> None:
         """Return if the store itself said that there is no such key; else raise what it is."""
         if self._folder is not None:

@@ -204,6 +204,11 @@ class OssStore:
         request = oss.DeleteObjectRequest(bucket=self._bucket, key=self._prefix + checked_key(key))
         self._within_deadline("oss:DeleteObject", key, lambda client: client.delete_object(request))
 
+    def purge(self, key: str) -> bool:
+        """See `Store.purge`."""
+        self.delete(key)
+        return False
+
     def _present(self, field: str | None) -> str:
         """Return a field that every whole answer has; StoreUnreachable without it.
 

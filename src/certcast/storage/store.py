@@ -4,6 +4,10 @@
     put     whole or not at all
     list    every key below a prefix
     delete  gone, or never there
+    purge   gone, and older versions of it too
+
+A consumer only ever gets, so its side of the contract is `Reader`: a host without
+credentials has nothing else (web.py).
 
 An implementation MUST keep these:
 
@@ -15,6 +19,8 @@ An implementation MUST keep these:
   mistyped bucket or an unmounted disk believes that nothing was published yet.
   None is said only when the store itself said so; a proxy's 404 page is
   StoreUnreachable.
+- `purge` leaves nothing that anybody could still read: in a bucket with versioning,
+  no older version and no delete marker. A store that cannot see to that says so (False).
 - `put` overwrites. Readers see the old body or the new one, never a mixture and
   never a part; after an error either may be there, so putting again is right.
 - An etag belongs to the bytes: as long as `get` with `unless` answers UNCHANGED,
@@ -65,8 +71,8 @@ class Unchanged(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-class Store(Protocol):
-    """A bucket, or a part of one. Each method may raise StoreError."""
+class Reader(Protocol):
+    """What a host that serves needs of a bucket. Each method may raise StoreError."""
 
     url: str
     """The identity that manifests carry, like `oss://bucket/prefix`: no trailing slash, no secret."""
@@ -77,6 +83,10 @@ class Store(Protocol):
         Raises StoreTooLarge for a body of more than `limit` octets.
         """
 
+
+class Store(Reader, Protocol):
+    """A bucket, or a part of one, that may be changed."""
+
     def put(self, key: str, body: bytes) -> str:
         """Write the object and return its etag."""
 
@@ -85,6 +95,9 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is fine."""
+
+    def purge(self, key: str) -> bool:
+        """Remove the object with its older versions; False if older versions may be left."""
 
 
 def checked_key(key: str) -> str:
