@@ -52,7 +52,8 @@ _CERTIFICATE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
-def _certificate_name(value: Any) -> str:
+def certificate_name(value: Any) -> str:
+    """Return a lineage name of certbot that can be a folder and a part of an object key; else ValueError."""
     name = _text(value)
     if not _CERTIFICATE_NAME.fullmatch(name) or ".." in name:
         raise ValueError(f"must be a name like example.com in lower case, not {name!r}")
@@ -232,7 +233,7 @@ def _role_arn(value: Any) -> str:
 
 
 CHECKS: dict[Any, Callable[[Any], Any]] = {
-    CertificateName: _certificate_name,
+    CertificateName: certificate_name,
     DnsName: _dns_name,
     Zone: _zone,
     Seconds: seconds,
