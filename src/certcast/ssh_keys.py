@@ -50,6 +50,11 @@ class PublicKey:
             raise ValueError("its key is not base64") from None
         return cls(_checked(blob), comment)
 
+    @classmethod
+    def of(cls, blob: bytes) -> PublicKey:
+        """Read the wire form. Raises ValueError, in words."""
+        return cls(_checked(blob))
+
     @property
     def line(self) -> str:
         """The line as `ssh-keygen` writes it, the comment left out if there is none."""
@@ -77,28 +82,34 @@ def public_half(private: bytes) -> PublicKey:
         raise ValueError("its text is not base64") from None
     if not rest.startswith(_MAGIC):
         raise ValueError("it is not an OpenSSH private key of version 1")
-    cipher, rest = _field(rest.removeprefix(_MAGIC))
+    cipher, rest = field(rest.removeprefix(_MAGIC))
     if cipher != b"none":
         raise ValueError("it has a passphrase, which nobody is there to type")
-    _kdf, rest = _field(rest)
-    _options, rest = _field(rest)
+    _kdf, rest = field(rest)
+    _options, rest = field(rest)
     if rest[:4] != b"\0\0\0\1":
         raise ValueError("it does not hold exactly one key")
-    return PublicKey(_checked(_field(rest[4:])[0]))
+    blob, rest = field(rest[4:])
+    if field(rest)[1]:  # the private half: there, and the end
+        raise ValueError("something stands behind the key")
+    return PublicKey(_checked(blob))
 
 
 def _checked(blob: bytes) -> bytes:
-    kind, rest = _field(blob)
+    kind, rest = field(blob)
     if kind != KIND.encode():
         raise ValueError(f"its type is {kind[:40].decode('ascii', 'replace')!r}; only {KIND} is taken")
-    key, rest = _field(rest)
+    key, rest = field(rest)
     if len(key) != 32 or rest:
         raise ValueError("it is not an Ed25519 key of 32 octets")
     return blob
 
 
-def _field(octets: bytes) -> tuple[bytes, bytes]:
-    """Split off one string of SSH's encoding (RFC 4251 section 5): four octets of length, then it."""
+def field(octets: bytes) -> tuple[bytes, bytes]:
+    """Split off one string of SSH's encoding (RFC 4251 section 5): four octets of length, then it.
+
+    Raises ValueError if there is less.
+    """
     length = int.from_bytes(octets[:4], "big")
     if len(octets) < 4 + length:
         raise ValueError("it is cut short")
