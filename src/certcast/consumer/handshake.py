@@ -23,13 +23,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from certcast import children
 from certcast.errors import NotProved
 
 if TYPE_CHECKING:
@@ -158,15 +158,13 @@ class _Process:
 
     def __init__(self, keys: str) -> None:
         # For "any" there is no such file, which OpenSSL takes for an empty one: not the host's policy either.
-        environment = {"OPENSSL_CONF": str(_CODE.with_name(f"{keys}.cnf"))}
-        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons find their libssl by it
-            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        configuration = str(_CODE.with_name(f"{keys}.cnf"))
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CODE), keys],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=children.bare_environment(OPENSSL_CONF=configuration),
             text=True,
         )
 

@@ -22,6 +22,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from certcast import children
 from certcast.consumer import containers, processes, rights
 from certcast.consumer.processes import Defaults, Worker
 from certcast.errors import NginxMissing, NginxRefused, ReloadFailed
@@ -38,9 +39,6 @@ COMMAND_SECONDS = 60.0
 _TOO_LONG = 124  # as timeout(1)
 # cron gives /usr/bin:/bin (crontab(5)), and nginx is in sbin.
 _MORE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Neither command needs the bucket's or the DNS API's keys. Not a list of what is let through:
-# `docker exec` and `systemctl` live on variables that nobody can foresee.
-_SECRET_VARIABLES = ("ALIBABA_CLOUD_", "ALICLOUD_", "OSS_", "AWS_")
 
 
 def examine(nginx: NginxConfig) -> Configuration | None:
@@ -186,9 +184,6 @@ def _path() -> str:
 
 def _run(argv: Sequence[str]) -> tuple[int, str, str]:
     """Run a command; return its exit status, what it said, and what it complained of."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(_SECRET_VARIABLES)
-    }
     program = _find(argv[0])
     if program is None and argv[0] == "nginx":
         program = processes.program_of_a_master(argv)
@@ -199,7 +194,7 @@ def _run(argv: Sequence[str]) -> tuple[int, str, str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=COMMAND_SECONDS,
-            env={**environment, "PATH": _path()},
+            env=children.environment(PATH=_path()),
             check=False,
         )
     except subprocess.TimeoutExpired as expired:

@@ -28,7 +28,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from certcast import errors, files
+from certcast import children, errors, files
 from certcast.errors import CertbotFailed, CertcastError
 
 if TYPE_CHECKING:
@@ -238,7 +238,10 @@ def _child(argv: tuple[str, ...], report_descriptor: int, scratch: str) -> subpr
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": scratch, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"},
+        # With the keys of the DNS API, for our plugin in it.
+        env=children.whole_environment(
+            **{"TMPDIR": scratch, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"}
+        ),
         pass_fds=(report_descriptor,),
         text=True,
         errors="replace",

@@ -1,0 +1,47 @@
+"""What the programs that certcast starts get to see of its environment.
+
+    environment()            nginx, docker, ssh-keygen: everything but the keys
+    bare_environment()       our own clients, which need nothing
+    whole_environment()      certbot, in which certcast's plugin needs the keys of the DNS API
+
+The environment of a process can be read in /proc by its user and root, lands in core
+dumps and in the debug output of what it starts. So the keys of the store and the DNS API stay
+in certcast. certbot is the exception, and hands what it has to every hook that an
+operator has saved with a lineage.
+
+A test walks the source: each child gets one of these, no shell is started, and no
+argument list holds a secret.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Not a list of what is let through: `docker exec` and `systemctl` live on variables that nobody can foresee.
+# The first four are what Alibaba Cloud's SDKs and its CLI read.
+_SECRET = ("ALIBABA_CLOUD_", "ALIBABACLOUD_", "ALICLOUD_", "OSS_", "AWS_", "CERTCAST_")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without keys and certcast's own variables, and with `more`."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}, **more}
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """Return `more`, and what this Python may need to find its libraries."""
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ} | more
+
+
+def whole_environment(**more: str) -> dict[str, str]:
+    """Return this process's environment, keys included, with `more`: for certbot alone."""
+    return {**os.environ, **more}
+
+
+def secrets() -> list[str]:
+    """Return the values in the environment that nobody may see, for redaction.py."""
+    words = ("SECRET", "TOKEN", "PASSWORD", "PASSPHRASE")
+    return [
+        value
+        for name, value in os.environ.items()
+        if name.startswith(_SECRET) and any(word in name for word in words) and not name.endswith("_FILE")
+    ]
