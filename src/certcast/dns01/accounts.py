@@ -41,18 +41,7 @@ class Accounts:
 
     def provider_of(self, zone: str) -> DnsProvider:
         """Return the account that holds the zone; that of [dns] for one that isn't configured."""
-        dns = self._config.dns
-        for one in self._config.zones:
-            if one.name == zone:
-                source = one.source or dns.source
-                dns = replace(
-                    dns,
-                    endpoint=one.endpoint or dns.endpoint,
-                    profile=source.profile,
-                    role_arn=source.role_arn,
-                    sts_endpoint=source.sts_endpoint,
-                )
-        return self._open(dns)
+        return self._open(account_of(self._config, zone))
 
     def _open(self, account: DnsConfig) -> DnsProvider:
         """Return the provider for a [dns] as it would be written for that account."""
@@ -61,3 +50,19 @@ class Accounts:
         if account not in self._opened:
             self._opened[account] = Alidns(account)
         return self._opened[account]
+
+
+def account_of(config: Config, zone: str) -> DnsConfig:
+    """Return the account of a zone, as a [dns] would be written for it alone."""
+    dns = config.dns
+    for one in config.zones:
+        if one.name == zone:
+            source = one.source or dns.source
+            return replace(
+                dns,
+                endpoint=one.endpoint or dns.endpoint,
+                profile=source.profile,
+                role_arn=source.role_arn,
+                sts_endpoint=source.sts_endpoint,
+            )
+    return dns
