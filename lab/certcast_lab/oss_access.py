@@ -55,6 +55,16 @@ class Asked:
     def target(self) -> str:
         return f"{self.bucket or ''}/{self.key or ''}"
 
+    @property
+    def version_id(self) -> str | None:
+        """The version that is meant; None for the current one."""
+        return self.query.get("versionId") if self.key is not None else None
+
+    @property
+    def right(self) -> str:
+        """The RAM action that it needs: one version's are of their own ("RAM policy", OSS user guide)."""
+        return f"oss:{RIGHTS.get(self.action, self.action)}" + ("Version" if self.version_id else "")
+
 
 def authenticate(asked: Asked, ram: Ram, bucket: Bucket | None, now: float) -> User:
     """The user who signed this. Raises OssError for whatever doesn't fit. `now`: seconds of the epoch."""
@@ -107,7 +117,7 @@ def authorize(asked: Asked, user: User, bucket: Bucket | None) -> Bucket:
         context |= {f"oss:{name.title()}": asked.query.get(name, "") for name in ("prefix", "delimiter")}
     else:
         resource += f"/{asked.key}"
-    if not is_allowed(user, f"oss:{RIGHTS.get(asked.action, asked.action)}", resource, context):
+    if not is_allowed(user, asked.right, resource, context):
         raise OssError(403, "AccessDenied", "You have no right to access this object.", ec="0003-00000001")
     return bucket
 

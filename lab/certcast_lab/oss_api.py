@@ -9,9 +9,10 @@ is → the bucket → what RAM allows → the operation. Each step refuses as OS
 an XML error with Code and EC, which for HEAD goes into the `x-oss-err` header,
 since such an answer has no body.
 
-Operations: PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2. Faults
-are in `api.faults`: actions are named as here, targets are `bucket/key`; `flipped`
-also strikes what PutObject receives. `api.requests` says who asked for what.
+Operations: PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2, and those of
+versioning (oss_versions.py). Faults are in `api.faults`: actions are named as here,
+targets are `bucket/key`; `flipped` also strikes what PutObject receives.
+`api.requests` says who asked for what.
 
 The Host decides, as it does for real:
 
@@ -26,7 +27,7 @@ them. Assumptions: that a missing key is 404 for a user who may not list, that a
 closed public endpoint is said after the signature was checked, and how a domain
 that is bound to no bucket is refused.
 
-Not here: versioning, multipart, ranges (the whole object comes, as OSS itself
+Not here: multipart, ranges (the whole object comes, as OSS itself
 does for a range it can't satisfy), ACLs and bucket policies.
 """
 
@@ -44,7 +45,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from certcast_lab import oss_listing
+from certcast_lab import oss_listing, oss_versions
 from certcast_lab.faults import Faults, Reply
 from certcast_lab.oss_access import Asked, authenticate, authorize, moment
 from certcast_lab.oss_bucket import Bucket, Stored, content_md5
@@ -53,6 +54,12 @@ from certcast_lab.ram import Ram
 
 MAX_KEY_OCTETS = 1023
 ACTIONS = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
+# Of a bucket: by method and sub-resource.
+BUCKET_ACTIONS = {
+    ("GET", "versions"): "ListObjectVersions",
+    ("GET", "versioning"): "GetBucketVersioning",
+    ("PUT", "versioning"): "PutBucketVersioning",
+}
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,13 @@ class OssApi:
         query = _query(request.scope["query_string"].decode("latin-1"))
         action = ACTIONS.get(request.method, "NotEmulated")
         if key is None:
+            named = [
+                BUCKET_ACTIONS[request.method, name]
+                for name in query
+                if (request.method, name) in BUCKET_ACTIONS
+            ]
             listing = request.method == "GET" and query.get("list-type") == "2"
-            action = "ListObjectsV2" if listing else "NotEmulated"
+            action = "ListObjectsV2" if listing else (named or ["NotEmulated"])[0]
         headers = {name.lower(): value for name, value in request.headers.items()}
         source_ip = request.client.host if request.client else ""
         bare = path == f"/{bucket}"
@@ -164,10 +176,10 @@ class OssApi:
             raise OssError(500, "InternalError", "We encountered an internal error. Please try again.")
 
     def _operate(self, asked: Asked, bucket: Bucket, body: bytes) -> Response:
-        if asked.action == "ListObjectsV2":
-            return self._list(asked, bucket)
-        if asked.action == "NotEmulated" or asked.key is None:
+        if asked.action == "NotEmulated":
             raise OssError(400, "NotImplemented", f"The lab does not emulate {asked.method} here.")
+        if asked.key is None:
+            return self._of_bucket(asked, bucket, body)
         if len(asked.key.encode()) > MAX_KEY_OCTETS:
             raise OssError(400, "InvalidObjectName", "The specified object is not valid.")
         if asked.action == "PutObject":
@@ -175,13 +187,25 @@ class OssApi:
                 body = bytes([body[0] ^ 0x01]) + body[1:]
             return _put(asked, bucket, asked.key, Stored(body, int(self.clock()), _kept(asked)))
         if asked.action == "DeleteObject":
-            bucket.delete(asked.key)
-            return Response(status_code=204)
-        stored = bucket.get(asked.key, age=self._age(asked))
-        if stored is None:
+            return oss_versions.delete(bucket, asked.key, asked.version_id)
+        if asked.version_id is not None:
+            version, stored = oss_versions.find(bucket, asked.key, asked.version_id)
+            return _get(asked, stored, oss_versions.headers(bucket, version))
+        about = oss_versions.headers(bucket, oss_versions.current(bucket, asked.key))
+        current = bucket.get(asked.key, age=self._age(asked))
+        if current is None:
             message = "The specified key does not exist."
-            raise OssError(404, "NoSuchKey", message, ec="0026-00000001", Key=asked.key)
-        return _get(asked, stored)
+            raise OssError(404, "NoSuchKey", message, ec="0026-00000001", headers=about, Key=asked.key)
+        return _get(asked, current, about)
+
+    def _of_bucket(self, asked: Asked, bucket: Bucket, body: bytes) -> Response:
+        if asked.action == "ListObjectVersions":
+            return oss_versions.listing(bucket, asked.query)
+        if asked.action == "GetBucketVersioning":
+            return oss_versions.state(bucket)
+        if asked.action == "PutBucketVersioning":
+            return oss_versions.change(bucket, body)
+        return self._list(asked, bucket)
 
     def _list(self, asked: Asked, bucket: Bucket) -> Response:
         age = self._age(asked)
@@ -230,19 +254,21 @@ def _put(asked: Asked, bucket: Bucket, key: str, stored: Stored) -> Response:
     if forbid not in {"true", "false"}:
         message = "The value of x-oss-forbid-overwrite is invalid."
         raise OssError(400, "InvalidArgument", message, ec="0017-00000279")
-    if forbid == "true" and bucket.get(key):
+    # "PutObject" of the API reference: of no effect in a bucket that has or had versioning.
+    if forbid == "true" and bucket.versioning is None and bucket.get(key):
         message = "The object you specified already exists and can not be overwritten."
         raise OssError(409, "FileAlreadyExists", message, ec="0026-00000002")
-    bucket.put(key, stored)
-    return Response(headers=_digests(stored))
+    version = bucket.put(key, stored)
+    return Response(headers={**_digests(stored), **oss_versions.headers(bucket, version)})
 
 
-def _get(asked: Asked, stored: Stored) -> Response:
+def _get(asked: Asked, stored: Stored, about: dict[str, str]) -> Response:
     """The object, its headers alone for HEAD, or 304."""
     headers = {
         "content-type": "application/octet-stream",
         **stored.headers,
         **_digests(stored),
+        **about,
         "last-modified": formatdate(stored.modified, usegmt=True),
         "accept-ranges": "bytes",
         "x-oss-object-type": "Normal",

@@ -7,6 +7,7 @@ reference); `EC` is the finer code that the error list explains.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 from starlette.responses import Response
@@ -15,17 +16,27 @@ from starlette.responses import Response
 class OssError(Exception):
     """A refusal. `details` are further elements, like the `Key` of a NoSuchKey."""
 
-    def __init__(self, status: int, code: str, message: str, *, ec: str = "", **details: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        ec: str = "",
+        headers: Mapping[str, str] | None = None,
+        **details: str,
+    ) -> None:
         super().__init__(f"{status} {code}")
         self.status = status
         self.code = code
         self.message = message
         self.ec = ec
+        self.headers = headers or {}
         self.details = details
 
     def response(self, request_id: str, host: str, *, head: bool) -> Response:
         document = self._document(request_id, host)
-        headers = {"x-oss-ec": self.ec} if self.ec else {}
+        headers = {**self.headers, **({"x-oss-ec": self.ec} if self.ec else {})}
         if head:
             headers["x-oss-err"] = base64.b64encode(document).decode()
             return Response(status_code=self.status, headers=headers)

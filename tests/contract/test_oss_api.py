@@ -435,6 +435,136 @@ def test_what_is_not_emulated_says_so(lab):
     assert (400, "NotImplemented") == refusal(lab.send("GET", None, query="bucketInfo"))
 
 
+@pytest.fixture
+def versioned(lab) -> Lab:
+    """A bucket with versioning, in which `key` was put before and twice since."""
+    lab.send("PUT", "key", body=b"0")
+    lab.bucket.versioning = "Enabled"
+    lab.send("PUT", "key", body=b"1")
+    lab.send("PUT", "key", body=b"2")
+    return lab
+
+
+def versions(lab: Lab, query: str = "versions") -> list[tuple[str | None, str, str]]:
+    """Key, kind and newness of every version, as listed."""
+    answer = ET.fromstring(lab.send("GET", None, query=query).content)
+    assert "ListVersionsResult" == answer.tag
+    return [
+        (one.findtext("Key"), one.tag, "latest" if one.findtext("IsLatest") == "true" else "older")
+        for one in answer
+        if one.tag in ("Version", "DeleteMarker")
+    ]
+
+
+def test_a_bucket_without_versioning_lists_its_objects_as_versions(tree):
+    """Who asks for versions learns of every object in any bucket; the ids are empty."""
+    answer = ET.fromstring(tree.send("GET", None, query="versions&prefix=certs%2F").content)
+    found = [(one.findtext("Key"), one.findtext("VersionId")) for one in answer.iter("Version")]
+    keys = listed(tree.send("GET", None, query="list-type=2&prefix=certs%2F"))["keys"]
+    assert [(key, "") for key in keys] == found
+    assert keys
+
+
+def test_with_versioning_nothing_is_overwritten(versioned):
+    """An old key in the bucket can be read by its version after a new one took its place."""
+    assert [
+        ("key", "Version", "latest"),
+        ("key", "Version", "older"),
+        ("key", "Version", "older"),
+    ] == versions(versioned)
+    assert b"2" == versioned.send("GET", "key").content
+    assert b"0" == versioned.send("GET", "key", query="versionId=null").content
+    for _, version in versioned.bucket.versions():
+        answer = versioned.send("GET", "key", query=f"versionId={version.id}")
+        assert (version.stored.body, version.id) == (answer.content, answer.headers["x-oss-version-id"])
+
+
+def test_with_versioning_deleting_leaves_a_marker(versioned):
+    """A deleted object looks gone, and all that it ever was is still there."""
+    answer = versioned.send("DELETE", "key")
+    marker = answer.headers["x-oss-version-id"]
+    assert (204, "true") == (answer.status_code, answer.headers["x-oss-delete-marker"])
+
+    gone = versioned.send("GET", "key")
+    assert (404, "NoSuchKey") == refusal(gone)
+    assert ("true", marker) == (gone.headers["x-oss-delete-marker"], gone.headers["x-oss-version-id"])
+    by_id = versioned.send("GET", "key", query=f"versionId={marker}")
+    assert ((405, "MethodNotAllowed"), "DELETE") == (refusal(by_id), by_id.headers["allow"])
+    assert [] == listed(versioned.send("GET", None, query="list-type=2"))["keys"]
+    assert ("key", "DeleteMarker", "latest") == versions(versioned)[0]
+    assert 4 == len(versions(versioned))
+
+
+def test_a_version_can_be_deleted_for_good(versioned):
+    """Of an object with versions each one goes by itself; below a marker that is gone, the newest counts."""
+    marker = versioned.send("DELETE", "key").headers["x-oss-version-id"]
+    newest = versioned.bucket.versions()[1][1].id
+
+    versioned.send("DELETE", "key", query=f"versionId={newest}")
+    answer = versioned.send("DELETE", "key", query=f"versionId={marker}")
+
+    assert (204, marker, "true") == (
+        answer.status_code,
+        answer.headers["x-oss-version-id"],
+        answer.headers["x-oss-delete-marker"],
+    )
+    assert b"1" == versioned.send("GET", "key").content
+    assert (404, "NoSuchVersion") == refusal(versioned.send("GET", "key", query=f"versionId={newest}"))
+
+
+def test_suspended_versioning_keeps_what_there_was(versioned):
+    """Switching versioning off afterwards removes no version; only `null` is replaced from then on."""
+    versioned.send("PUT", None, query="versioning", body=b"<V><Status>Suspended</Status></V>")
+
+    assert "null" == versioned.send("PUT", "key", body=b"3").headers["x-oss-version-id"]
+    assert "null" == versioned.send("PUT", "key", body=b"4").headers["x-oss-version-id"]
+
+    assert 3 == len(versions(versioned))
+    assert b"4" == versioned.send("GET", "key").content
+    versioned.send("DELETE", "key")
+    assert ["DeleteMarker", "Version", "Version"] == [kind for _, kind, _ in versions(versioned)]
+
+
+def test_versions_are_listed_page_by_page(versioned):
+    """However many versions there are, a client comes by all of them."""
+    versioned.send("PUT", "later", body=b"1")
+    query, seen = "versions&max-keys=1", []
+    for _ in range(4):
+        answer = ET.fromstring(versioned.send("GET", None, query=query).content)
+        seen.append((answer.findtext("Version/Key"), answer.findtext("Version/VersionId")))
+        query = (
+            f"versions&max-keys=1&key-marker={answer.findtext('NextKeyMarker')}"
+            f"&version-id-marker={answer.findtext('NextVersionIdMarker')}"
+        )
+    assert [(key, version.id) for key, version in versioned.bucket.versions()] == seen
+    assert "false" == answer.findtext("IsTruncated")
+    assert [("later", "Version", "latest")] == versions(versioned, "versions&key-marker=key")
+    assert (400, "InvalidArgument") == refusal(
+        versioned.send("GET", None, query="versions&version-id-marker=x")
+    )
+
+
+def test_versions_need_rights_of_their_own(versioned):
+    """Who may read and delete objects may not read or delete their older versions, nor list them."""
+    user = versioned.user(
+        policies=allow(["oss:GetObject", "oss:DeleteObject"], "acs:oss:*:*:bucket/*")
+        + allow("oss:ListObjects", "acs:oss:*:*:bucket")
+    )
+    assert 200 == versioned.send("GET", "key", user=user).status_code
+    for method, key, query in (
+        ("GET", "key", "versionId=null"),
+        ("DELETE", "key", "versionId=null"),
+        ("GET", None, "versions"),
+        ("GET", None, "versioning"),
+    ):
+        assert (403, "AccessDenied") == refusal(versioned.send(method, key, query=query, user=user))
+
+
+def test_forbidding_to_overwrite_is_of_no_effect_with_versioning(versioned):
+    """The header that guards an object elsewhere guards nothing here, as documented."""
+    assert 200 == versioned.send("PUT", "key", body=b"3", x_oss_forbid_overwrite="true").status_code
+
+
 def test_every_request_is_on_record(lab):
     """A test can count who asked for what."""
     lab.send("PUT", "a", body=b"1")

@@ -89,6 +89,40 @@ def test_the_official_sdk(api, endpoint, version, keys):
     assert {"client"} == {request.user for request in api.requests}
 
 
+def test_the_official_sdk_and_versions(endpoint):
+    """oss-v2 switches versioning on, sees every version and marker, page by page, and deletes each."""
+    provider = oss.credentials.StaticCredentialsProvider(KEY_ID, SECRET, TOKEN)
+    client = oss.Client(oss.Config("cn-hangzhou", endpoint, credentials_provider=provider))
+    key = "certs/ä b/1"
+    assert client.get_bucket_versioning(oss.GetBucketVersioningRequest("bucket")).version_status is None
+    old = client.put_object(oss.PutObjectRequest("bucket", key, body=b"old"))
+    assert old.version_id is None
+
+    wanted = oss.VersioningConfiguration("Enabled")
+    client.put_bucket_versioning(oss.PutBucketVersioningRequest("bucket", wanted))
+
+    state = client.get_bucket_versioning(oss.GetBucketVersioningRequest("bucket"))
+    assert "Enabled" == state.version_status
+    put = client.put_object(oss.PutObjectRequest("bucket", key, body=b"new"))
+    marker = client.delete_object(oss.DeleteObjectRequest("bucket", key))
+    assert marker.delete_marker
+    pages = list(
+        client.list_object_versions_paginator(limit=2).iter_page(oss.ListObjectVersionsRequest("bucket"))
+    )
+    assert 2 == len(pages)
+    found = [(one.key, one.version_id, one.is_latest) for page in pages for one in page.version or ()]
+    assert [(key, put.version_id, False), (key, "null", False)] == found
+    assert [(key, marker.version_id, True)] == [
+        (one.key, one.version_id, one.is_latest) for page in pages for one in page.delete_marker or ()
+    ]
+    got = client.get_object(oss.GetObjectRequest("bucket", key, version_id="null"))
+    assert b"old" == got.body.read()
+    for version_id in ("null", put.version_id, marker.version_id):
+        client.delete_object(oss.DeleteObjectRequest("bucket", key, version_id))
+    listing = client.list_object_versions(oss.ListObjectVersionsRequest("bucket"))
+    assert (None, None) == (listing.version, listing.delete_marker)
+
+
 def foreign(script: str, endpoint: str) -> object:
     """Run `script` with other people's packages; what it prints, as JSON."""
     if not FOREIGN_PYTHON.exists():
@@ -147,6 +181,42 @@ def test_oss2(api, endpoint, version):
         "after": False,
     } == foreign(script, endpoint)
     assert {"client"} == {request.user for request in api.requests}
+
+
+OSS2_VERSIONS = """
+import oss2
+from oss2.models import BucketVersioningConfig
+bucket = oss2.Bucket(oss2.StsAuth(key_id, secret, token), endpoint, "bucket", region="cn-hangzhou")
+bucket.put_object("key", b"old")
+config = BucketVersioningConfig()
+config.status = "Enabled"
+bucket.put_bucket_versioning(config)
+said = {"status": bucket.get_bucket_versioning().status}
+new = bucket.put_object("key", b"new").versionid
+marker = bucket.delete_object("key")
+said["marker"] = marker.delete_marker
+found = bucket.list_object_versions()
+said["versions"] = [[one.key, one.versionid == new or one.versionid, one.is_latest] for one in found.versions]
+said["markers"] = [[one.key, one.versionid == marker.versionid] for one in found.delete_marker]
+said["old"] = bucket.get_object("key", params={"versionId": "null"}).read().decode()
+for version in ("null", new, marker.versionid):
+    bucket.delete_object("key", params={"versionId": version})
+found = bucket.list_object_versions()
+said["left"] = len(found.versions) + len(found.delete_marker)
+print(json.dumps(said))
+"""
+
+
+def test_oss2_and_versions(endpoint):
+    """The older official SDK sees the same versions, by the older signature."""
+    assert {
+        "status": "Enabled",
+        "marker": True,
+        "versions": [["key", True, False], ["key", "null", False]],
+        "markers": [["key", True]],
+        "old": "old",
+        "left": 0,
+    } == foreign(OSS2_VERSIONS, endpoint)
 
 
 OPENDAL = """
