@@ -21,7 +21,7 @@ from certcast.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTo
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged
 from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket
+from certcast_lab.oss_bucket import Bucket, Stored
 from certcast_lab.ram import Ram, User
 from certcast_lab.serve import Server
 
@@ -199,6 +199,65 @@ def test_a_deleted_object_is_gone(store):
     assert ["releases/2/fullchain.pem"] == store.list("releases")
 
 
+def test_a_purged_object_is_gone(place):
+    """What is purged is gone like what is deleted, and only a store that may keep older versions says so."""
+    store = place.open()
+    for key in ("keys/web1.age", "keys/web1.age.old"):
+        store.put(key, b"1")
+
+    whole = [store.purge("keys/web1.age"), store.purge("keys/web1.age"), store.purge("never/there")]
+
+    assert [not place.config.url.startswith("s3://")] * 3 == whole
+    assert store.get("keys/web1.age", limit=10) is None
+    assert ["keys/web1.age.old"] == store.list("")
+
+
+@pytest.mark.parametrize("later", ["Enabled", "Suspended"])
+def test_purging_leaves_no_version_of_a_key(request, emulator, later):
+    """
+    A host's key leaves a bucket with versioning whole: what was put before, during and
+    after, and the markers of earlier deletions. Keys that begin alike keep theirs.
+    """
+    with oss_place(request) as place:
+        store, bucket = place.open(), emulator[0].add_bucket(Bucket("bucket", account="1234567890"))
+        for state in (None, "Enabled", later):
+            bucket.versioning = state
+            for key in ("key", "key.old", "key/below"):
+                store.put(key, b"1")
+                store.delete(key)
+                store.put(key, b"2")
+        others = [(key, one) for key, one in bucket.versions() if key != "prefix/key"]
+        kept, before = len(bucket.versions()) - len(others), len(emulator[0].requests)
+
+        assert store.purge("key")
+
+        assert others == bucket.versions()
+        # One for the marker that hides the rest, and in a bucket that is Enabled that marker.
+        sent = [request.action for request in emulator[0].requests[before:]].count("DeleteObject")
+        assert kept + (2 if later == "Enabled" else 1) == sent
+
+
+def test_purging_goes_beyond_one_page_of_versions(request, emulator):
+    """However often a key was written, each version goes; while that lasts, none of them is readable."""
+    with oss_place(request) as place:
+        bucket = emulator[0].add_bucket(Bucket("bucket", account="1234567890", versioning="Enabled"))
+        for number in range(1001):
+            bucket.put("prefix/key", Stored(b"%d" % number, 0))
+        readable, delete_version = [], bucket.delete_version
+
+        def deleting(key: str, version_id: str) -> object:
+            gone = delete_version(key, version_id)
+            readable.append(bucket.get(key))
+            return gone
+
+        bucket.delete_version = deleting
+        assert place.open().purge("key")
+
+    assert [] == bucket.versions()
+    assert 1002 == len(readable)
+    assert {None} == set(readable)
+
+
 def test_listing_is_by_prefix_and_sorted(store):
     """All releases of one certificate are found, and none of another whose name begins alike."""
     for key in ["certs/b/2", "certs/b/10", "certs/b", "certs/bc/1", "certs/a/1", "hosts/b"]:
@@ -253,8 +312,9 @@ def absent(request) -> Iterator[Callable[[], Store]]:
         lambda store: store.put("manifest", b""),
         lambda store: store.list(""),
         lambda store: store.delete("manifest"),
+        lambda store: store.purge("manifest"),
     ],
-    ids=["get", "put", "list", "delete"],
+    ids=["get", "put", "list", "delete", "purge"],
 )
 def test_a_missing_bucket_is_not_an_empty_one(absent, call):
     """A mistyped bucket or an unmounted disk is named as such, and never taken for "nothing published"."""

@@ -193,6 +193,52 @@ def test_a_missing_right_is_named(cloud):
     assert "oss:GetObject" in str(error.next)
 
 
+@pytest.mark.parametrize("missing", ["oss:ListObjectVersions", "oss:DeleteObjectVersion"])
+def test_purging_without_a_right_says_what_may_be_left(cloud, missing):
+    """Who may not see or delete versions reads which right is missing, and that old ones may be readable."""
+    rights = {"oss:DeleteObject", "oss:ListObjectVersions", "oss:DeleteObjectVersion"} - {missing}
+    cloud.bucket.versioning = "Enabled"
+    cloud.user.policies = [
+        {"Version": "1", "Statement": [{"Effect": "Allow", "Action": sorted(rights), "Resource": "*"}]}
+    ]
+
+    with pytest.raises(StoreDenied) as failure:
+        cloud.store.purge("manifest")
+
+    assert missing in str(failure.value.next)
+    assert "older versions of it may still be read" in str(failure.value.kept)
+    assert cloud.bucket.get("certcast/manifest") is None
+
+
+@pytest.mark.parametrize("kind", ["throttle", "server_error", "lost_reply"])
+@pytest.mark.usefixtures("no_pauses")
+def test_purging_survives_a_passing_fault(cloud, kind):
+    """A host's key is gone with all versions although the bucket stumbled on the way."""
+    cloud.bucket.versioning = "Enabled"
+    cloud.store.put("manifest", b"the next one")
+    for action in ("DeleteObject", "ListObjectVersions"):
+        cloud.faults.turn_on(kind, action=action, times=2)
+
+    assert cloud.store.purge("manifest")
+
+    assert [] == cloud.bucket.versions()
+
+
+def test_one_deadline_is_around_all_of_a_purge(cloud):
+    """A slow bucket with many versions of a key holds the command for one deadline, not for one each."""
+    cloud.bucket.versioning = "Enabled"
+    for number in range(20):
+        cloud.store.put("manifest", b"%d" % number)
+    cloud.faults.turn_on("delay", action="DeleteObject", seconds=0.15)
+
+    start = time.monotonic()
+    with pytest.raises(StoreUnreachable, match=r"no complete answer within 0\.5 s") as failure:
+        cloud.open(deadline=0.5).purge("manifest")
+
+    assert time.monotonic() - start < 2
+    assert "older versions of it may still be read" in str(failure.value.kept)
+
+
 def test_a_wrong_secret_is_named_and_not_shown(cloud):
     """A mistyped secret is recognised, and neither it nor a signature is in the report."""
     error = refused(cloud, lambda: setattr(cloud.user, "access_key_secret", "another"))

@@ -13,8 +13,7 @@ for one code: the public endpoint is closed to the account, others are not.
 Bodies are checked both ways, since V4 on OSS does not sign them. Upwards the
 server compares Content-MD5 before it stores anything, because CRC-64, which
 the SDK compares afterwards, would find a damaged body only when every reader
-can fetch it already. Downwards the CRC-64 header is compared here; the SDK
-does that only in its multi-part downloader.
+can fetch it already. Downwards: oss_answers.py.
 
 Retries are stamina's and the SDK's own are off. The SDK's don't cover reading
 an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
@@ -32,6 +31,7 @@ import hashlib
 import logging
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import alibabacloud_oss_v2 as oss
@@ -41,8 +41,9 @@ from requests.exceptions import RequestException
 from certcast.credentials import provider, said
 from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
 from certcast.storage.endpoints import Endpoints, is_custom_domain
+from certcast.storage.oss_answers import present, version_ids, whole_body
 from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
-from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
+from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix
 from certcast.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ class OssStore:
                     return None
                 raise
             with result.body as body:
-                etag = self._present(result.etag)
-                return Object(_read(body, key, limit, result), etag)
+                etag = present(self.url, result.etag)
+                return Object(whole_body(body, key, limit, result), etag)
 
         return self._within_deadline("oss:GetObject", key, attempt)
 
@@ -182,7 +183,7 @@ class OssStore:
         )
 
         def attempt(client: oss.Client) -> str:
-            return self._present(client.put_object(request).etag)
+            return present(self.url, client.put_object(request).etag)
 
         return self._within_deadline("oss:PutObject", key, attempt)
 
@@ -193,7 +194,7 @@ class OssStore:
         def attempt(client: oss.Client) -> list[str]:
             keys = []
             for page in client.list_objects_v2_paginator(limit=1000).iter_page(request):
-                self._present(page.name)
+                present(self.url, page.name)
                 keys += [found.key[len(self._prefix) :] for found in page.contents or ()]
             return sorted(keys)
 
@@ -202,38 +203,46 @@ class OssStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`. OSS answers 204 for a missing key too."""
         request = oss.DeleteObjectRequest(bucket=self._bucket, key=self._prefix + checked_key(key))
-        self._within_deadline("oss:DeleteObject", key, lambda client: client.delete_object(request))
+        self._within_deadline("oss:DeleteObject", key, partial(_delete, request))
 
     def purge(self, key: str) -> bool:
-        """See `Store.purge`."""
-        self.delete(key)
-        return False
+        """See `Store.purge`. One deadline is around all of it.
 
-    def _present(self, field: str | None) -> str:
-        """Return a field that every whole answer has; StoreUnreachable without it.
-
-        http.client takes a connection that breaks within the header for the end
-        of the header. What follows then looks like a success with an empty body:
-        an object of no octets, a listing of no keys.
+        Whether the bucket has versioning is not asked: ListObjectVersions answers in
+        any bucket. In one that has it, the plain delete puts a marker on top, which
+        hides the older versions until all are gone; so markers go last. StoreDenied
+        for a missing right says what is left.
         """
-        if not field:
-            raise NotReached(
-                f"{self.url} gives no usable answer",
-                connected=True,
-                found="an answer without the fields that OSS gives, or only the beginning of one",
-                next="run it again; if it repeats, look at proxies between this host and the endpoint",
-            )
-        return field
-
-    def _within_deadline(self, action: str, key: str, attempt: Callable[[oss.Client], T]) -> T:
-        """Run `attempt` until it ends in a result or in an error that no repetition mends."""
+        full = self._prefix + checked_key(key)
         end = time.monotonic() + self._deadline
+        request = oss.DeleteObjectRequest(self._bucket, full)
+        self._within_deadline("oss:DeleteObject", key, partial(_delete, request), end)
+        listing = partial(version_ids, self.url, self._bucket, full)
+        try:
+            for version_id in self._within_deadline("oss:ListObjectVersions", key, listing, end):
+                request = oss.DeleteObjectRequest(self._bucket, full, version_id)
+                self._within_deadline("oss:DeleteObjectVersion", key, partial(_delete, request), end)
+        except StoreError as error:
+            error.kept = (
+                f"{key} is deleted; in a bucket with versioning, older versions of it may still be read"
+            )
+            raise
+        return True
+
+    def _within_deadline(
+        self, action: str, key: str, attempt: Callable[[oss.Client], T], end: float | None = None
+    ) -> T:
+        """Run `attempt` until it ends in a result or in an error that no repetition mends.
+
+        `end` is the deadline of several together, on the monotonic clock.
+        """
+        end = end or time.monotonic() + self._deadline
 
         def worth_another(error: Exception) -> bool:
             # stamina sleeps without asking for the time; so the longest pause must still fit.
             return isinstance(error, StoreUnreachable) and time.monotonic() + LONGEST_PAUSE_SECONDS < end
 
-        with self._cutter.within(self._deadline):
+        with self._cutter.within(max(0, end - time.monotonic())):
             # As a context and not as a decorator, whose log entries hold the arguments: bodies are keys.
             for once in stamina.retry_context(
                 on=worth_another,
@@ -284,30 +293,8 @@ class OssStore:
             ) from None
 
 
-def _read(body: oss.StreamBody, key: str, limit: int, header: oss.GetObjectResult) -> bytes:
-    """Return the whole body. StoreTooLarge beyond `limit`; StoreUnreachable if it is not what was stored."""
-    from alibabacloud_oss_v2.crc import Crc64
-
-    octets = bytearray()
-    checksum = Crc64(0)
-    for chunk in body.iter_bytes(block_size=limit + 1):
-        octets += chunk
-        checksum.update(chunk)
-        if len(octets) > limit:
-            raise too_large(key, limit)
-    # Objects from before 2015 have no CRC-64, and a CDN may leave the length out; one of them must prove it.
-    if header.hash_crc64:
-        expected, found = f"CRC-64 {header.hash_crc64}", f"CRC-64 {checksum.sum64()}"
-    else:
-        expected, found = f"{header.content_length} octets", f"{len(octets)} octets"
-    if expected != found:
-        raise StoreUnreachable(
-            f"{key} was damaged on its way",
-            expected=expected,
-            found=found,
-            next="run it again; if it repeats, look at proxies between this host and the endpoint",
-        )
-    return bytes(octets)
+def _delete(request: oss.DeleteObjectRequest, client: oss.Client) -> None:
+    client.delete_object(request)
 
 
 def _for_sdk(keys: Keys) -> oss.credentials.Credentials:
