@@ -97,7 +97,8 @@ def test_every_mistake_is_told(path: Path) -> None:
     """All mistakes of a list are found in one go, each with its line."""
     found = listed(
         path,
-        f"web1\nweb2 {KEYS[0][:-6]}\n../etc {KEYS[1]}\nrecovery {KEYS[2]}\nweb/5 {KEYS[3]}\nweb6 {KEYS[4][:11]}\n",
+        f"web1\nweb2 {KEYS[0][:-6]}\n../etc {KEYS[1]}\nrecovery {KEYS[2]}\n"
+        f"web/5 {KEYS[3]}\nweb6 ssh-ed25519\n",
     )
     assert [1, 2, 3, 4, 5, 6] == sorted(int(m.split(":")[0].removeprefix("line ")) for m in found.mistakes)
     assert [] == found.hosts
@@ -133,7 +134,7 @@ def test_one_host_s_facts(path: Path) -> None:
 
 
 def test_a_dict_of_hosts(path: Path) -> None:
-    """Hosts in a dict are called what they call themselves, else as the dict does; prefixes may be missing."""
+    """Hosts in a dict are called what they call themselves, else as the dict does; prefixes or not."""
     document = {
         "one": facts(KEYS[0], ansible_nodename="web1"),
         "two": {"ansible_facts": facts(KEYS[1], ansible_hostname="web2")},
