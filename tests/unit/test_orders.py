@@ -65,3 +65,20 @@ def test_a_damaged_book_stops_instead_of_forgetting(tmp_path: Path) -> None:
     (tmp_path / "orders.json").write_text("{")
     with pytest.raises(LocalFault, match="is damaged"):
         orders.begin(tmp_path, NAMES, NOW)
+
+
+def test_an_emergency_may_use_the_fifth_order_of_the_week(tmp_path: Path) -> None:
+    """
+    A compromised key is replaced also where two orders were placed today and four this week: it gets the
+    fifth, which the CA still allows. A sixth is not placed, and the error says when it may be.
+    """
+    for hour in range(2):
+        orders.begin(tmp_path, NAMES, NOW - timedelta(days=2) + timedelta(hours=hour))
+    for hour in range(2):
+        orders.begin(tmp_path, NAMES, NOW + timedelta(hours=hour))
+    with pytest.raises(OrderCapReached):
+        orders.begin(tmp_path, NAMES, NOW + timedelta(hours=3))
+    orders.begin(tmp_path, NAMES, NOW + timedelta(hours=3), emergency=True)
+    with pytest.raises(OrderCapReached, match="5 orders in the last 7 days") as caught:
+        orders.begin(tmp_path, NAMES, NOW + timedelta(hours=4), emergency=True)
+    assert "2026-11-28T12:00:00Z" in (caught.value.next or "")

@@ -4,7 +4,7 @@ certbot stays the ACME client; it runs in a process of its own because in-proces
 runs leak log handlers, os.environ and sys.excepthook (certbot 5.8), and because
 its exit status and files are the interface that lasts. `certonly` with
 `--keep-until-expiring` serves first issuance, renewal and a changed list of names
-alike, and asks the CA's ARI by itself.
+alike, and asks the CA's ARI by itself. `revoke` needs no lineage, only the certificate.
 
 What our own authenticator plugin has to say comes back through CERTCAST_REPORT_FILE,
 which it writes and we read: its failure, since certbot's exit status is 1 for
@@ -18,22 +18,24 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certcast import children, errors, files
 from certcast.errors import CertbotFailed, CertcastError
+from certcast.renewal.interrupts import interrupts_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from certcast.config import CertificateConfig, Config, DnsConfig, RenewalConfig
 
@@ -43,6 +45,8 @@ REPORT_FILE = "CERTCAST_REPORT_FILE"
 _OTHER_INSTANCE = "Another instance of Certbot is already running"
 _ADVICE = "NEXT STEPS:"  # certbot 5.8, _internal/main.py; only kept from the terminal
 _NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# pebble: "Certificate has already been revoked."; Boulder: "… already revoked" (ra/ra.go).
+_ALREADY_REVOKED = re.compile(r"already (been )?revoked", re.IGNORECASE)
 _TAIL = 15  # lines of certbot's output that an error shows
 _LEFT_BEHIND_SECONDS = 86400.0  # no run takes as long
 _SIGNAL_SECONDS = 8.0  # until a signal is repeated; an orderly end takes two or three
@@ -68,21 +72,78 @@ def obtain(
     wanted: CertificateConfig,
     *,
     force: bool,
+    new_key: bool = False,
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
     """Let certbot renew the certificate if it is due, or in any case with `force`.
 
+    With `new_key` it makes a key also where the configuration says that the old one is reused.
     `progress` gets certbot's output line by line, `warn` our plugin's warnings at the end.
 
     Returns when certbot exits with 0, whether it renewed or not. Waits up to ten
     minutes for another certbot to end. Raises DnsStepFailed, CertbotFailed.
     """
+    argv = _argv(config, renewal, wanted, force=force, new_key=new_key)
+    _in_turn(config, wanted.name, lambda _scratch: argv, keys=True, progress=progress, warn=warn)
+
+
+def revoke(
+    config: Config,
+    renewal: RenewalConfig,
+    name: str,
+    pem: str,
+    *,
+    key: Path | None,
+    reason: str,
+    progress: Callable[[str], None],
+) -> None:
+    """Let the CA revoke the certificate `pem` (a chain will do: its first one) of the lineage `name`.
+
+    The request is signed by the private key in `key`, or without it by the account's. `reason` is one of
+    certbot's words. A certificate that is revoked already is no failure. Raises CertbotFailed.
+    """
+
+    def argv(scratch: str) -> tuple[str, ...]:
+        path = Path(scratch, "revoke.pem")
+        with files.reported(f"write {path}", kept="the CA was not asked to revoke anything"):
+            files.write_new(path, pem.encode("ascii"))
+        return (
+            *renewal.certbot,
+            "revoke",
+            "--non-interactive",
+            *_place(renewal),
+            *("--cert-path", str(path)),
+            *(("--key-path", str(key)) if key else ()),
+            *("--reason", reason),
+            # Otherwise certbot would delete the lineage: the new certificate too.
+            "--no-delete-after-revoke",
+        )
+
+    try:
+        _in_turn(config, name, argv, keys=False, progress=progress, warn=progress)
+    except CertbotFailed as failure:
+        if not _ALREADY_REVOKED.search(failure.found or ""):
+            raise
+
+
+def _in_turn(
+    config: Config,
+    name: str,
+    argv: Callable[[str], tuple[str, ...]],
+    *,
+    keys: bool,
+    progress: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Run certbot once no other one runs; `argv` gets a folder for temporary files.
+
+    With `keys` it sees those of the DNS API.
+    """
     import stamina
 
     # Its "retry_scheduled" would reach cron's mail from a run that went well.
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    argv = _argv(config, renewal, wanted, force=force)
     try:
         for attempt in stamina.retry_context(
             on=_OtherInstance, attempts=None, timeout=600.0, wait_initial=1.0, wait_max=15.0
@@ -91,10 +152,14 @@ def obtain(
                 if attempt.num > 1:
                     progress("another certbot is running; waiting for it")
                 with _scratch(config.state_dir) as scratch:
-                    _run(argv, wanted.name, scratch, _patience(config.dns), progress=progress, warn=warn)
+                    _run(
+                        _Run(argv(scratch), name, scratch, _patience(config.dns), keys),
+                        progress=progress,
+                        warn=warn,
+                    )
     except _OtherInstance:
         raise CertbotFailed(
-            f"{wanted.name}: another certbot has been running for ten minutes",
+            f"{name}: another certbot has been running for ten minutes",
             kept="what is published and served stays",
             next="see what it does with `pgrep -a certbot`, then `certcast renew`",
         ) from None
@@ -104,8 +169,17 @@ def _patience(dns: DnsConfig) -> float:
     return dns.deadline + dns.settle + dns.fallback_wait + _PATIENCE
 
 
+def _place(renewal: RenewalConfig) -> tuple[str, ...]:
+    return (
+        *("--server", renewal.server),
+        *("--config-dir", str(renewal.config_dir)),
+        *("--work-dir", str(renewal.work_dir)),
+        *("--logs-dir", str(renewal.logs_dir)),
+    )
+
+
 def _argv(
-    config: Config, renewal: RenewalConfig, wanted: CertificateConfig, *, force: bool
+    config: Config, renewal: RenewalConfig, wanted: CertificateConfig, *, force: bool, new_key: bool
 ) -> tuple[str, ...]:
     names = [word for name in wanted.names for word in ("-d", name)]
     return (
@@ -114,32 +188,35 @@ def _argv(
         "--non-interactive",
         "--agree-tos",
         *(("--email", renewal.email) if renewal.email else ("--register-unsafely-without-email",)),
-        *("--server", renewal.server),
-        *("--config-dir", str(renewal.config_dir)),
-        *("--work-dir", str(renewal.work_dir)),
-        *("--logs-dir", str(renewal.logs_dir)),
+        *_place(renewal),
         *("--authenticator", PLUGIN, "--certcast-config", str(config.path.absolute())),
         *("--cert-name", wanted.name),
         *names,
         "--renew-with-new-domains",
+        # Together with --reuse-key: another key now, and that one from now on (certbot 5.8, seen so).
+        *(("--new-key",) if new_key else ()),
         "--reuse-key" if wanted.reuse_key else "--no-reuse-key",
         "--force-renewal" if force else "--keep-until-expiring",
     )
 
 
-def _run(
-    argv: tuple[str, ...],
-    name: str,
-    scratch: str,
-    patience: float,
-    *,
-    progress: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """One run of certbot: for which lineage, with which folder, seconds and environment."""
+
+    argv: tuple[str, ...]
+    name: str
+    scratch: str
+    patience: float
+    keys: bool
+
+
+def _run(run: _Run, *, progress: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    name = run.name
     # Memory with a name in /proc: no file to leave behind, nor a disk that may be full.
     with open(os.memfd_create("certcast-report"), "rb") as report_file:  # noqa: PTH123  a descriptor, no path
         try:
-            status, tail = _converse(argv, report_file.fileno(), scratch, patience, progress)
+            status, tail = _converse(run, report_file.fileno(), progress)
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
@@ -193,22 +270,18 @@ def _told(document: bytes) -> tuple[CertcastError | None, list[str]]:
 
 
 def _converse(
-    argv: tuple[str, ...],
-    report_descriptor: int,
-    scratch: str,
-    patience: float,
-    progress: Callable[[str], None],
+    run: _Run, report_descriptor: int, progress: Callable[[str], None]
 ) -> tuple[int | None, list[str]]:
-    """Run a child and pass its lines on; return its exit status and last lines (None: `patience` ended)."""
+    """Run a child and pass its lines on; return its exit status and last lines (None: patience ended)."""
     tail: deque[str] = deque(maxlen=_TAIL)
     expired = threading.Event()
-    with _interrupted_once() as interrupts, _child(argv, report_descriptor, scratch) as child:
+    with interrupts_once() as interrupts, _child(run, report_descriptor) as child:
 
         def expire() -> None:
             expired.set()
             child.terminate()
 
-        timer = threading.Timer(patience, expire)
+        timer = threading.Timer(run.patience, expire)
         try:
             interrupts.allow()
             timer.start()
@@ -232,16 +305,15 @@ def _converse(
     return None if expired.is_set() else status, list(tail)
 
 
-def _child(argv: tuple[str, ...], report_descriptor: int, scratch: str) -> subprocess.Popen[str]:
+def _child(run: _Run, report_descriptor: int) -> subprocess.Popen[str]:
+    more = {"TMPDIR": run.scratch, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"}
     return subprocess.Popen(
-        argv,
+        run.argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         # With the keys of the DNS API, for our plugin in it.
-        env=children.whole_environment(
-            **{"TMPDIR": scratch, REPORT_FILE: f"/proc/self/fd/{report_descriptor}"}
-        ),
+        env=children.whole_environment(**more) if run.keys else children.environment(**more),
         pass_fds=(report_descriptor,),
         text=True,
         errors="replace",
@@ -249,57 +321,6 @@ def _child(argv: tuple[str, ...], report_descriptor: int, scratch: str) -> subpr
         # order and its clean-up, which then doesn't happen.
         start_new_session=True,
     )
-
-
-class _Interrupts:
-    """Signals that end a run: at most one raises KeyboardInterrupt, and only while that is allowed."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self.raised = False
-        self._allowed = False
-
-    def handle(self, _signal: int, _frame: object) -> None:
-        self.came = True
-        if self._allowed and not self.raised:
-            self.raised = True
-            raise KeyboardInterrupt
-
-    def allow(self) -> None:
-        self._allowed = True
-        self.raise_what_came()
-
-    def put_off(self) -> None:
-        self._allowed = False
-
-    def raise_what_came(self) -> None:
-        if self.came and not self.raised:
-            self.raised = True
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupted_once() -> Iterator[_Interrupts]:
-    """Let no Ctrl-C fall between certbot's start and the `try` that ends it, nor a second into that end.
-
-    Python raises KeyboardInterrupt between any two instructions: measured, one Ctrl-C in three that
-    came within a millisecond of the start left certbot or our timer running.
-    """
-    interrupts = _Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts  # signals are the main thread's
-        return
-    before = {
-        number: signal.signal(number, interrupts.handle)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    interrupts.raise_what_came()
 
 
 def _end(child: subprocess.Popen[str]) -> None:

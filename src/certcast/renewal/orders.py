@@ -5,6 +5,8 @@ over all clients and accounts, and gives no override. An order is written down
 before certbot may place it, and struck out only when it is certain that the CA
 was not asked to issue; a crash in between counts as an order.
 
+The fifth is for an emergency (`certcast renew --replace`), which doesn't wait for the next day either.
+
     {state_dir}/orders.json    {"a.example,b.example": ["2026-11-23T18:05:00Z", …]}
 """
 
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CAPS = ((2, timedelta(hours=24)), (4, timedelta(days=7)))
+EMERGENCY_CAPS = ((5, timedelta(days=7)),)
 
 
-def begin(state_dir: Path, names: tuple[str, ...], now: datetime) -> None:
+def begin(state_dir: Path, names: tuple[str, ...], now: datetime, *, emergency: bool = False) -> None:
     """Write down that an order for `names` may be placed now. Raises OrderCapReached."""
     path, key = state_dir / "orders.json", _key(names)
     with files.lock(state_dir / "orders.lock", wait=10.0):
         book = files.read_json(path) or {}
         with files.understood(path):
             placed = [from_utc_text(text) for text in book.get(key, [])]
-        for most, span in CAPS:
+        for most, span in EMERGENCY_CAPS if emergency else CAPS:
             recent = [moment for moment in placed if moment > now - span]
             if len(recent) >= most:
                 raise OrderCapReached(
