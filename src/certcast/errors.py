@@ -61,6 +61,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from certcast.names import readable
+from certcast.redaction import redacted
 
 
 class CertcastError(Exception):
@@ -96,7 +97,7 @@ class CertcastError(Exception):
         return f"docs/runbook.md#{self.code.lower()}"
 
     def report(self) -> str:
-        """Return the error as the lines that a terminal and a mail show."""
+        """Return the error as the lines that a terminal and a mail show, without secrets."""
         lines = [f"error: {self.what}"]
         for label, text in (
             ("expected", self.expected),
@@ -107,7 +108,7 @@ class CertcastError(Exception):
             if text:
                 lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
         lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
-        return readable("\n".join(lines))
+        return readable(redacted("\n".join(lines)))
 
 
 class Defect(CertcastError):
@@ -417,8 +418,12 @@ _LINES = ("expected", "found", "kept", "next")
 
 
 def to_document(error: CertcastError) -> dict[str, str | None]:
-    """Return an error as JSON-ready fields, to pass it from one process to another."""
-    return {"code": error.code, "what": error.what, **{line: getattr(error, line) for line in _LINES}}
+    """Return an error as JSON-ready fields, to pass it from one process to another.
+
+    Without secrets, since the other process may not know them.
+    """
+    lines = {line: getattr(error, line) for line in ("what", *_LINES)}
+    return {"code": error.code, **{line: text and redacted(text) for line, text in lines.items()}}
 
 
 def from_document(document: dict[str, str | None]) -> CertcastError:
