@@ -14,7 +14,8 @@ their end. So whoever signs asks for keys each time.
 
 Nothing here logs, and `Keys` hides the secret from repr(). The package's own
 words are not passed on: its errors hold requests with signature and token, and
-what STS answered, whole.
+what STS answered, whole. What is given out is struck out wherever it turns up
+(redaction.py). A file with keys that others may read is refused before it is used.
 
 Not here: which account holds what (dns01/accounts.py, [store]). Not bounded: the
 time of one call to STS or to a credentials URI, if the peer sends one octet at a
@@ -27,10 +28,11 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from certcast import clock
+from certcast import clock, files, redaction
 
 if TYPE_CHECKING:
     import logging
@@ -80,17 +82,23 @@ class StsClock(CredentialsMissing):
 
 
 def provider(source: Source) -> Callable[[], Keys]:
-    """Return a function that gives current keys each time it is called; it raises CredentialsMissing."""
+    """Return a function that gives current keys each time it is called; it raises CredentialsMissing.
+
+    Raises SecretExposed if somebody else can read or change the file with the keys.
+    """
+    redaction.guard_logs()
     own = _own(source.profile)
     keys = own if source.role_arn is None else _assumed(own, source.role_arn, source.sts_endpoint)
 
     def current() -> Keys:
         try:
-            return keys()
+            found = keys()
         except CredentialsMissing as missing:
             missing.source = said(source)
             missing.remedy = _remedy(source)
             raise
+        redaction.remember(found.access_key_secret, found.security_token)
+        return found
 
     return current
 
@@ -135,6 +143,10 @@ def _from_environment() -> Keys | None:
 
 
 def _official_chain(profile: str | None) -> Callable[[], Keys]:
+    for path in _files(profile):
+        # Asked as the package does: what it takes for missing is not ours to complain about.
+        if os.path.isfile(path):  # noqa: PTH113
+            files.require_private(path, "the AccessKey")
     _silence()
     from alibabacloud_credentials.client import Client
     from alibabacloud_credentials.provider import CLIProfileCredentialsProvider
@@ -150,6 +162,18 @@ def _official_chain(profile: str | None) -> Callable[[], Keys]:
         return Keys(found.access_key_id, found.access_key_secret, found.security_token or None)
 
     return current
+
+
+def _files(profile: str | None) -> list[Path]:
+    """Return the files from which the package takes keys, as it finds them (1.0.12, provider/default.py)."""
+    home = Path(os.environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111  never raises
+    command_line_tool = home / ".aliyun/config.json"
+    if profile is not None:
+        return [command_line_tool]
+    own = os.environ.get("ALIBABA_CLOUD_CREDENTIALS_FILE")
+    found = [Path(own) if own else home / ".alibabacloud/credentials.ini"]
+    disabled = os.environ.get("ALIBABA_CLOUD_CLI_PROFILE_DISABLED", "").lower() == "true"
+    return found if disabled else [command_line_tool, *found]
 
 
 def _assumed(own: Callable[[], Keys], role_arn: str, endpoint: str | None) -> Callable[[], Keys]:

@@ -347,6 +347,7 @@ def home(cloud: Cloud, tmp_path: Path) -> Path:
     (tmp_path / ".aliyun").mkdir()
     text = json.dumps({"current": "by-role", "profiles": [profile]})
     (tmp_path / ".aliyun/config.json").write_text(text)
+    (tmp_path / ".aliyun/config.json").chmod(0o600)
     return tmp_path
 
 

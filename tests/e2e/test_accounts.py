@@ -118,6 +118,7 @@ profile = "world"
             "access_key_secret": self.world.access_key_secret,
         }
         (folder / "config.json").write_text(json.dumps({"current": "world", "profiles": [world]}))
+        (folder / "config.json").chmod(0o600)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -267,17 +268,18 @@ def test_a_store_by_an_assumed_role(company: Company) -> None:
     """
     journey, lab = company.journey, company.lab
     assert 0 == company.renew().returncode
+    journey.consumer("web1")
     reader = lab.cloud.ram.add_role(
         Role(ACCOUNT, "reader", trusting(lab.cloud.consumer.arn), lab.cloud.consumer.policies)
     )
     lab.cloud.consumer.policies = []
     company.let_assume(lab.cloud.consumer, reader)
-
-    journey.consumer("web1")
     assert 21 == journey.pull("web1").returncode
 
     by_role = f'[store]\nrole_arn = "{reader.arn}"\nsts_endpoint = "{company.sts_url}"\n'
+    by_role_alone = lab.cloud.consumer.policies
     host = journey.consumer("web1", "[store]\n", by_role)
+    lab.cloud.consumer.policies = by_role_alone
     assert 39 == pull(company, "web1").returncode
     host.include(host.certcast_folder / "certs/example.test/nginx.conf")
     done = pull(company, "web1")

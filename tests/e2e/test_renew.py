@@ -277,6 +277,7 @@ def test_keys_may_stay_in_the_company_s_own_place(journey: Journey) -> None:
         "access_key_secret": secret,
     }
     (home / ".aliyun/config.json").write_text(json.dumps({"current": "certcast", "profiles": [profile]}))
+    (home / ".aliyun/config.json").chmod(0o600)
     done = journey.renew_with({"HOME": str(home)}, without="ALIBABA_CLOUD_ACCESS_KEY")
 
     assert 0 == done.returncode, done.stderr

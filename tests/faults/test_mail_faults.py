@@ -37,6 +37,7 @@ def config(lab: Lab, door: Door = "starttls") -> MailConfig:
 def with_login(config: MailConfig, folder: Path, password: str) -> MailConfig:
     password_file = folder / "smtp-password"
     password_file.write_text(password)
+    password_file.chmod(0o600)
     return replace(config, username="certcast", password_file=AbsolutePath(password_file))
 
 

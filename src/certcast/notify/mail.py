@@ -21,9 +21,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast.errors import MailNotSent
+from certcast import files
+from certcast.errors import CertcastError, MailNotSent
 from certcast.lifetime import remaining_text
 from certcast.names import readable
+from certcast.redaction import redacted, remember
 
 if TYPE_CHECKING:
     import smtplib
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from certcast.certificate import Leaf
     from certcast.config import MailConfig
-    from certcast.errors import CertcastError
 
 # Submission over implicit TLS (RFC 8314 section 3.3), submission (RFC 6409 section 3.1), relay (RFC 5321).
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
@@ -181,6 +182,10 @@ def _send(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, host:
     # ValueError: a password or an address that the protocol has no way to write (UnicodeEncodeError).
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise _not_sent(mail, port, to, subject, _reason(error)) from None
+    except CertcastError as error:  # the password's file
+        failure = _not_sent(mail, port, to, subject, "\n".join(filter(None, (error.what, error.found))))
+        failure.next = error.next
+        raise failure from None
     if refused:
         # Some got it; but somebody who should know does not.
         reasons = "\n".join(f"{who}: {_reply(*reply)}" for who, reply in refused.items())
@@ -194,7 +199,7 @@ def _compose(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, no
 
     # 7bit: not every relay on the way has 8BITMIME (RFC 6152).
     message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
-    subject = " ".join(_printable(readable(subject)).split())
+    subject = " ".join(_printable(readable(redacted(subject))).split())
     if len(subject) > _SUBJECT_CHARACTERS:
         subject = subject[: _SUBJECT_CHARACTERS - 1] + "…"
     message["From"] = mail.sender
@@ -204,7 +209,7 @@ def _compose(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, no
     # The sender's domain, or make_msgid would look up this host's own name in the DNS.
     message["Message-ID"] = make_msgid(domain=mail.sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notes, please
-    message.set_content(readable(text))
+    message.set_content(readable(redacted(text)))
     return message
 
 
@@ -213,14 +218,17 @@ def _deliver(
 ) -> dict[str, tuple[int, bytes]]:
     """Hand the message over; return the recipients that were refused while others were not.
 
-    Raises OSError, smtplib.SMTPException and ValueError.
+    Raises OSError, smtplib.SMTPException and ValueError; SecretExposed and LocalFault for the
+    password's file.
     """
     import contextlib
     import smtplib
 
     with contextlib.closing(_connect(mail, port, host)) as client:
         if mail.username is not None and mail.password_file is not None:
-            password = mail.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+            body = files.read_private(mail.password_file, "the mail password", limit=4096)
+            password = body.decode().rstrip("\r\n")
+            remember(password)
             client.login(mail.username, password)
         refused = client.send_message(message)
         # The message is the server's now; how the conversation ends changes nothing about that.
