@@ -15,7 +15,7 @@ server compares Content-MD5 before it stores anything, because CRC-64, which
 the SDK compares afterwards, would find a damaged body only when every reader
 can fetch it already. Downwards: oss_answers.py.
 
-Retries are stamina's and the SDK's own are off. The SDK's don't cover reading
+Retries are our own (attempts.py) and the SDK's are off. The SDK's don't cover reading
 an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
 sleep past any deadline. Both sign each attempt anew.
 
@@ -28,18 +28,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import alibabacloud_oss_v2 as oss
-import stamina
 from requests.exceptions import RequestException
 
 from certcast.credentials import provider, said
 from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
+from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, repeated
 from certcast.storage.endpoints import Endpoints, is_custom_domain
 from certcast.storage.oss_answers import present, version_ids, whole_body
 from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
@@ -55,15 +54,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ATTEMPTS = 5
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 2.0
-# For one address. The deadline can't cut a connection that isn't there yet. Where another endpoint can
-# be asked instead, less: one lost SYN is sent again after 1 s (RFC 6298 section 2), inside a cloud none is.
-CONNECT_SECONDS = 5.0
+# Where another endpoint can be asked instead, less than elsewhere: one lost SYN is sent again after
+# 1 s (RFC 6298 section 2), inside a cloud none is.
 HURRIED_CONNECT_SECONDS = 2.0
-# Shorter than the deadline, so that a silent connection leaves time for another.
-SILENCE_SECONDS = 10.0
 
 # Naming rules of buckets, OSS developer reference.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -94,10 +87,6 @@ class OssStore:
         self._prefix = f"{prefix}/" if prefix else ""
         self._deadline = deadline
         self._cutter = Cutter()
-        # What these say of a single attempt ("retry_scheduled", a broken header with its traceback) would
-        # reach cron's mail from a run that went well. If no attempt succeeds, the error says what was seen.
-        for noisy in ("stamina", "urllib3.connection"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
 
     @classmethod
     def from_config(cls, config: StoreConfig, state_dir: Path | None = None) -> OssStore:
@@ -237,24 +226,9 @@ class OssStore:
         `end` is the deadline of several together, on the monotonic clock.
         """
         end = end or time.monotonic() + self._deadline
-
-        def worth_another(error: Exception) -> bool:
-            # stamina sleeps without asking for the time; so the longest pause must still fit.
-            return isinstance(error, StoreUnreachable) and time.monotonic() + LONGEST_PAUSE_SECONDS < end
-
-        with self._cutter.within(max(0, end - time.monotonic())):
-            # As a context and not as a decorator, whose log entries hold the arguments: bodies are keys.
-            for once in stamina.retry_context(
-                on=worth_another,
-                attempts=ATTEMPTS,
-                timeout=None,
-                wait_initial=FIRST_PAUSE_SECONDS,
-                wait_jitter=FIRST_PAUSE_SECONDS,
-                wait_max=LONGEST_PAUSE_SECONDS,
-            ):
-                with once:
-                    return self._in_turn(action, key, attempt, again=once.num > 1)
-        raise AssertionError("stamina ends in a result or an error")
+        return repeated(
+            lambda number: self._in_turn(action, key, attempt, again=number > 1), self._cutter, end=end
+        )
 
     def _in_turn(self, action: str, key: str, attempt: Callable[[oss.Client], T], *, again: bool) -> T:
         """Run `attempt` at one endpoint after the other, until one of them is OSS's and open to us."""
