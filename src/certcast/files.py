@@ -297,10 +297,8 @@ def require_own_dir(path: Path) -> None:
         status = path.stat()
         with os.scandir(path) as entries:
             links = [entry.path for entry in entries if entry.is_symlink()]
-    except FileNotFoundError:
-        return
     except OSError:
-        return  # the lock is next to be opened there, and says what is the matter
+        return  # not there yet; or the lock, which is next, says what is the matter
     if status.st_uid not in {0, os.geteuid()}:
         owner = _user(status.st_uid)
         found, advice = (
@@ -323,6 +321,19 @@ def require_own_dir(path: Path) -> None:
         kept="nothing was changed",
         next=advice,
     )
+
+
+def require_no_link(*folders: Path) -> None:
+    """Raise LocalFault if one of certcast's own folders is a link, which somebody else must have placed."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise LocalFault(
+                f"{folder} is a link",
+                expected="a folder that certcast has made",
+                found=f"it leads to {os.readlink(folder)}",  # noqa: PTH115  its text, to the letter
+                kept="nothing was changed",
+                next="remove the link; to move the state, link state_dir itself",
+            )
 
 
 def _user(number: int) -> str:

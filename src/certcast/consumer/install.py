@@ -18,6 +18,9 @@ A directory below versions/ appears by a rename when its files are complete and 
 disk, so everything that stands there is whole, also after a power cut. Files that are derived
 of these two (derived.py) come in beside them, each by a rename.
 
+`current` is the only link here that certcast makes. One that somebody else has placed is never
+written through: a linked folder is refused, any other link is removed or replaced.
+
 Not here: whether a pair may be served (gate.py), and making nginx read it (service.py).
 """
 
@@ -77,6 +80,7 @@ class Folder:
                     kept="nothing was changed",
                     next="choose another state_dir" if root == self.root else "mend consumer.nginx.paths",
                 )
+        files.require_no_link(self.root.parent, self.root, self.versions)
 
     def snippet_of(self, nginx: NginxConfig) -> Path:
         """Return the snippet that an nginx is to include, as this host sees it."""
@@ -100,6 +104,9 @@ class Folder:
         """Remove what a crash may have left: staging folders hold keys, and must not stay."""
         for incoming in self.root.glob("incoming-*"):
             _remove(incoming)
+        for version in self.versions.glob("*"):
+            if version.is_symlink():  # derived files would be written where it leads
+                version.unlink()
         for half_written in (*self.root.glob(".*.new"), *self.versions.glob("*/.*.new")):
             half_written.unlink()
         self._remove_damaged()
@@ -221,5 +228,8 @@ class Folder:
 def _remove(folder: Path) -> None:
     import shutil
 
+    if folder.is_symlink():
+        folder.unlink()
+        return
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
