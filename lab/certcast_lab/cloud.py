@@ -2,13 +2,14 @@
 
     zone      example.test, at two nameservers of the provider
     bucket    certs, in cn-hangzhou
-    users     renewal    adds and removes records of its zones, reads and writes the bucket
-              consumer   reads what is published
+    users     renewal    adds and removes records of its zones, publishes in the bucket
+              consumer   reads what is published, puts the reports of its hosts
 
-Each user's policy is the least that its host needs; RAM cannot limit a key to
-TXT records or to one name of a zone (certcast's README says what can be done
-about that). DescribeDomains is for `domain/*` or not at all: it is how the
-renewal host finds the zone of a name.
+Each user may do what `certcast policy` prints for the lab's configurations, no more and
+no less: the documents are written here by hand, and a test holds the two equal. The
+lab's [[zone]]s name their nameservers, so nobody lists zones or asks for nameservers; a
+test whose configuration has none of these says so (`let_find`). The consumer's key is
+one that all hosts share: it has each host's policy.
 
 A `Cloud` is all the state that the emulated services have. The lab puts a
 fresh one behind the same two addresses when a test begins.
@@ -16,6 +17,7 @@ fresh one behind the same two addresses when a test begins.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from certcast_lab.alidns_api import AlidnsApi
@@ -32,13 +34,6 @@ REGION = "cn-hangzhou"
 BUCKET = "certs"
 PREFIX = "certcast"
 
-_RECORD_ACTIONS = (
-    "alidns:AddDomainRecord",
-    "alidns:DeleteDomainRecord",
-    "alidns:DescribeDomainRecords",
-    "alidns:DescribeDomainInfo",
-)
-
 
 class Cloud:
     """RAM users, zones and bucket of one account, and the two APIs over them."""
@@ -52,9 +47,9 @@ class Cloud:
         self.bucket = self.oss.add_bucket(Bucket(BUCKET, account=ACCOUNT, region=REGION))
         # Keys that nobody takes for real ones (those begin with LTAI), nor a secret scanner.
         self.renewal = self.ram.add(User(ACCOUNT, "renewal", "lab-renewal", "lab-renewal-secret"))
-        self.consumer = self.ram.add(
-            User(ACCOUNT, "consumer", "lab-consumer", "lab-consumer-secret", policies=[_consumer_policy()])
-        )
+        self.consumer = self.ram.add(User(ACCOUNT, "consumer", "lab-consumer", "lab-consumer-secret"))
+        self._of_hosts: dict[str, dict[str, Any]] = {}
+        self._finds_zones = self._finds_nameservers = False
         provider = self.zones.create("lab-dns.test", PROVIDER, NAMESERVERS)
         for nameserver in NAMESERVERS:
             self.zones.add(provider, nameserver.partition(".")[0], "A", "127.0.0.1")
@@ -63,9 +58,25 @@ class Cloud:
     def add_zone(self, name: str) -> Zone:
         """Create a zone in the account, and let the renewal user edit it."""
         zone = self.zones.create(name, ACCOUNT, NAMESERVERS)
-        managed = [zone.name for zone in self.zones.all() if zone.owner == ACCOUNT]
-        self.renewal.policies = [_renewal_policy(managed)]
+        self._attach()
         return zone
+
+    def let_find(self, *, zones: bool = False, nameservers: bool = False) -> None:
+        """Let the renewal user list zones, or ask for a zone's nameservers: its configuration has none."""
+        self._finds_zones, self._finds_nameservers = zones, nameservers
+        self._attach()
+
+    def let_serve(self, host: str, certificates: Iterable[str]) -> None:
+        """Let the consumer user read these certificates, and put the report of `host`."""
+        self._of_hosts[host] = consumer_policy(host, certificates)
+        self.consumer.policies = list(self._of_hosts.values())
+
+    def _attach(self) -> None:
+        managed = [zone.name for zone in self.zones.all() if zone.owner == ACCOUNT]
+        self.renewal.policies = [
+            dns_policy(managed, finds_zones=self._finds_zones, finds_nameservers=self._finds_nameservers),
+            publisher_policy(),
+        ]
 
     def challenge_records(self) -> list[str]:
         """Return every TXT record of the account as "name value": what a renewal may leave behind."""
@@ -77,35 +88,36 @@ class Cloud:
         ]
 
 
-def _renewal_policy(zones: list[str]) -> dict[str, Any]:
-    records = {
-        "Effect": "Allow",
-        "Action": list(_RECORD_ACTIONS),
-        "Resource": [f"acs:alidns:*:{ACCOUNT}:domain/{zone}" for zone in zones],
-    }
-    find = {
-        "Effect": "Allow",
-        "Action": "alidns:DescribeDomains",
-        "Resource": f"acs:alidns:*:{ACCOUNT}:domain/*",
-    }
-    objects = {
-        "Effect": "Allow",
-        "Action": ["oss:GetObject", "oss:PutObject", "oss:DeleteObject"],
-        "Resource": f"acs:oss:*:{ACCOUNT}:{BUCKET}/{PREFIX}/*",
-    }
-    listing = {
-        "Effect": "Allow",
-        "Action": "oss:ListObjects",
-        "Resource": f"acs:oss:*:{ACCOUNT}:{BUCKET}",
-        "Condition": {"StringLike": {"oss:Prefix": [f"{PREFIX}/*"]}},
-    }
-    return {"Version": "1", "Statement": [records, find, objects, listing]}
+def dns_policy(zones: list[str], *, finds_zones: bool, finds_nameservers: bool) -> dict[str, Any]:
+    """What a renewal does to records, in these zones."""
+    resources = [f"acs:alidns:*:*:domain/{zone}" for zone in zones]
+    statements = [
+        _allow(
+            ["alidns:AddDomainRecord", "alidns:DeleteDomainRecord", "alidns:DescribeDomainRecords"], resources
+        )
+    ]
+    if finds_nameservers:
+        statements.append(_allow(["alidns:DescribeDomainInfo"], resources))
+    if finds_zones:
+        statements.append(_allow(["alidns:DescribeDomains"], ["acs:alidns:*:*:domain/*"]))
+    return {"Version": "1", "Statement": statements}
 
 
-def _consumer_policy() -> dict[str, Any]:
-    published = {
-        "Effect": "Allow",
-        "Action": "oss:GetObject",
-        "Resource": f"acs:oss:*:{ACCOUNT}:{BUCKET}/{PREFIX}/certs/*",
-    }
-    return {"Version": "1", "Statement": [published]}
+def publisher_policy() -> dict[str, Any]:
+    """What the renewal host does in the bucket."""
+    actions = ["oss:GetObject", "oss:PutObject", "oss:DeleteObject", "oss:DeleteObjectVersion"]
+    listing = _allow(["oss:ListObjects", "oss:ListObjectVersions"], [f"acs:oss:*:*:{BUCKET}"])
+    listing["Condition"] = {"StringLike": {"oss:Prefix": [f"{PREFIX}/*"]}}
+    return {"Version": "1", "Statement": [_allow(actions, [f"acs:oss:*:*:{BUCKET}/{PREFIX}/*"]), listing]}
+
+
+def consumer_policy(host: str, certificates: Iterable[str]) -> dict[str, Any]:
+    """What one host that serves does in the bucket."""
+    below = f"acs:oss:*:*:{BUCKET}/{PREFIX}"
+    published = _allow(["oss:GetObject"], [f"{below}/certs/{name}/*" for name in certificates])
+    report = _allow(["oss:PutObject"], [f"{below}/hosts/{host}.json"])
+    return {"Version": "1", "Statement": [published, report]}
+
+
+def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}

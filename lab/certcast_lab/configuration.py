@@ -21,6 +21,11 @@ EXAMPLE: Names = {"example.test": ("example.test", "*.example.test")}
 
 def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
     """Return the configuration of a host that serves `certificates` with its nginx."""
+    lab.cloud.let_serve(host.name, certificates)
+    return _serving(lab, host, certificates)
+
+
+def _serving(lab: Lab, host: WebHost, certificates: Names) -> str:
     return f"""{_shared(lab, host, certificates)}
 [consumer]
 trust_roots = {_toml(lab.roots_file)}
@@ -61,7 +66,7 @@ def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serv
         for zone in lab.cloud.zones.all()
         if zone.owner == ACCOUNT
     )
-    shared = consumer_toml(lab, host, certificates) if serves else _shared(lab, host, certificates)
+    shared = _serving(lab, host, certificates) if serves else _shared(lab, host, certificates)
     return f"""{shared}
 [renewal]
 server = "{lab.directory_url}"

@@ -27,7 +27,9 @@ ZONE, RR = "example.test", "_acme-challenge"
 
 @pytest.fixture
 def cloud():
-    return Cloud()
+    cloud = Cloud()
+    cloud.let_find(zones=True, nameservers=True)
+    return cloud
 
 
 @pytest.fixture

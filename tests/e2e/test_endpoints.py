@@ -202,8 +202,8 @@ def test_no_endpoint_at_all(network: Network) -> None:
 
 def test_a_refusal_by_oss_is_final(network: Network) -> None:
     """A missing right at the endpoint that is reached is reported, and not asked for again elsewhere."""
-    network.lab.cloud.consumer.policies = []
     network.endpoints(INTERNAL, PUBLIC)
+    network.lab.cloud.consumer.policies = []
     network.opens(f"{BUCKET}.{INTERNAL}", f"{BUCKET}.{PUBLIC}")
 
     done = network.pull()

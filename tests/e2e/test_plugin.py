@@ -159,6 +159,7 @@ def test_names_below_a_delegated_sub_zone_are_validated_there(lab: Lab, certbot:
 
 def test_without_configured_zones_the_account_is_asked(lab: Lab, certbot: Certbot) -> None:
     """A configuration without [[zone]] finds the zone among all that the account has."""
+    lab.cloud.let_find(zones=True)
     text = certbot.host.certcast_toml.read_text()
     certbot.host.certcast_toml.write_text(text.partition("[[zone]]")[0])
     certbot.host.certcast_toml.write_text(

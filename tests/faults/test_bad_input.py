@@ -274,6 +274,7 @@ def zone_not_in_the_account(day: Day) -> None:
     other_domain(day)
     toml = day.journey.renewal.certcast_toml
     toml.write_text(toml.read_text().partition("[[zone]]")[0])
+    day.journey.lab.cloud.let_find(zones=True)
 
 
 def dangling_lineage(day: Day) -> None:

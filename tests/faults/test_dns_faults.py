@@ -84,6 +84,8 @@ def configured(services, cloud, tmp_path, monkeypatch):
     addresses = tuple(Address(*server.address) for server in services.dns.servers)
 
     def make(zones=("example.test",), **dns):
+        if not zones:
+            cloud.let_find(zones=True, nameservers=True)
         usual = {
             "endpoint": services.url,
             "resolvers": (Resolver(Address(*services.dns.resolver.address)),),
