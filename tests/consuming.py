@@ -33,7 +33,7 @@ from certcast.storage.store import Object, Store, Unchanged
 from certcast_lab.ca import Authority, Pair
 from certcast_lab.host_kinds import namespaces_available
 from certcast_lab.hosts import WebHost
-from publishing import publish
+from publishing import Publisher
 
 NAME = "example.test"
 NAMES = ("example.test", "*.example.test")
@@ -86,6 +86,7 @@ class Consumer:
     host: WebHost
     config: Config
     store: Store
+    publisher: Publisher
     root: Authority
     issuer: Authority
     sequence: int = 0
@@ -105,7 +106,7 @@ class Consumer:
         pair = pair or self.issue(days_ago=1 - self.sequence / 86400)
         changes.setdefault("now", DAY)
         changes.setdefault("expires", DAY + timedelta(days=365))
-        publish(self.store, NAME, pair, sequence=self.sequence, **changes)
+        self.publisher.publish(self.store, NAME, pair, sequence=self.sequence, **changes)
         self.pairs[letter] = pair
         return pair
 
@@ -126,6 +127,10 @@ class Consumer:
             progress=self.progress.append,
             **options,
         )
+
+    def sealed_name(self) -> str:
+        """Return the last part of the object key of what is sealed to this host."""
+        return self.publisher.recipients[0].object_key(NAME, "leaf").rpartition("/")[2]
 
     def command(self, *, now: datetime = DAY, killed_at: str = "") -> list[str]:
         """Return the command of a forced run; it ends with 9, without clean-up, right after `killed_at`."""
@@ -239,20 +244,25 @@ def consumer(
     host = host or WebHost(folder, "web1", names=NAMES, listeners=listeners, program=program)
     try:
         host.start()
-        config = configuration(folder, host)
-        yield Consumer(host, config, open_store(config.store), root, Authority("Test Issuer", parent=root))
+        publisher = Publisher(folder)
+        publisher.enrol("web1", folder / "identity")
+        config = configuration(folder, host, publisher)
+        yield Consumer(host, config, open_store(config.store), publisher, root, Authority("Test Issuer", parent=root))
     finally:
         host.stop()
 
 
-def configuration(folder: Path, host: WebHost) -> Config:
+def configuration(folder: Path, host: WebHost, publisher: Publisher) -> Config:
     """Write the host's certcast.toml, and return what it says."""
     listeners = [f"127.0.0.1:{port}" for port in host.ports]
     host.certcast_toml.write_text(
         f"""\
+host = "web1"
+identity = "{folder}/identity"
 state_dir = "{host.certcast_folder}"
 
 [store]
+publishers = ["{publisher.public.line}"]
 url = "file://{folder}/store"
 
 [[certificate]]

@@ -1,4 +1,4 @@
-"""A publisher for tests: it writes what it is told, also what no publisher should.
+"""A publisher for tests: it signs and seals what it is told, also what no publisher should.
 
 The real one (renewal/publish.py) refuses to publish an older or an expired
 certificate; a consumer's tests need just these.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from certcast import certificate
-from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, Manifest, manifest_key, release_key, write
+from certcast import certificate, identity, sealing, signing
+from certcast.manifest import FULLCHAIN, Digest, Manifest, manifest_key, release_key, write
+from certcast.sealing import Recipient
 from certcast.storage.store import Store
 from certcast_lab.ca import Pair
 
 
 def release(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any) -> Manifest:
     """Return the manifest for `pair`, with fields replaced by `changes`; nothing is written."""
-    files = {FULLCHAIN: pair.fullchain_pem, PRIVKEY: pair.key_pem}
     manifest = Manifest(
         store=store.url,
         certificate=name,
@@ -27,15 +28,44 @@ def release(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime
         expires=now + timedelta(days=7),
         publisher="renewal.example.test",
         leaf=certificate.describe(certificate.read_chain(pair.fullchain_pem).leaf),
-        files={file: Digest.of(body) for file, body in files.items()},
+        files={FULLCHAIN: Digest.of(pair.fullchain_pem)},
     )
     return replace(manifest, **changes)
 
 
-def publish(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any) -> Manifest:
-    """Write both files, then the manifest, as every publisher must; return the manifest."""
-    manifest = release(store, name, pair, sequence=sequence, now=now, **changes)
-    store.put(release_key(name, manifest.leaf.sha256, FULLCHAIN), pair.fullchain_pem)
-    store.put(release_key(name, manifest.leaf.sha256, PRIVKEY), pair.key_pem)
-    store.put(manifest_key(name), write(manifest))
-    return manifest
+class Publisher:
+    """A signing key in `folder`, and the hosts that it seals to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.signing_key = folder / "publisher"
+        self.public = identity.make(self.signing_key, "publisher").public
+        self.recipients: list[Recipient] = []
+
+    def enrol(self, host: str, path: Path) -> None:
+        """Make an identity for a host, if there is none in `path`, and seal to it from now on."""
+        known = identity.load(path) if path.exists() else identity.make(path, host)
+        self.recipients.append(Recipient.of_host(host, known.public))
+
+    def publish(
+        self, store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any
+    ) -> Manifest:
+        """Write the release, then the manifest, as every publisher must; return the manifest."""
+        manifest = release(store, name, pair, sequence=sequence, now=now, **changes)
+        store.put(release_key(name, manifest.leaf.sha256, FULLCHAIN), pair.fullchain_pem)
+        self.seal(store, manifest, pair.key_pem)
+        self.point(store, manifest)
+        return manifest
+
+    def seal(self, store: Store, manifest: Manifest, privkey: bytes) -> None:
+        """Seal a private key, whichever it is, to each host."""
+        for one in self.recipients:
+            key = one.object_key(manifest.certificate, manifest.leaf.sha256)
+            store.put(key, sealing.seal(privkey, one))
+
+    def point(self, store: Store, manifest: Manifest) -> None:
+        """Write the manifest alone, signed."""
+        store.put(manifest_key(manifest.certificate), self.sign(write(manifest)))
+
+    def sign(self, document: bytes) -> bytes:
+        """Return any bytes with this publisher's signature below them."""
+        return signing.sign(document, self.signing_key)

@@ -1,7 +1,11 @@
 """certcast.toml for the hosts of the lab: what an operator would write, with the lab's addresses.
 
-The two texts differ from a real host's in four lines only: the endpoints of the
-three services, and `trust_roots`, since no public root signs for the lab.
+The two texts differ from a real host's in a few lines only: the endpoints of the
+three services, `trust_roots`, since no public root signs for the lab, and where keys lie.
+
+Whoever gets a configuration is enrolled, and may do what `certcast policy consumer` says
+for it. USUAL hosts are enrolled from the beginning, as an administrator does it who sets
+up a fleet. Enrolling later is a story of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from certcast_lab.lab import Lab
 Names = dict[str, tuple[str, ...]]
 """Certificates by their name at certbot, each with the names that it must hold."""
 
+USUAL = ("renewal", "web1", "web2", "web3")
+"""Names of hosts that are enrolled before anything is published."""
+
 EXAMPLE: Names = {"example.test": ("example.test", "*.example.test")}
 
 
@@ -26,6 +33,7 @@ def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str
 
 
 def _serving(lab: Lab, host: WebHost, certificates: Names) -> str:
+    lab.trust.enrol(*USUAL, host.name)
     return f"""{_shared(lab, host, certificates)}
 [consumer]
 trust_roots = {_toml(lab.roots_file)}
@@ -40,9 +48,12 @@ pid_file = {_toml(host.pid_file)}
 
 def _shared(lab: Lab, host: WebHost, certificates: Names) -> str:
     return f"""\
+host = "{host.name}"
+identity = {_toml(lab.trust.identity(host.name))}
 state_dir = {_toml(host.certcast_folder)}
 
 [store]
+publishers = {_toml(lab.trust.publishers)}
 url = "oss://{BUCKET}/{PREFIX}"
 region = "{REGION}"
 endpoints = ["{lab.oss_url}"]
@@ -66,9 +77,13 @@ def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serv
         for zone in lab.cloud.zones.all()
         if zone.owner == ACCOUNT
     )
+    lab.trust.make_publisher()
+    lab.trust.enrol(*USUAL)
     shared = _serving(lab, host, certificates) if serves else _shared(lab, host, certificates)
     return f"""{shared}
 [renewal]
+signing_key = {_toml(lab.trust.signing_key)}
+hosts_file = {_toml(lab.trust.hosts_file)}
 server = "{lab.directory_url}"
 config_dir = {_toml(host.root / "etc/letsencrypt")}
 work_dir = {_toml(host.root / "var/lib/letsencrypt")}

@@ -43,6 +43,7 @@ from certcast_lab.nonces import Nonces
 from certcast_lab.pebble import LIFE, Pebble
 from certcast_lab.renewal_info import RenewalInfo
 from certcast_lab.serve import Server
+from certcast_lab.trust import Trust
 from certcast_lab.zones import Zones
 
 # The one of this environment: PATH may know another, or none.
@@ -56,6 +57,7 @@ class Lab:
         self.folder = folder
         self.hosts: dict[str, WebHost] = {}
         self._round = 0
+        self.trust = Trust(folder / "keys-0")
         self._stack = ExitStack()
         try:
             self._start(reuse_authorizations)
@@ -160,6 +162,7 @@ class Lab:
             host.stop()
         self.hosts.clear()
         self._round += 1
+        self.trust = Trust(self.folder / f"keys-{self._round}")
         self.cloud = Cloud()
         self._alidns.app, self._oss.app = self.cloud.alidns.app, self.cloud.oss
         self.dns.zones, self.dns.private = self.cloud.zones, Zones()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
     from certcast.consumer.outcome import Outcome
+    from certcast.renewal.press import Press
     from certcast.renewal.publish import Published
     from certcast.storage.store import Store
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class _Commands(click.Group):
     """The commands of this file, and those of operate/, which are imported when they are asked for."""
 
-    LATER: ClassVar[dict[str, str]] = {}
+    LATER: ClassVar[dict[str, str]] = {"policy": "policy"}
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names for `--help`."""
@@ -77,7 +78,6 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _as_interrupt)
-    _dump_no_core()
     try:
         status = cli.main(prog_name="certcast", standalone_mode=False)
     except click.ClickException as error:
@@ -89,38 +89,12 @@ def main() -> None:
     except CertcastError as error:
         click.echo(error.report(), err=True)
         status = error.exit_status
-    except Exception as error:
-        click.echo(_defect(error).report(), err=True)
-        status = Defect.exit_status
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _as_interrupt(_signal: int, _frame: object) -> None:
     """systemd, `kill` and a terminal that is closed get the same orderly end as Ctrl-C."""
     raise KeyboardInterrupt
-
-
-def _dump_no_core() -> None:
-    """Let no crash write keys to the disk, ours or certbot's.
-
-    The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
-    Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.
-    """
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
-def _defect(error: Exception) -> Defect:
-    """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
-    import traceback
-
-    return Defect(
-        f"certcast did not expect this: {type(error).__name__}: {error}",
-        found="".join(traceback.format_exception(error, limit=-3)).strip(),
-        kept="what was served before, unless the lines above say otherwise",
-        next="run it again; if it repeats, report it with these lines",
-    )
 
 
 @cli.command()
@@ -149,7 +123,7 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
         renewal,
         certificate,
         open_store=run.store,
-        publisher=_host(),
+        press=partial(_press, run, renewal),
         clock=_now,
         progress=_progress(),
     )
@@ -162,6 +136,12 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
         _tell_published(certificate.name, done.published)
     if done.published and run.config.consumer is not None:
         run.attempt(certificate, partial(run.pull, certificate, force=True))
+
+
+def _press(run: _Run, renewal: RenewalConfig) -> Press:
+    from certcast.renewal.press import Press
+
+    return Press.of(run.config, renewal, run.config.host or _host())
 
 
 @cli.command()
@@ -234,7 +214,7 @@ def _deploy(run: _Run, name: str) -> None:
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
     (certificate,) = run.config.chosen(name)
     published = publish_live(
-        run.config, renewal, certificate, open_store=run.store, publisher=_host(), now=_now()
+        renewal, certificate, open_store=run.store, press=partial(_press, run, renewal), now=_now()
     )
     _tell_published(name, published)
     if run.config.consumer is not None:
@@ -269,6 +249,11 @@ class _Run:
         self.config: Config = load(config_path(config_file))
         self.doing = doing
         self.status = 0
+        if self.config.store.encryption == "none":
+            click.echo(
+                'warning: store.encryption = "none": whoever can read the bucket has the private keys',
+                err=True,
+            )
         self._store: Store | None = None
 
     def store(self) -> Store:
@@ -306,17 +291,21 @@ class _Run:
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
     ) -> str | None:
         """Do `work`; tell of its failure unless it has the code `unless`. Return the failure's code."""
-        from certcast import files
-
         try:
-            files.require_own_dir(self.config.state_dir)
             work()
         except CertcastError as failure:
             if failure.code != unless:
                 self.failed(certificate, failure)
             return failure.code
         except Exception as error:
-            defect = _defect(error)
+            import traceback
+
+            defect = Defect(
+                f"certcast did not expect this: {type(error).__name__}: {error}",
+                found=traceback.format_exc(limit=-3).strip(),
+                kept="what was served before, unless the lines above say otherwise",
+                next="run it again; if it repeats, report it with these lines",
+            )
             if defect.code != unless:
                 self.failed(certificate, defect)
             return defect.code
@@ -391,11 +380,19 @@ def _changed(text: str) -> None:
 
 
 def _tell_published(name: str, published: Published) -> None:
+    """Print what changed, and what is as it should not be."""
     from certcast.lifetime import utc_text
 
-    if published.result in {"published", "repaired"}:
+    to = ", ".join(published.sealed_to[:5])
+    if len(published.sealed_to) > 5:
+        to += f" and {len(published.sealed_to) - 5} more"
+    if published.result not in {"unchanged", "re-dated"}:
         leaf = published.manifest.leaf
         _changed(f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}")
+    if to:
+        _changed(f"{name}: private key sealed to {to}")
+    for warning in published.warnings:
+        click.echo(readable(f"warning: {name}: {warning}"), err=True)
 
 
 def _progress() -> Callable[[str], None]:

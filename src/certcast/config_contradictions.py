@@ -36,6 +36,11 @@ def contradictions(config: Config) -> list[str]:
     mistakes += _store_contradictions(config.store)
     if config.store.read_from is not None and config.renewal is not None:
         mistakes.append("store.read_from: is for hosts that only read; this one publishes, by [renewal]")
+    if not config.store.publishers and config.renewal is None and config.consumer is not None:
+        mistakes.append(
+            "store.publishers: must hold the publisher's public keys, or anybody's certificate would do; "
+            "`certcast publisher show` on the renewal host prints the line"
+        )
     if config.consumer is not None:
         mistakes += _nginx_contradictions(config.consumer, seen)
         mistakes += _path_contradictions(config.consumer, config.state_dir)

@@ -1,9 +1,12 @@
 """The pointer to the current release: what a publisher writes and a consumer believes.
 
-    {prefix}/certs/{name}/manifest                  this, written last
-    {prefix}/certs/{name}/releases/{leaf}/…         what it points to, immutable
+    {prefix}/certs/{name}/manifest                          this, written last
+    {prefix}/certs/{name}/releases/{leaf}/fullchain.pem     what it points to, immutable
+                                          keys/{host}.….age   (sealing.py)
 
-JSON text, readable to a person. Reading is strict, since these bytes come from a
+JSON text, readable to a person, with the publisher's signature below it (signing.py); it is
+verified before anything here looks at it. The private key has no digest of its own: its
+public half, `leaf.public_key_sha256`, binds it. Reading is strict, since these bytes come from a
 bucket: at most 64 KiB, no duplicate fields, no NaN, no field that is not known, no
 path (a reader computes every path from its own configuration and the leaf's
 SHA-256, which is 64 hex digits or the manifest is refused).
@@ -33,8 +36,10 @@ EXPIRES_AFTER = timedelta(days=7)
 
 FULLCHAIN = "fullchain.pem"
 PRIVKEY = "privkey.pem"
-# nginx reads these two and no other of certbot's four (docs/adr/0002).
-FILES = (FULLCHAIN, PRIVKEY)
+# What the manifest gives a digest of, and what a host has of a release: nginx reads these two
+# and no other of certbot's four (docs/adr/0002).
+FILES = (FULLCHAIN,)
+PAIR = (FULLCHAIN, PRIVKEY)
 # A chain of ten 4 KiB certificates; an RSA-4096 key is 3.3 KiB.
 FILE_LIMIT = 64 * 1024
 
@@ -89,9 +94,14 @@ def manifest_key(certificate: str) -> str:
     return f"certs/{certificate}/manifest"
 
 
+def releases_prefix(certificate: str) -> str:
+    """Return what the object keys of all releases of a certificate begin with."""
+    return f"certs/{certificate}/releases/"
+
+
 def release_key(certificate: str, leaf_sha256: str, file: str) -> str:
     """Return the object key of one file of a release, relative to the prefix."""
-    return f"certs/{certificate}/releases/{leaf_sha256}/{file}"
+    return f"{releases_prefix(certificate)}{leaf_sha256}/{file}"
 
 
 def write(manifest: Manifest) -> bytes:

@@ -179,7 +179,7 @@ def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
     workers = web.workers()
     asked = Wrapped(web.store)
     assert "current" == web.pull(IN_WINDOW, store=asked).result
-    assert ["manifest"] == asked.asked == asked.unchanged
+    assert ["manifest", web.sealed_name()] == asked.asked == asked.unchanged
     assert workers == web.workers()
 
 

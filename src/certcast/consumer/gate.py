@@ -1,11 +1,12 @@
 """What must be true of a downloaded release before nginx gets to see it.
 
-    require_published   each file is the one that the manifest names: size, MD5, SHA-256
+    require_published   fullchain.pem is the one that the manifest names: size, MD5, SHA-256
     require_fit         key, chain, names, dates; not older than what is served; not revoked
     require_key_type    RSA stays RSA, ECDSA stays ECDSA, unless a change is allowed
     require_changed     a new release brings a new certificate and a new key
 
-In this order: nothing is parsed before its digest is right.
+In this order: nothing is parsed before its digest is right. The private key has none; it is
+bound by its public half, which the signed manifest names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from certcast import certificate
 from certcast.errors import DigestMismatch, FilesUnchanged, GateRefused, KeyTypeChanged, LocalFault
 from certcast.lifetime import utc_text
-from certcast.manifest import FILES, FULLCHAIN, PRIVKEY, Digest
+from certcast.manifest import FILES, FULLCHAIN, PAIR, PRIVKEY, Digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 
 def published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
-    """Return whether both files are those of the manifest."""
-    return all(name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES)
+    """Return whether the files that a manifest gives digests of are those."""
+    return PRIVKEY in pair and all(
+        name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES
+    )
 
 
 def require_published(pair: Mapping[str, bytes], manifest: Manifest) -> None:
@@ -114,7 +117,14 @@ def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: s
         )
 
 
-def require_changed(manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool) -> None:
+def md5_of(pair: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the MD5 (hex) of both files, which the users' comparison is made with."""
+    return {name: Digest.of(pair[name]).md5 for name in PAIR}
+
+
+def require_changed(
+    pair: Mapping[str, bytes], manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool
+) -> None:
     """Raise FilesUnchanged if a release other than the proved one brings a file again.
 
     The users' rule (all files differ, or a person is told), on the two files that
@@ -123,7 +133,8 @@ def require_changed(manifest: Manifest, proved: Proved | None, *, allow_reused_k
     """
     if proved is None or proved.leaf.sha256 == manifest.leaf.sha256:
         return
-    same = {name for name in FILES if manifest.files[name].md5 == proved.md5[name]}
+    md5 = md5_of(pair)
+    same = {name for name in PAIR if md5[name] == proved.md5[name]}
     if manifest.leaf.public_key_sha256 == proved.leaf.public_key_sha256:
         same.add(PRIVKEY)
     if allow_reused_key:
@@ -132,7 +143,7 @@ def require_changed(manifest: Manifest, proved: Proved | None, *, allow_reused_k
         raise FilesUnchanged(
             f"{manifest.certificate}: the new release brings the same {' and '.join(sorted(same))} as before",
             expected="a new certificate and a new key",
-            found=", ".join(f"{name} md5 {manifest.files[name].md5}" for name in sorted(same)),
+            found=", ".join(f"{name} md5 {md5[name]}" for name in sorted(same)),
             next="renew without --reuse-key, or set consumer.allow_reused_key = true if that is meant"
             if same == {PRIVKEY}
             else f"on the renewal host run `certcast renew {manifest.certificate}`",

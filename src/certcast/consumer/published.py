@@ -3,8 +3,9 @@
     state.seen ── last_seen ──> the manifest that was accepted last
     store ─────── look ───────> the one that is published now, or the same (304)
 
-A manifest is refused when its sequence is lower than any that this host has seen:
-in its state, in the names of its version directories. With an equal sequence only
+A manifest is refused when no pinned publisher has signed it, before anything of it is read;
+and when its sequence is lower than any that this host has seen: in its state, in the names of
+its version directories, in its configuration (`at_least`). With an equal sequence only
 `published_at` and a later `expires` may differ: the renewal host dates an ageing
 manifest anew without any change. After a 304 the accepted manifest's `expires` is
 what counts, so a store that answers 304 for ever freezes nobody silently.
@@ -21,43 +22,60 @@ from certcast.lifetime import utc_text
 from certcast.storage.store import Unchanged
 
 if TYPE_CHECKING:
+    from certcast.config import CertificateConfig, Config
     from certcast.consumer.install import Folder
     from certcast.consumer.state import State
     from certcast.manifest import Manifest
-    from certcast.storage.store import Store
+    from certcast.ssh_keys import PublicKey
+    from certcast.storage.store import Reader
 
 
 @dataclass(frozen=True)
 class Published:
-    """A manifest that may be believed, its bytes as text, and the ETag that came with it."""
+    """A manifest that may be believed, its document as text, who signed it, and the ETag it came with."""
 
     manifest: Manifest
     text: str
+    signed_by: str
     etag: str | None
 
 
-def last_seen(state: State, certificate: str) -> Published | None:
+def pinned(config: Config) -> tuple[PublicKey, ...]:
+    """Return the publishers that this host believes; on the renewal host its own keys count as well."""
+    if config.renewal is None:
+        return config.store.publishers
+    from certcast.renewal.press import own_keys
+
+    return (*own_keys(config.renewal), *config.store.publishers)
+
+
+def last_seen(state: State, config: Config, certificate: str) -> Published | None:
     """Return the manifest that was accepted last, or None if there is none for this store.
 
-    `etag` is that of the state: None as long as the release is not proved.
+    Its signature was verified then; what counts now is whether its key is still pinned. `etag` is
+    that of the state: None as long as the release is not proved.
     """
-    if state.seen is None:
+    if state.seen is None or state.seen_by is None:
+        return None
+    if state.seen_by not in {key.fingerprint for key in pinned(config)}:
         return None
     try:
         manifest = manifests.read(state.seen.encode(), store=state.store, certificate=certificate)
     except ManifestInvalid:
         return None  # written by a certcast of another format: read it anew, without an ETag
-    return Published(manifest, state.seen, state.etag)
+    return Published(manifest, state.seen, state.seen_by, state.etag)
 
 
-def look(store: Store, state: State, folder: Folder) -> Published:
+def look(
+    store: Reader, config: Config, certificate: CertificateConfig, state: State, folder: Folder
+) -> Published:
     """Ask the store for the manifest; nothing is transferred if it is the one of the state's ETag.
 
-    Raises StoreError, ManifestMissing, ManifestInvalid and ManifestReplayed.
+    Raises StoreError, ManifestMissing, SignatureInvalid, ManifestInvalid and ManifestReplayed.
     """
-    name = folder.certificate
+    name = certificate.name
     key = manifests.manifest_key(name)
-    seen = last_seen(state, name)
+    seen = last_seen(state, config, name)
     found = store.get(key, limit=manifests.LIMIT, unless=seen.etag if seen else None)
     if isinstance(found, Unchanged):
         assert seen is not None  # without one no ETag was sent
@@ -69,10 +87,14 @@ def look(store: Store, state: State, folder: Folder) -> Published:
             found="no such object",
             next=f"run `certcast renew {name}` on the renewal host, and compare store.url on both",
         )
-    manifest = manifests.read(found.body, store=state.store, certificate=name)
+    from certcast import signing
+
+    verified = signing.verify(found.body, pinned(config), what=f"{name}: the published manifest")
+    manifest = manifests.read(verified.document, store=state.store, certificate=name)
     _require_one_release_a_sequence(manifest, seen, folder)
-    _require_not_older(manifest, seen, max(state.sequence, folder.highest_sequence()))
-    return Published(manifest, found.body.decode(), found.etag)
+    highest = max(state.sequence, folder.highest_sequence(), certificate.at_least)
+    _require_not_older(manifest, seen, highest)
+    return Published(manifest, verified.document.decode(), verified.publisher, found.etag)
 
 
 def _require_one_release_a_sequence(manifest: Manifest, seen: Published | None, folder: Folder) -> None:

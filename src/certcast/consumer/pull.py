@@ -1,17 +1,16 @@
 """One run on a host that serves: from the lock to the proof.
 
-    lock → state → due? → manifest → newer? → fetch → digests → gate → version → derived files
+    lock → state → due? → manifest → newer? → fetch → digests → unseal → gate → version → derived files
          → copies, switch → nginx -t → reload → proof (service.py) → state → prune
 
 Whatever fails, what was served before is still served, and the next run goes on
 from what *is*: an accepted release that is not proved yet makes every run due and
 sends no ETag, so that a crash cannot hide behind the window or behind a 304.
 
-A run that has done its work may still end with an alarm: the manifest has expired,
-or a newer certificate is overdue. The work comes first.
+A run that has done its work may still end with an alarm: nothing is sealed to this host any
+more, the manifest has expired, or a newer certificate is overdue. The work comes first.
 
-Not here: mail (the caller's), and signature and sealing. Until these two exist, the
-private key lies readable in the bucket, which must therefore be a lab's.
+Not here: mail (the caller's); what may be believed (published.py), opened (fetching.py), served (gate.py).
 
 Imported by runs that have nothing to do: X.509, TLS and the store come late.
 """
@@ -26,7 +25,7 @@ from certcast.consumer import outcome as outcomes
 from certcast.consumer import state as memory
 from certcast.consumer.copies import Copies
 from certcast.consumer.install import Folder, version_name
-from certcast.errors import CertcastError, DigestMismatch, NotProved
+from certcast.errors import CertcastError, NotProved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from certcast.consumer.outcome import Outcome
     from certcast.consumer.published import Published
     from certcast.manifest import Manifest
-    from certcast.storage.store import Store
+    from certcast.storage.store import Reader
 
 # What `after` is called with, in this order; a test may end the process at each. Between "derived" and
 # "snippet", and after the proof, copies.py adds its own.
@@ -54,7 +53,7 @@ def pull(
     config: Config,
     certificate: CertificateConfig,
     *,
-    open_store: Callable[[], Store],
+    open_store: Callable[[], Reader],
     now: datetime,
     force: bool = False,
     progress: Callable[[str], None] = _ignore,
@@ -106,9 +105,9 @@ class _Run:
     now: datetime
     progress: Callable[[str], None]
     after: Callable[[str], None]
-    store: Store | None = None
+    store: Reader | None = None
 
-    def go(self, open_store: Callable[[], Store], *, force: bool) -> tuple[Outcome, CertcastError | None]:
+    def go(self, open_store: Callable[[], Reader], *, force: bool) -> tuple[Outcome, CertcastError | None]:
         """Do the run in its order; return what it came to, and the alarm that it must still end with."""
         self.copies.settle()
         self.folder.sweep()
@@ -121,8 +120,8 @@ class _Run:
         manifest = published.manifest
         if self._in_service(manifest):
             self._save(etag=published.etag)
-            alarm = outcomes.expired(manifest, self.now) or outcomes.overdue(manifest, self.now)
-            return self._came_to("current"), alarm
+            alarm = self._not_sealed_to_us(manifest) or outcomes.expired(manifest, self.now)
+            return self._came_to("current"), alarm or outcomes.overdue(manifest, self.now)
         # From here on every run is due, until the proof.
         self.state = self.state.accepting(manifest.leaf.sha256)
         self._save()
@@ -137,7 +136,7 @@ class _Run:
 
     # -- what is published
 
-    def _look(self, open_store: Callable[[], Store]) -> tuple[Published, CertcastError | None]:
+    def _look(self, open_store: Callable[[], Reader]) -> tuple[Published, CertcastError | None]:
         """Return the manifest to go by, and the trouble that kept a newer one away.
 
         An unfinished installation is finished even when the store fails or shows
@@ -147,9 +146,9 @@ class _Run:
 
         try:
             self.store = open_store()
-            found = published.look(self.store, self.state, self.folder)
+            found = published.look(self.store, self.config, self.certificate, self.state, self.folder)
         except CertcastError as trouble:
-            accepted = published.last_seen(self.state, self.certificate.name)
+            accepted = published.last_seen(self.state, self.config, self.certificate.name)
             if self.state.unfinished is None or accepted is None:
                 raise
             return accepted, trouble
@@ -158,6 +157,7 @@ class _Run:
             last_checked=self.now,
             sequence=found.manifest.sequence,
             seen=found.text,
+            seen_by=found.signed_by,
             expires=found.manifest.expires,
         )
         return found, None
@@ -174,6 +174,20 @@ class _Run:
             and self.folder.holds(proved.version, self._derived(proved.version))
             and self.copies.in_place(proved.version)
         )
+
+    def _not_sealed_to_us(self, manifest: Manifest) -> CertcastError | None:
+        """Return the alarm if this host could not open the release that it serves, if it fetched it now."""
+        from certcast.consumer.fetching import Fetcher
+
+        if self.store is None:
+            return None
+        same = self.state.sealed_etag if self.state.sealed_leaf == manifest.leaf.sha256 else None
+        try:
+            etag = Fetcher(self.config, self.store).look_at_sealed(manifest, same)
+        except CertcastError as error:
+            return error
+        self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256)
+        return None
 
     def _derived(self, version: str) -> dict[str, bytes]:
         """Return the files that the configuration wants made of a version's two."""
@@ -211,41 +225,30 @@ class _Run:
     def _download(self, manifest: Manifest, trouble: CertcastError | None) -> str:
         """Fetch the release into a staging folder; a version if it passes every check."""
         from certcast.consumer import gate
-        from certcast.manifest import FILES
+        from certcast.consumer.fetching import Fetcher
+        from certcast.manifest import FULLCHAIN, PAIR, PRIVKEY
 
         if trouble is not None:
             raise trouble
+        assert self.store is not None  # _look opened it, or there was trouble
         version = version_name(manifest.sequence, manifest.leaf.sha256)
         with self.folder.staging() as incoming:
-            for name in FILES:
-                files.write_new(incoming / name, self._fetch(name, manifest))
+            self.progress(f"{manifest.certificate}: fetching sequence {manifest.sequence}")
+            fetcher = Fetcher(self.config, self.store)
+            files.write_new(incoming / FULLCHAIN, fetcher.chain(manifest))
+            gate.require_published({FULLCHAIN: (incoming / FULLCHAIN).read_bytes()}, manifest)
+            privkey, etag = fetcher.privkey(manifest)
+            files.write_new(incoming / PRIVKEY, privkey)
+            self.state = replace(self.state, sealed_etag=etag, sealed_leaf=manifest.leaf.sha256)
             self.after("fetched")
             # Read back: what is checked is what nginx will read.
-            pair = {name: (incoming / name).read_bytes() for name in FILES}
+            pair = {name: (incoming / name).read_bytes() for name in PAIR}
             gate.require_published(pair, manifest)
             self._check(pair, manifest)
             self.after("checked")
             self.folder.take_over(incoming, version)
         self.after("version")
         return version
-
-    def _fetch(self, name: str, manifest: Manifest) -> bytes:
-        from certcast.manifest import FILE_LIMIT, release_key
-        from certcast.storage.store import Unchanged
-
-        assert self.store is not None  # _look opened it, or there was trouble
-        self.progress(f"{manifest.certificate}: fetching {name} of sequence {manifest.sequence}")
-        key = release_key(manifest.certificate, manifest.leaf.sha256, name)
-        found = self.store.get(key, limit=FILE_LIMIT)
-        assert not isinstance(found, Unchanged)  # no condition was sent
-        if found is None:
-            raise DigestMismatch(
-                f"{manifest.certificate}: {name} of sequence {manifest.sequence} is not in the store",
-                expected=f"{manifest.store}/{key}",
-                found="no such object",
-                next=f"run `certcast renew {manifest.certificate}` on the renewal host, which puts it back",
-            )
-        return found.body
 
     def _check(self, pair: dict[str, bytes], manifest: Manifest) -> None:
         from certcast.consumer import gate
@@ -261,7 +264,7 @@ class _Run:
         )
         allowed = self.consumer.allow_key_type_change
         gate.require_key_type(pair, manifest, proved=None if allowed else self._proved_key_type())
-        gate.require_changed(manifest, proved, allow_reused_key=self.consumer.allow_reused_key)
+        gate.require_changed(pair, manifest, proved, allow_reused_key=self.consumer.allow_reused_key)
 
     def _proved_key_type(self) -> str | None:
         """Return the type of the key that is served; of an older state, from the version itself."""
@@ -280,7 +283,8 @@ class _Run:
         from certcast.consumer import gate, service, unproved
 
         manifest, old = published.manifest, self.state.proved
-        key_type = gate.key_type(self.folder.read(version))
+        pair = self.folder.read(version)
+        key_type = gate.key_type(pair)
         # The way back leads to what was seen served last, whatever the snippet says now.
         way_back = old is not None and old.version != version and old.version in self.folder.held()
         previous = old.version if old and way_back else None
@@ -301,9 +305,7 @@ class _Run:
             raise
         self.after("proved")
         self._save(
-            proved=memory.Proved(
-                manifest.leaf, version, {n: file.md5 for n, file in manifest.files.items()}, key_type
-            ),
+            proved=memory.Proved(manifest.leaf, version, gate.md5_of(pair), key_type),
             etag=published.etag,
             unfinished=None,
             broke=None,

@@ -3,7 +3,9 @@
     last_downloaded   when a release was last taken into service
     last_checked      when the store last answered
     store, sequence   the highest sequence that was accepted, and where
-    seen, expires     that manifest as it was published, and until when it counts
+    seen, expires     that manifest as it was signed, and until when it counts
+    seen_by           the fingerprint of the key that signed it
+    sealed_etag       the ETag of what is sealed to this host, of the release of sealed_leaf
     etag              its ETag, only once the release is proved
     unfinished        the leaf that was accepted and is not proved yet
     broke             the leaf whose handshakes broke, so that it was taken back
@@ -53,18 +55,23 @@ class State:
     store: str = ""
     sequence: int = 0
     seen: str | None = None
+    seen_by: str | None = None
     expires: datetime | None = None
     etag: str | None = None
     unfinished: str | None = None
     broke: str | None = None
     proved: Proved | None = None
     leaves: tuple[str, ...] = ()
+    sealed_etag: str | None = None
+    sealed_leaf: str | None = None
 
     def at(self, store: str) -> State:
         """Return what still holds for `store`: after a move the sequence does, the old manifest doesn't."""
         if self.store == store:
             return self
-        return replace(self, store=store, seen=None, expires=None, etag=None, last_checked=None)
+        return replace(
+            self, store=store, seen=None, expires=None, etag=None, sealed_etag=None, last_checked=None
+        )
 
     def accepting(self, leaf_sha256: str) -> State:
         """Return the state with which a release is taken up: every run is due until its proof."""

@@ -112,6 +112,24 @@ def read(config_dir: Path, name: str) -> Lineage:
     return Lineage(name, version, fullchain, privkey, leaf)
 
 
+def in_archive(config_dir: Path, name: str, leaf_sha256: str) -> Lineage | None:
+    """Return the version in certbot's archive that has this leaf, or None. Raises LineageUnusable."""
+    for chain in sorted((config_dir / "archive" / name).glob("fullchain*.pem"), reverse=True):
+        match = re.fullmatch(r"fullchain(\d+)\.pem", chain.name)
+        if match is None:
+            continue
+        try:
+            fullchain = chain.read_bytes()
+            if certificate.describe(certificate.read_chain(fullchain).leaf).sha256 != leaf_sha256:
+                continue
+            privkey = (chain.parent / f"privkey{match[1]}.pem").read_bytes()
+        except (OSError, ValueError):
+            continue  # what cannot be read is not this leaf; certbot keeps no damaged version on purpose
+        leaf = _checked(name, int(match[1]), fullchain, privkey)
+        return Lineage(name, int(match[1]), fullchain, privkey, leaf)
+    return None
+
+
 def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
     try:
         leaf = certificate.describe(certificate.read_chain(fullchain).leaf)

@@ -1,115 +1,292 @@
 """Move the store towards what certbot holds: objects first, manifest last.
 
-    live leaf, published manifest → nothing | re-date it | a new release
+    live leaf, published manifest → nothing | seal, re-date, re-sign | a new release
 
 Idempotent: it looks at what is published, not at what happened, so a hook that
 never ran, a crash between two PUTs or a second run at once all end in the same
 state. Never publishes a certificate that is older than the published one: a
-renewal host restored from a backup must not roll the fleet back.
+renewal host restored from a backup must not roll the fleet back. An administrator may,
+with `step_back`; then the leaf that was left is held off, and nobody publishes it again.
 
 OSS has no conditional PUT, so one flock on the renewal host covers the manifest's
 read and write; two renewal hosts for one certificate are not supported.
 
-Not here: what is due and who is told (renew.py).
+Rules of the sequence (docs/adr/0005): it grows when the leaf, `revoked`, `held_off` or `step_back`
+change, or an administrator says how far; otherwise a manifest is only dated and signed anew.
+
+Not here: what is due and who is told (renew.py), who may read (sealed.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from certcast import certificate, files, manifest
-from certcast.errors import LineageUnusable, ManifestInvalid, StoreTooLarge
+from certcast import certificate, files, manifest, signing
+from certcast.errors import LineageUnusable, ManifestInvalid, SignatureInvalid, StoreTooLarge
 from certcast.lifetime import utc_text
-from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, Manifest
+from certcast.manifest import FULLCHAIN, Digest, Manifest
+from certcast.renewal import record as records
+from certcast.renewal import sealed
+from certcast.renewal.lineage import in_archive
 from certcast.storage.store import Object, Unchanged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
 
     from certcast.config import CertificateConfig
     from certcast.renewal.lineage import Lineage
+    from certcast.renewal.press import Press
+    from certcast.renewal.record import Record
     from certcast.storage.store import Store
 
-# The current release and five older ones; held-off ones besides.
-KEPT_RELEASES = 6
-
-Result = Literal["unchanged", "re-dated", "repaired", "published"]
+Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back"]
 
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` found or did."""
+    """What was found or done: `sealed_to` are the hosts that got the private key now.
+
+    `warnings` are for a person, about what is as it should not be.
+    """
 
     result: Result
     manifest: Manifest
-
-
-@dataclass(frozen=True)
-class Record:
-    """What this publisher remembers of one certificate, besides the store.
-
-    `sequence` is the highest it has written; `leaves` the releases it has
-    published, oldest first: what may one day be deleted from the store; `manifest`
-    the last one it wrote there, which puts right a store that lost or garbled it.
-    """
-
-    sequence: int = 0
-    leaves: tuple[str, ...] = ()
-    manifest: Manifest | None = None
+    sealed_to: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def publish(
     wanted: CertificateConfig,
     lineage: Lineage,
     store: Store,
+    press: Press,
     *,
-    state_dir: Path,
-    publisher: str,
     now: datetime,
+    revoke: tuple[str, ...] = (),
+    at_least: int = 0,
 ) -> Published:
-    """Make `lineage` the published release of `wanted`, if it is newer.
+    """Make `lineage` the published release of `wanted`, if it is newer and not held off.
 
-    `publisher` is this host's name, written into the manifest. Raises
-    LineageUnusable (older, outside its life, held off, names missing), StoreError,
-    ManifestInvalid (the published one cannot be read), Busy, LocalFault.
+    `revoke` are leaves that no host may serve any more. `at_least` is a sequence that hosts are
+    known to have seen, where neither this host nor the store remembers it.
+
+    Raises LineageUnusable (older, outside its life, revoked, names missing, its key lost), SigningFailed,
+    StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read), Busy, LocalFault.
     """
     _require_publishable(wanted, lineage, now)
-    folder = state_dir / "publisher"
-    with files.lock(folder / f"{wanted.name}.lock", wait=60.0):
-        record = _read_record(folder, wanted.name, store.url)
-        found = _read_manifest(wanted, store, record)
-        current = _latest(found, record.manifest)
-        if current is not None and current.leaf.sha256 == lineage.leaf.sha256:
-            result, following = _keep(wanted, lineage, store, current, now)
-        else:
+    with _desk(wanted, store, press) as desk:
+        current = desk.current
+        if current is None or not _stays(current, lineage):
             if current is not None:
                 _require_newer(wanted, lineage, current)
-            _put_release(wanted, lineage, store)
-            result = "published"
-            following = Manifest(
-                store=store.url,
-                certificate=wanted.name,
-                sequence=max(record.sequence, current.sequence if current else 0) + 1,
-                published_at=now,
-                expires=now + manifest.EXPIRES_AFTER,
-                publisher=publisher,
-                leaf=lineage.leaf,
-                files={name: Digest.of(body) for name, body in _files(lineage).items()},
-                held_off=current.held_off if current else (),
-                revoked=current.revoked if current else (),
+            following = desk.first(lineage, now) if current is None else desk.next(current, lineage)
+        else:
+            following = current
+        following = replace(following, revoked=_joined(following.revoked, revoke))
+        _require_not_revoked(wanted, following)
+        return desk.put(following, lineage, now, at_least)
+
+
+def step_back(
+    wanted: CertificateConfig,
+    leaf_sha256: str,
+    store: Store,
+    press: Press,
+    *,
+    now: datetime,
+    at_least: int = 0,
+) -> Published:
+    """Publish an earlier release of certbot's archive again; the current one is held off from now on.
+
+    Raises as `publish` does.
+    """
+    lineage = in_archive(press.config_dir, wanted.name, leaf_sha256)
+    if lineage is None:
+        raise sealed.not_in_archive(wanted.name, leaf_sha256, "every host")
+    _require_publishable(wanted, lineage, now)
+    with _desk(wanted, store, press) as desk:
+        current = desk.current
+        if current is None or current.leaf.sha256 == leaf_sha256:
+            raise LineageUnusable(
+                f"{wanted.name}: there is nothing to step back from",
+                expected="another release published at present",
+                found="this one" if current else "none at all",
+                kept="what is published and served stays",
+                next=f"`certcast renew {wanted.name}`",
             )
-        if following != found:
-            # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
-            sequence = max(record.sequence, following.sequence)
-            record = Record(sequence, _appended(record.leaves, following), following)
-            _write_record(folder, wanted.name, record)
-            store.put(manifest.manifest_key(wanted.name), manifest.write(following))
-            if result == "unchanged":
-                result = "published" if found is not None and found.leaf != following.leaf else "repaired"
-        _prune(wanted, store, record, following, folder)
-    return Published(result, following)
+        left = current.leaf.sha256
+        following = replace(
+            desk.next(current, lineage),
+            step_back=True,
+            held_off=tuple(leaf for leaf in _joined(current.held_off, (left,)) if leaf != leaf_sha256),
+        )
+        _require_not_revoked(wanted, following)
+        done = desk.put(following, lineage, now, at_least)
+    return replace(done, result="stepped back")
+
+
+def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozenset[str]) -> Published | None:
+    """Seal the current release to whom it lacks, and anew to `hosts`; None if nothing is published yet.
+
+    Raises as `publish` does.
+    """
+    with _desk(wanted, store, press) as desk:
+        if desk.current is None:
+            return None
+        sealed_to, warnings = desk.seal(desk.current.leaf.sha256, None, anew=hosts)
+        return Published("unchanged", desk.current, sealed_to, warnings)
+
+
+def take_away(wanted: CertificateConfig, store: Store, press: Press, host: str) -> bool:
+    """Remove what is sealed to `host` in every release that is kept; False if older versions may be left."""
+    with _desk(wanted, store, press) as desk:
+        current = (desk.current.leaf.sha256,) if desk.current else ()
+        leaves = _joined(desk.record.leaves, current)
+        gone = [sealed.take_away(store, wanted.name, leaf, host) for leaf in leaves]
+        return all(gone)
+
+
+@contextmanager
+def _desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator[_Desk]:
+    """Hold the lock, with everything read that is to be changed."""
+    with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
+        record = records.read(press.folder, wanted.name, store.url)
+        found, signed_by = _read_manifest(wanted, store, press, record)
+        yield _Desk(wanted, store, press, record, found, signed_by, records.latest(found, record.manifest))
+
+
+@dataclass
+class _Desk:
+    """One certificate under the lock: `found` in the store, signed by `signed_by`; `current` counts."""
+
+    wanted: CertificateConfig
+    store: Store
+    press: Press
+    record: Record
+    found: Manifest | None
+    signed_by: str | None
+    current: Manifest | None
+    warnings: list[str] = field(default_factory=list)
+
+    def first(self, lineage: Lineage, now: datetime) -> Manifest:
+        """Return the manifest of a certificate that was never published; `put` numbers it."""
+        return Manifest(
+            store=self.store.url,
+            certificate=self.wanted.name,
+            sequence=0,
+            published_at=now,
+            expires=now + manifest.EXPIRES_AFTER,
+            publisher=self.press.publisher,
+            leaf=lineage.leaf,
+            files={FULLCHAIN: Digest.of(lineage.fullchain)},
+        )
+
+    def next(self, current: Manifest, lineage: Lineage) -> Manifest:
+        """Return `current` with another release; `put` numbers and dates it."""
+        digests = {FULLCHAIN: Digest.of(lineage.fullchain)}
+        return replace(current, leaf=lineage.leaf, files=digests, step_back=False)
+
+    def put(self, following: Manifest, lineage: Lineage, now: datetime, at_least: int) -> Published:
+        """Bring the store to `following`: the release's objects, then the manifest, then no old releases."""
+        highest = max(self.record.sequence, self.current.sequence if self.current else 0)
+        changes = self.current is None or following != self.current or at_least >= highest
+        leaf = following.leaf.sha256
+        mended = self._put_chain(leaf, lineage)
+        sealed_to, warnings = self.seal(leaf, lineage)
+        if changes:
+            sequence = max(highest, at_least) + 1
+            following = replace(following, sequence=sequence, publisher=self.press.publisher)
+        if changes or following.expires - now < manifest.EXPIRES_AFTER / 2:
+            following = replace(following, published_at=now, expires=now + manifest.EXPIRES_AFTER)
+        result = self._result(following, changes=changes, mended=mended)
+        if following != self.found or self.signed_by != self.press.working.fingerprint:
+            self._put_manifest(following)
+        records.prune(self.wanted, self.store, self.record, following, self.press.folder)
+        return Published(result, following, sealed_to, warnings)
+
+    def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
+        if changes:
+            return "published"
+        if self.found is None or self.found.sequence != following.sequence or mended:
+            return "repaired"
+        return "unchanged" if following == self.found else "re-dated"
+
+    def _put_chain(self, leaf: str, live: Lineage) -> bool:
+        """Put fullchain.pem where it isn't byte for byte; return whether that was needed.
+
+        A consumer sends its operator here otherwise. A release that is not certbot's live one, after a step
+        back, comes from its archive.
+        """
+        lineage = live if live.leaf.sha256 == leaf else self._archived(leaf)
+        key = manifest.release_key(self.wanted.name, leaf, FULLCHAIN)
+        try:
+            found = self.store.get(key, limit=len(lineage.fullchain))
+        except StoreTooLarge:
+            found = None
+        if isinstance(found, Object) and found.body == lineage.fullchain:
+            return False
+        self.store.put(key, lineage.fullchain)
+        return True
+
+    def seal(
+        self, leaf: str, live: Lineage | None, *, anew: frozenset[str] = frozenset()
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Let who is enrolled, and nobody else, have the key of a release; return the hosts, and warnings."""
+        name, store = self.wanted.name, self.store
+
+        def privkey() -> bytes:
+            return (live if live and live.leaf.sha256 == leaf else self._archived(leaf)).privkey
+
+        warnings = self.press.warnings()
+        if self.press.encryption == "none":
+            sealed.lay_open(store, name, leaf, privkey())
+            return (), tuple(warnings)
+        keys = store.list(manifest.releases_prefix(name))
+        if sealed.cover(store, keys):
+            warnings.append(
+                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
+                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
+            )
+        recipients = self.press.recipients(name)
+        if not recipients:
+            warnings.append("no host is enrolled, so nobody can open what is published: `certcast host add`")
+        return sealed.reconcile(store, name, leaf, recipients, privkey, keys=keys, anew=anew), tuple(warnings)
+
+    def _archived(self, leaf: str) -> Lineage:
+        found = in_archive(self.press.config_dir, self.wanted.name, leaf)
+        if found is None:
+            raise sealed.not_in_archive(self.wanted.name, leaf, "hosts that lack it")
+        return found
+
+    def _put_manifest(self, following: Manifest) -> None:
+        signed = signing.sign(manifest.write(following), self.press.signing_key)
+        # Does the private key belong to the public one that hosts were given?
+        signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
+        if len(signed) > manifest.LIMIT:
+            raise ManifestInvalid(
+                f"{self.wanted.name}: the manifest would be larger than hosts read",
+                expected=f"at most {manifest.LIMIT:,} octets",
+                found=f"{len(signed):,} octets, with {len(following.leaf.names)} names",
+                kept="what is published and served stays",
+                next="divide the names over several certificates",
+            )
+        # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
+        sequence = max(self.record.sequence, following.sequence)
+        self.record = records.Record(sequence, records.appended(self.record.leaves, following), following)
+        records.write(self.press.folder, self.wanted.name, self.record)
+        self.store.put(manifest.manifest_key(self.wanted.name), signed)
+
+
+def _stays(current: Manifest, lineage: Lineage) -> bool:
+    """Whether the current release stays: it is this one, or this one is held off."""
+    return lineage.leaf.sha256 == current.leaf.sha256 or lineage.leaf.sha256 in current.held_off
+
+
+def _joined(leaves: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*leaves, *(leaf for leaf in dict.fromkeys(more) if leaf not in leaves))
 
 
 def _require_publishable(wanted: CertificateConfig, lineage: Lineage, now: datetime) -> None:
@@ -137,13 +314,6 @@ def _require_newer(wanted: CertificateConfig, lineage: Lineage, current: Manifes
     leaf = lineage.leaf
     kept = f"sequence {current.sequence} stays published, valid until {utc_text(current.leaf.not_after)}"
     force = f"`certbot renew --cert-name {wanted.name} --force-renewal`"
-    if leaf.sha256 in current.held_off or leaf.sha256 in current.revoked:
-        raise LineageUnusable(
-            f"{wanted.name}: certbot's certificate is held off or revoked",
-            found=f"serial {leaf.serial}",
-            kept=kept,
-            next=f"{force} gets another one, then `certcast renew {wanted.name}`",
-        )
     if leaf.not_before < current.leaf.not_before:
         raise LineageUnusable(
             f"{wanted.name}: certbot's certificate is older than the published one",
@@ -154,100 +324,40 @@ def _require_newer(wanted: CertificateConfig, lineage: Lineage, current: Manifes
         )
 
 
-def _keep(
-    wanted: CertificateConfig, lineage: Lineage, store: Store, current: Manifest, now: datetime
-) -> tuple[Result, Manifest]:
-    """The right release is published: mend what was deleted or damaged, and re-date an ageing manifest."""
-    result: Result = "unchanged"
-    if not _stands(wanted, lineage, store):
-        _put_release(wanted, lineage, store)
-        result = "repaired"
-    if current.expires - now < manifest.EXPIRES_AFTER / 2:
-        return "re-dated", replace(current, published_at=now, expires=now + manifest.EXPIRES_AFTER)
-    return result, current
+def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None:
+    if following.leaf.sha256 in following.revoked:
+        raise LineageUnusable(
+            f"{wanted.name}: this release is revoked, and no host may serve it",
+            expected="another certificate",
+            found=f"serial {following.leaf.serial}",
+            kept="what was published before stays",
+            next=f"`certbot renew --cert-name {wanted.name} --force-renewal` gets another one, "
+            f"then `certcast renew {wanted.name}`",
+        )
 
 
-def _stands(wanted: CertificateConfig, lineage: Lineage, store: Store) -> bool:
-    """Whether the store holds the release byte for byte: a consumer sends its operator here otherwise."""
-    for name, body in _files(lineage).items():
-        try:
-            found = store.get(manifest.release_key(wanted.name, lineage.leaf.sha256, name), limit=len(body))
-        except StoreTooLarge:
-            return False
-        if not isinstance(found, Object) or found.body != body:
-            return False
-    return True
+def _read_manifest(
+    wanted: CertificateConfig, store: Store, press: Press, record: Record
+) -> tuple[Manifest | None, str | None]:
+    """Return what is published, and whose signature it has; nothing if it is only our record that is legible.
 
-
-def _put_release(wanted: CertificateConfig, lineage: Lineage, store: Store) -> None:
-    for name, body in _files(lineage).items():
-        store.put(manifest.release_key(wanted.name, lineage.leaf.sha256, name), body)
-
-
-def _files(lineage: Lineage) -> dict[str, bytes]:
-    return {FULLCHAIN: lineage.fullchain, PRIVKEY: lineage.privkey}
-
-
-def _read_manifest(wanted: CertificateConfig, store: Store, record: Record) -> Manifest | None:
-    """Return what is published; None if there is nothing, or nothing legible but our own record."""
+    What somebody else has written there is no different from what a disk has garbled.
+    """
+    key = manifest.manifest_key(wanted.name)
     try:
-        found = store.get(manifest.manifest_key(wanted.name), limit=manifest.LIMIT)
+        found = store.get(key, limit=manifest.LIMIT)
         if found is None:
-            return None
+            return None, None
         assert not isinstance(found, Unchanged)  # no condition was sent
-        return manifest.read(found.body, store=store.url, certificate=wanted.name)
-    except (ManifestInvalid, StoreTooLarge) as error:
+        verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
+        return manifest.read(verified.document, store=store.url, certificate=wanted.name), verified.publisher
+    except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
         if record.manifest is not None:
-            return None
-        key = manifest.manifest_key(wanted.name)
-        raise ManifestInvalid(
-            f"{wanted.name}: the published manifest is not legible, and this host did not write it",
+            return None, None
+        raise type(error)(
+            f"{wanted.name}: the published manifest cannot be believed, and this host did not write it",
             found=error.found or error.what,
             kept="nothing was published",
-            next=f"look at {store.url}/{key}; if nobody needs it, delete it and run again",
+            next="does this host replace another one? Then store.publishers here needs its public key. "
+            f"If not, look at {store.url}/{key}; if nobody needs it, delete it and run again",
         ) from None
-
-
-def _latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None:
-    """The store may have been set back to an older state; the sequence tells."""
-    known = [manifest for manifest in (found, recorded) if manifest is not None]
-    return max(known, key=lambda manifest: manifest.sequence, default=None)
-
-
-def _prune(wanted: CertificateConfig, store: Store, record: Record, current: Manifest, folder: Path) -> None:
-    """Delete releases that nobody may step back to; only such as this host published."""
-    old = [leaf for leaf in record.leaves[:-KEPT_RELEASES] if leaf not in current.held_off]
-    if not old:
-        return
-    for leaf in old:
-        for key in store.list(manifest.release_key(wanted.name, leaf, "")):
-            store.delete(key)
-    kept = tuple(leaf for leaf in record.leaves if leaf not in old)
-    _write_record(folder, wanted.name, replace(record, leaves=kept))
-
-
-def _appended(leaves: tuple[str, ...], following: Manifest) -> tuple[str, ...]:
-    current = following.leaf.sha256
-    return (*(leaf for leaf in leaves if leaf != current), current)
-
-
-def _read_record(folder: Path, name: str, store_url: str) -> Record:
-    document = files.read_json(folder / f"{name}.json")
-    if document is None:
-        return Record()
-    with files.understood(folder / f"{name}.json"):
-        try:
-            last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
-        except ManifestInvalid:
-            last = None  # store.url was changed: what stood at the other place says nothing of this one
-        return Record(int(document["sequence"]), tuple(document["leaves"]), last)
-
-
-def _write_record(folder: Path, name: str, record: Record) -> None:
-    document = {
-        "sequence": record.sequence,
-        "leaves": list(record.leaves),
-        "manifest": manifest.write(record.manifest).decode() if record.manifest else "",
-    }
-    with files.reported(f"save {folder / name}.json", kept="what was published before stays"):
-        files.write_json(folder / f"{name}.json", document)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
     from certcast.renewal.lineage import Lineage
+    from certcast.renewal.press import Press
     from certcast.storage.store import Store
 
 
@@ -62,13 +63,14 @@ def renew(
     wanted: CertificateConfig,
     *,
     open_store: Callable[[], Store],
-    publisher: str,
+    press: Callable[[], Press],
     clock: Callable[[], datetime],
     progress: Callable[[str], None],
 ) -> Renewed:
     """Renew what is due and publish what is newer; never raises a CertcastError, but collects them.
 
-    `clock` and not one moment: certbot may take minutes, and the new certificate's life begins after that.
+    `press` gathers who signs and who may read. `clock` and not one moment: certbot may take minutes, and the
+    new certificate's life begins after that.
     """
     done = Renewed(wanted.name)
     before = _live(renewal, wanted)
@@ -88,7 +90,7 @@ def renew(
     now = clock()
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
-        done.published = _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
+        done.published = _publish(wanted, live, open_store=open_store, press=press, now=now)
         if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
             progress(f"{wanted.name}: already published; {_still(live, now)}")
         if not done.failures and now >= live.leaf.life.overdue_at:
@@ -100,12 +102,11 @@ def renew(
 
 
 def publish_live(
-    config: Config,
     renewal: RenewalConfig,
     wanted: CertificateConfig,
     *,
     open_store: Callable[[], Store],
-    publisher: str,
+    press: Callable[[], Press],
     now: datetime,
 ) -> Published:
     """Publish what certbot has just written; for the deploy hook.
@@ -114,20 +115,19 @@ def publish_live(
     """
     live = lineage.read(renewal.config_dir, wanted.name)
     lineage.require_fresh(live, now)
-    return _publish(config, wanted, live, open_store=open_store, publisher=publisher, now=now)
+    return _publish(wanted, live, open_store=open_store, press=press, now=now)
 
 
 def _publish(
-    config: Config,
     wanted: CertificateConfig,
     live: Lineage,
     *,
     open_store: Callable[[], Store],
-    publisher: str,
+    press: Callable[[], Press],
     now: datetime,
 ) -> Published:
     try:
-        return publish(wanted, live, open_store(), state_dir=config.state_dir, publisher=publisher, now=now)
+        return publish(wanted, live, open_store(), press(), now=now)
     except CertcastError as failure:
         failure.kept = failure.kept or "what is published and served stays"  # a store knows only of requests
         raise

@@ -1,0 +1,68 @@
+"""What administrators make once: the publisher's keys, an identity for each host, the list of enrolled ones.
+
+    keys/publisher · publisher.pub · publisher-spare.pub · publisher-recovery.pub     the publisher
+    keys/publisher-spare · recovery.txt        what is in the safe: spare key and age identity
+    keys/identity-web1 · identity-web1.pub     one for each host that somebody asks about
+    keys/hosts                                 who gets the private key
+
+Made by `ssh-keygen` and `age-keygen`, so that certcast's own way of making them is not needed
+for anything to work; the demonstration shows that way.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+class Trust:
+    """Keys in `folder`, made at their first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.signing_key = folder / "publisher"
+        self.spare_key = folder / "publisher-spare"
+        self.recovery_identity = folder / "recovery.txt"
+        self.hosts_file = folder / "hosts"
+
+    @property
+    def publishers(self) -> list[str]:
+        """The two public keys that hosts pin, as lines."""
+        return [self._key(self.signing_key), self._key(self.spare_key)]
+
+    def make_publisher(self) -> None:
+        """Make what the renewal host has: both keys, the recovery recipient, a list of hosts."""
+        assert self.publishers
+        if not self.recovery_identity.exists():
+            made = _run("age-keygen", "-o", str(self.recovery_identity)).stderr
+            recipient = made.partition("Public key: ")[2].strip()
+            self.folder.joinpath("publisher-recovery.pub").write_text(recipient + "\n")
+
+    def identity(self, host: str) -> Path:
+        """Return the private key file of a host."""
+        path = self.folder / f"identity-{host}"
+        self._key(path)
+        return path
+
+    def public(self, host: str) -> str:
+        """Return the public line of a host, without a comment."""
+        return " ".join(self._key(self.identity(host)).split()[:2])
+
+    def enrol(self, *hosts: str) -> None:
+        """Let hosts get the private key; who is enrolled already stays as it is."""
+        text = self.hosts_file.read_text() if self.hosts_file.exists() else ""
+        enrolled = {line.split()[0] for line in text.splitlines()}
+        new = [f"{host} {self.public(host)}\n" for host in hosts if host not in enrolled]
+        if new:
+            self.hosts_file.write_text(text + "".join(new))
+
+    def _key(self, path: Path) -> str:
+        public = path.with_name(f"{path.name}.pub")
+        if not public.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path))
+        return public.read_text().strip()
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -1,0 +1,106 @@
+"""A release's two files out of the bucket: the chain, and the private key that was sealed to this host.
+
+    releases/{leaf}/fullchain.pem                 for everybody
+    releases/{leaf}/keys/{host}.{recipient16}.age  for the identity of this host alone
+
+Every path is computed: from the configuration, this host's identity, and the leaf of a
+verified manifest. A host that was never enrolled, or was removed, or has another
+identity than it was enrolled with, finds no object of its name; a look at each poll tells it at once,
+weeks before it would need the key. That look transfers nothing while the object is the same (304).
+
+Not here: whether what came may be served (gate.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certcast import identity
+from certcast.errors import DigestMismatch, NotEnrolled
+from certcast.manifest import FILE_LIMIT, FULLCHAIN, PRIVKEY, release_key
+from certcast.storage.store import Object, Unchanged
+
+if TYPE_CHECKING:
+    from certcast.config import Config
+    from certcast.identity import Identity
+    from certcast.manifest import Manifest
+    from certcast.storage.store import Reader
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Reads a release of `config.store`, as the host of `config`."""
+
+    config: Config
+    store: Reader
+
+    def chain(self, release: Manifest) -> bytes:
+        """Return fullchain.pem as the store has it. Raises StoreError, DigestMismatch if it isn't there."""
+        return self._present(release, FULLCHAIN, release.files[FULLCHAIN].size)
+
+    def privkey(self, release: Manifest) -> tuple[bytes, str | None]:
+        """Return the private key (PEM), opened with this host's identity, and the sealed object's ETag.
+
+        Nothing says yet that it fits the certificate. Raises StoreError, NotEnrolled, SealedInvalid, IdentityUnusable, SecretExposed.
+        """
+        if self.config.store.encryption == "none":
+            return self._present(release, PRIVKEY, FILE_LIMIT), None
+        opened, etag = self._opened(release, None)
+        assert opened is not None  # no ETag was sent
+        return opened, etag
+
+    def look_at_sealed(self, release: Manifest, etag: str | None) -> str | None:
+        """Return the ETag of what is sealed to this host, once it is known to open; `etag` is known already.
+
+        None where nothing is sealed. Raises as `privkey` does.
+        """
+        if self.config.store.encryption == "none":
+            return None
+        return self._opened(release, etag)[1]
+
+    def _opened(self, release: Manifest, etag: str | None) -> tuple[bytes | None, str]:
+        """Return the private key, None if the object has still `etag`, and the object's ETag."""
+        from certcast import sealing
+
+        who = identity.load(self.config.identity)
+        recipient = sealing.Recipient.of_host(self.config.enrolled_as, who.public)
+        key = recipient.object_key(release.certificate, release.leaf.sha256)
+        # Of another release the ETag is of no use, and none is the same.
+        found = self.store.get(key, limit=sealing.LIMIT, unless=etag)
+        if isinstance(found, Unchanged):
+            assert etag is not None
+            return None, etag
+        if found is None:
+            raise NotEnrolled(
+                f"{release.certificate}: no private key is sealed to this host's identity",
+                expected=f"{release.store}/{key}",
+                found="no such object: the host was never enrolled, was removed, or has a new identity",
+                next=self._enrol(who),
+            )
+        opened = sealing.unseal(
+            found.body, who, what=f"{release.certificate}: {key.rpartition('/')[2]}", again=self._enrol(who)
+        )
+        return opened, found.etag
+
+    def _enrol(self, who: Identity) -> str:
+        """Return the command that seals to this host, for its administrator."""
+        consumer = self.config.consumer
+        group = " --group" if consumer is not None and consumer.group is not None else ""
+        name = self.config.enrolled_as
+        return (
+            f'on the renewal host: `certcast host add{group} {name} "{who.public.bare}"`\n'
+            f"if an older key of this host has that name, `certcast host remove {name}` there before"
+        )
+
+    def _present(self, release: Manifest, name: str, limit: int) -> bytes:
+        key = release_key(release.certificate, release.leaf.sha256, name)
+        found = self.store.get(key, limit=limit)
+        if not isinstance(found, Object):
+            raise DigestMismatch(
+                f"{release.certificate}: {name} of sequence {release.sequence} is not in the store",
+                expected=f"{release.store}/{key}",
+                found="no such object",
+                next=f"run `certcast renew {release.certificate}` on the renewal host, which puts it back",
+            )
+        return found.body

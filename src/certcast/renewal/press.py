@@ -1,0 +1,130 @@
+"""What publishing needs besides a certificate: who signs, who may read, what is remembered.
+
+/etc/certcast/publisher                the signing key
+/etc/certcast/publisher.pub            its public half        ┐ what this host believes in the
+/etc/certcast/publisher-spare.pub      the spare key's        ┘ store, with store.publishers
+/etc/certcast/publisher-recovery.pub   the kit's age recipient: every release is sealed to it
+/etc/certcast/hosts                    who else gets the private key (enrolled.py)
+{state_dir}/publisher/{name}.json      the record of what was published
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast import files
+from certcast.errors import SigningFailed
+from certcast.sealing import Recipient
+from certcast.ssh_keys import PublicKey
+
+if TYPE_CHECKING:
+    from certcast.config import Config, RenewalConfig
+
+
+def public_file(signing_key: Path) -> Path:
+    """Where the public half of the signing key lies."""
+    return signing_key.with_name(f"{signing_key.name}.pub")
+
+
+def spare_file(signing_key: Path) -> Path:
+    """Where the public half of the spare key lies; its private half is in the recovery kit only."""
+    return signing_key.with_name(f"{signing_key.name}-spare.pub")
+
+
+def recovery_file(signing_key: Path) -> Path:
+    """Where the recovery kit's age recipient lies."""
+    return signing_key.with_name(f"{signing_key.name}-recovery.pub")
+
+
+def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
+    """Return the public halves of the working and the spare key, those that there are. Raises LocalFault."""
+    found = [_public_key(path(renewal.signing_key)) for path in (public_file, spare_file)]
+    return tuple(key for key in found if key is not None)
+
+
+@dataclass(frozen=True)
+class Press:
+    """The publisher of a renewal host: `publisher` is its name in manifests, `working` the key that signs."""
+
+    publisher: str
+    signing_key: Path
+    working: PublicKey
+    pinned: tuple[PublicKey, ...]
+    recovery: str | None
+    hosts_file: Path
+    state_dir: Path
+    config_dir: Path
+    encryption: str
+
+    @classmethod
+    def of(cls, config: Config, renewal: RenewalConfig, publisher: str) -> Press:
+        """Gather it from the configuration and the files that it names. Raises SigningFailed, LocalFault."""
+        key = renewal.signing_key
+        own = own_keys(renewal)
+        if not public_file(key).exists():
+            raise SigningFailed(
+                "this host has no signing key, so it cannot publish",
+                expected=f"{key}, and its public half in {public_file(key)}",
+                found=f"no {public_file(key)}",
+                kept="what is published and served stays",
+                next="`certcast publisher init` makes one; if this host replaces a lost one, read "
+                "docs/runbook.md#the-renewal-host-burned-down",
+            )
+        return cls(
+            publisher=publisher,
+            signing_key=key,
+            working=own[0],
+            pinned=(*own, *config.store.publishers),
+            recovery=_text(recovery_file(key)),
+            hosts_file=renewal.hosts_file,
+            state_dir=config.state_dir,
+            config_dir=renewal.config_dir,
+            encryption=config.store.encryption,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where this publisher remembers what it has published."""
+        return self.state_dir / "publisher"
+
+    def recipients(self, certificate: str) -> tuple[Recipient, ...]:
+        """Whom the private key of a certificate is sealed to: hosts, groups, and the recovery kit.
+
+        Raises LocalFault or EnrolRefused if the list cannot be read.
+        """
+        from certcast.renewal import enrolled
+
+        hosts = [
+            Recipient.of_host(host.name, host.key)
+            for host in enrolled.read(self.hosts_file)
+            if not host.certificates or certificate in host.certificates
+        ]
+        return (*hosts, *([Recipient.of_kit(self.recovery)] if self.recovery else []))
+
+    def warnings(self) -> list[str]:
+        """What is wrong with how this host publishes, and is allowed all the same."""
+        found = []
+        if self.recovery is None:
+            found.append(
+                "there is no recovery kit: if this host is lost, every other host must be set up anew; "
+                "`certcast publisher kit` makes one"
+            )
+        return found
+
+
+def _public_key(path: Path) -> PublicKey | None:
+    text = _text(path)
+    if text is None:
+        return None
+    with files.understood(path, advice=f"restore {path} from a backup"):
+        return PublicKey.parse(text)
+
+
+def _text(path: Path) -> str | None:
+    with files.reported(f"read {path}", kept="what is published and served stays"):
+        try:
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return None

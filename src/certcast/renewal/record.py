@@ -1,0 +1,87 @@
+"""What a publisher remembers of one certificate between runs, and which releases it keeps.
+
+    {state_dir}/publisher/{name}.json
+
+Written before the manifest that it speaks of: after a crash in between, the sequence was
+used up without being published, which costs nothing; the other order might use it twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from certcast import files, manifest
+from certcast.errors import ManifestInvalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from certcast.config import CertificateConfig
+    from certcast.manifest import Manifest
+    from certcast.storage.store import Store
+
+# The current release and five older ones; held-off ones besides.
+KEPT_RELEASES = 6
+
+
+@dataclass(frozen=True)
+class Record:
+    """What this publisher remembers of one certificate, besides the store.
+
+    `sequence` is the highest it has written; `leaves` the releases it has
+    published, oldest first: what may one day be deleted from the store; `manifest`
+    the last one it wrote there, which puts right a store that lost or garbled it.
+    """
+
+    sequence: int = 0
+    leaves: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+
+
+def latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None:
+    """Return which of the two counts, by the sequence: the store may have been set back to an older state."""
+    known = [manifest for manifest in (found, recorded) if manifest is not None]
+    return max(known, key=lambda manifest: manifest.sequence, default=None)
+
+
+def prune(wanted: CertificateConfig, store: Store, record: Record, current: Manifest, folder: Path) -> None:
+    """Delete releases that nobody may step back to; only such as this host published."""
+    old = [leaf for leaf in record.leaves[:-KEPT_RELEASES] if leaf not in current.held_off]
+    if not old:
+        return
+    for leaf in old:
+        for key in store.list(manifest.release_key(wanted.name, leaf, "")):
+            store.delete(key)
+    kept = tuple(leaf for leaf in record.leaves if leaf not in old)
+    write(folder, wanted.name, replace(record, leaves=kept))
+
+
+def appended(leaves: tuple[str, ...], following: Manifest) -> tuple[str, ...]:
+    """Return the published releases with the one of `following` as the last."""
+    current = following.leaf.sha256
+    return (*(leaf for leaf in leaves if leaf != current), current)
+
+
+def read(folder: Path, name: str, store_url: str) -> Record:
+    """Return the record of a certificate, an empty one if there is none. LocalFault if it is damaged."""
+    document = files.read_json(folder / f"{name}.json")
+    if document is None:
+        return Record()
+    with files.understood(folder / f"{name}.json"):
+        try:
+            last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
+        except ManifestInvalid:
+            last = None  # store.url was changed: what stood at the other place says nothing of this one
+        return Record(int(document["sequence"]), tuple(document["leaves"]), last)
+
+
+def write(folder: Path, name: str, record: Record) -> None:
+    """Replace the record, durably. LocalFault."""
+    document = {
+        "sequence": record.sequence,
+        "leaves": list(record.leaves),
+        "manifest": manifest.write(record.manifest).decode() if record.manifest else "",
+    }
+    with files.reported(f"save {folder / name}.json", kept="what was published before stays"):
+        files.write_json(folder / f"{name}.json", document)

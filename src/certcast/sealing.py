@@ -1,0 +1,93 @@
+"""A private key in the bucket, readable for one host only: age, as `age` itself writes it.
+
+    releases/{leaf}/keys/web1.0f3a….age        to the host's SSH identity
+    releases/{leaf}/keys/recovery.77c1….age    to the recovery kit
+
+One small object for each host, never one for the fleet: reading an age header takes
+time by the square of its recipients (600 took 6 s). The object's name carries
+`recipient16`, so a host that was given a new identity finds nothing, and can say why,
+instead of finding what it can't open.
+
+age authenticates nobody: whoever may write to the bucket can seal something to a
+host. What is unsealed counts only once it fits the leaf of a signed manifest (consumer/gate.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certcast.errors import SealedInvalid
+from certcast.manifest import release_key
+
+if TYPE_CHECKING:
+    from certcast.identity import Identity
+    from certcast.ssh_keys import PublicKey
+
+# An RSA-4096 key has 3.3 KB in PEM, age adds 0.3 KB.
+LIMIT = 4096
+RECOVERY = "recovery"
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """Whom a key is sealed to: a host's name, what age takes for a recipient, and 16 hex digits of it."""
+
+    host: str
+    age: str
+    recipient16: str
+
+    @classmethod
+    def of_host(cls, host: str, key: PublicKey) -> Recipient:
+        """The recipient that opens with a host's identity."""
+        return cls(host, key.bare, hashlib.sha256(key.blob).hexdigest()[:16])
+
+    @classmethod
+    def of_kit(cls, age: str) -> Recipient:
+        """The recipient that opens with the recovery kit; `age` is its `age1…`."""
+        return cls(RECOVERY, age, hashlib.sha256(age.encode()).hexdigest()[:16])
+
+    def object_key(self, certificate: str, leaf_sha256: str) -> str:
+        """Return the object key of the private key that is sealed to it, relative to the prefix."""
+        return sealed_prefix(certificate, leaf_sha256) + f"{self.host}.{self.recipient16}.age"
+
+
+def sealed_prefix(certificate: str, leaf_sha256: str) -> str:
+    """Return what the object keys of a release's sealed keys begin with."""
+    return release_key(certificate, leaf_sha256, "keys/")
+
+
+def seal(privkey: bytes, recipient: Recipient) -> bytes:
+    """Encrypt a private key (PEM) to one recipient. Raises ValueError if the recipient is none for age."""
+    import pyrage
+
+    kind = pyrage.x25519.Recipient if recipient.host == RECOVERY else pyrage.ssh.Recipient
+    try:
+        sealed: bytes = pyrage.encrypt(privkey, [kind.from_str(recipient.age)])
+    except (pyrage.RecipientError, pyrage.EncryptError) as error:
+        raise ValueError(str(error)) from None
+    if len(sealed) > LIMIT:
+        raise ValueError(f"the sealed key has {len(sealed):,} octets; readers stop at {LIMIT:,}")
+    return sealed
+
+
+def unseal(sealed: bytes, identity: Identity, *, what: str, again: str) -> bytes:
+    """Return what was sealed to `identity`. Raises SealedInvalid.
+
+    `what` is the object, `again` the command that has it sealed anew, both for the error.
+    """
+    import pyrage
+
+    try:
+        if len(sealed) > LIMIT:  # also checked when it is fetched; the header's cost is quadratic
+            raise ValueError(f"{len(sealed):,} octets; at most {LIMIT:,} are read")
+        opened: bytes = pyrage.decrypt(sealed, [pyrage.ssh.Identity.from_buffer(identity.private)])
+    except (pyrage.DecryptError, pyrage.IdentityError, ValueError) as error:
+        raise SealedInvalid(
+            f"{what} does not open with this host's identity",
+            expected=f"an age file for {identity.public.fingerprint}",
+            found=str(error),
+            next=again,
+        ) from None
+    return opened
