@@ -81,16 +81,17 @@ def lock_of(state_dir: Path) -> Path:
     return state_dir / "publisher" / "hosts.lock"
 
 
-def add(path: Path, new: Sequence[Host], *, lock: Path) -> tuple[Host, ...]:
+def add(path: Path, new: Sequence[Host], *, lock: Path, mistakes: Sequence[str] = ()) -> tuple[Host, ...]:
     """Enrol all of `new` or none; return those whose line is new or another one now.
 
-    The same name with the same key may come again, with other certificates too. Raises
+    `mistakes` were found in the list that `new` comes from: with any, it is none. The same name with the
+    same key may come again, with other certificates too. Raises
     EnrolRefused (a name that has another key, a key that has another name; all of them at once),
     LocalFault, Busy.
     """
     with files.lock(lock, wait=10.0):
         lines = _lines(path)
-        _require_one_to_one([line.host for line in lines if line.host], new)
+        _require_one_to_one([line.host for line in lines if line.host], new, mistakes)
         texts = {line.host.name: line for line in lines if line.host}
         written = [line.text for line in lines]
         changed = []
@@ -201,8 +202,8 @@ def _require_not_writable_by_others(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _require_one_to_one(enrolled: Sequence[Host], new: Sequence[Host]) -> None:
-    """Refuse what would give a name a second key or a key a second name."""
+def _require_one_to_one(enrolled: Sequence[Host], new: Sequence[Host], others: Sequence[str]) -> None:
+    """Refuse what would give a name a second key or a key a second name, together with `others`."""
     known = list(enrolled)
     mistakes: list[tuple[str, str]] = []
     for host in new:
@@ -212,16 +213,17 @@ def _require_one_to_one(enrolled: Sequence[Host], new: Sequence[Host]) -> None:
             elif other.name != host.name and other.key.blob == host.key.blob:
                 mistakes.append(_another_name(other, host))
         known.append(host)
-    if len(mistakes) == 1:
+    if len(mistakes) == 1 and not others:
         ((what, step),) = mistakes
         raise EnrolRefused(what, kept="nobody was enrolled", next=step)
-    if mistakes:
+    if mistakes or others:
+        found = [*others, *(what for what, _ in mistakes)]
         raise EnrolRefused(
-            f"{len(mistakes)} lines cannot be enrolled like this",
+            f"the list has {'a mistake' if len(found) == 1 else f'{len(found)} mistakes'}",
             expected="one key for each name, one name for each key",
-            found="\n".join(what for what, _ in mistakes),
+            found="\n".join(found),
             kept="nobody was enrolled",
-            next="`certcast host list` shows who is enrolled; mend the list, then run it again",
+            next="mend them, then run it again; `certcast host list` shows who is enrolled",
         )
 
 
