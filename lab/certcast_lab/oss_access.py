@@ -3,6 +3,16 @@
     authenticate   Authorization header → the RAM user whose key made it
     authorize      the bucket exists, is the user's account's, and RAM allows it
 
+Who doesn't sign is nobody, unless the bucket has a policy. Then it decides what nobody may,
+its Principal being everybody ("Bucket Policy", OSS user guide), mostly by network:
+
+    {"Version": "1", "Statement": [{"Effect": "Allow", "Principal": ["*"], "Action": ["oss:GetObject"],
+      "Resource": ["acs:oss:*:<uid>:bucket/prefix/*"],
+      "Condition": {"StringEquals": {"acs:SourceVpc": ["vpc-lab"]}}}]}
+
+Every client of the lab is in the network `vpc-lab`. What a bucket policy says of those
+who do sign is not emulated.
+
 Assumptions, found in no source: that the steps come in this order, the Code of a
 refused V1 request (only its EC is documented), and the texts of a disabled key
 and of a bucket of another account.
@@ -16,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from certcast_lab.oss_bucket import Bucket
 from certcast_lab.oss_errors import OssError
@@ -32,6 +43,7 @@ from certcast_lab.ram import Ram, User, is_allowed
 
 MAX_SKEW_SECONDS = 15 * 60
 # HEAD has no right of its own ("RAM policy", OSS developer guide).
+VPC = "vpc-lab"
 RIGHTS = {"HeadObject": "GetObject", "ListObjectsV2": "ListObjects"}
 
 
@@ -68,6 +80,8 @@ class Asked:
 
 def authenticate(asked: Asked, ram: Ram, bucket: Bucket | None, now: float) -> User:
     """The user who signed this. Raises OssError for whatever doesn't fit. `now`: seconds of the epoch."""
+    if "authorization" not in asked.headers and bucket is not None and bucket.policy is not None:
+        return _anybody(bucket, bucket.policy)
     claim = _claim(asked.headers)
     user = ram.by_access_key(claim.access_key_id)
     if user is None or not user.active:
@@ -110,7 +124,7 @@ def authorize(asked: Asked, user: User, bucket: Bucket | None) -> Bucket:
         )
     if bucket.account != user.account:
         raise OssError(403, "AccessDenied", "The bucket you access does not belong to you.")
-    context = {"acs:SourceIp": asked.source_ip}
+    context = {"acs:SourceIp": asked.source_ip, "acs:SourceVpc": VPC}
     resource = f"acs:oss:{bucket.region}:{bucket.account}:{bucket.name}"
     if asked.key is None:
         # Absent parameters count as empty, so that a condition on the prefix can require one.
@@ -127,6 +141,16 @@ def moment(text: str) -> float:
     if text.endswith("Z") and "T" in text:
         return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
     return parsedate_to_datetime(text).timestamp()
+
+
+def _anybody(bucket: Bucket, policy: Mapping[str, Any]) -> User:
+    """Who didn't sign, with what the bucket's policy says of everybody."""
+    statements = [
+        {name: value for name, value in statement.items() if name != "Principal"}
+        for statement in policy["Statement"]
+        if "*" in statement["Principal"]
+    ]
+    return User(bucket.account, "anybody", "", "", policies=[{**policy, "Statement": statements}])
 
 
 def _claim(headers: Mapping[str, str]) -> Claim:

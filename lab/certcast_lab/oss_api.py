@@ -28,7 +28,7 @@ closed public endpoint is said after the signature was checked, and how a domain
 that is bound to no bucket is refused.
 
 Not here: multipart, ranges (the whole object comes, as OSS itself
-does for a range it can't satisfy), ACLs and bucket policies.
+does for a range it can't satisfy) and ACLs.
 """
 
 from __future__ import annotations

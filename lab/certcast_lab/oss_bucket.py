@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import crcmod
 
@@ -84,7 +84,7 @@ class Bucket:
     Newer buckets accept V4 signatures only (`accepts_v1`, off since 2025-09-01). `domain` is a custom
     domain bound to it (CNAME): there the bucket's name is in neither host nor path. Not `public`: the
     account began after 2025-03-20 and may not use the region's public endpoint for objects.
-    `versioning` is None until it is set for the first time.
+    `versioning` is None until it is set for the first time. `policy` is a bucket policy (oss_access.py).
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Bucket:
         domain: str | None = None,
         public: bool = True,
         versioning: Versioning | None = None,
+        policy: Mapping[str, Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -106,6 +107,7 @@ class Bucket:
         self.domain = domain
         self.public = public
         self.versioning = versioning
+        self.policy = policy
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._states: dict[str, list[tuple[float, Stored | None]]] = {}

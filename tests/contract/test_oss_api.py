@@ -358,6 +358,26 @@ def test_who_does_not_sign_is_nobody(lab):
     assert (400, "InvalidArgument") == refusal(answer)
 
 
+@pytest.mark.parametrize(("network", "status"), [("vpc-lab", 200), ("vpc-other", 403)])
+def test_a_bucket_policy_lets_a_network_in_without_signature(lab, network, status):
+    """Hosts of the named network read below the named prefix without a key, and can do nothing else."""
+    lab.send("PUT", "certs/1", body=b"1")
+    lab.send("PUT", "other", body=b"2")
+    (policy,) = allow(
+        ["oss:GetObject"],
+        "acs:oss:*:1234567890:bucket/certs/*",
+        Condition={"StringEquals": {"acs:SourceVpc": [network]}},
+    )
+    policy["Statement"][0]["Principal"] = ["*"]
+    lab.bucket.policy = policy
+
+    assert status == requests.get(f"{lab.url}/bucket/certs/1", timeout=10).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/other", timeout=10).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/?list-type=2", timeout=10).status_code
+    assert 403 == requests.put(f"{lab.url}/bucket/certs/1", data=b"3", timeout=10).status_code
+    assert b"1" == lab.send("GET", "certs/1").content
+
+
 def test_an_unknown_or_disabled_key_is_refused(lab):
     """Disabling an access key in the console works at once."""
     user = lab.user()

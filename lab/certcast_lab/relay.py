@@ -1,0 +1,122 @@
+"""A read-only relay of the store, as an administrator sets it up: a real nginx, plain GET.
+
+    Relay(folder, "certcast", root=copy)            serves a copy of the objects, in a folder
+    Relay(folder, "certcast", behind=url)           asks a bucket that lets the relay's network in
+    relay.url                                       what hosts have as `store.read_from`
+
+With `tls`, by https; the pair must hold the IP address 127.0.0.1. `extra` are lines of the
+location, for what a test wants to go wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from certcast_lab.ca import Pair
+from certcast_lab.children import Child, accepts_connections, start_on_free_ports
+
+_CONF = """\
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log {folder}/error.log notice;
+events {{ worker_connections 64; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port}{ssl};
+        {certificate}
+        location /{name}/ {{
+            limit_except GET {{ deny all; }}
+            {source}
+            {extra}
+        }}
+    }}
+}}
+"""
+
+
+class Relay:
+    """nginx in `folder`, until `stop()`; a context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        root: Path | None = None,
+        behind: str | None = None,
+        tls: Pair | None = None,
+        extra: str = "",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.name = name
+        self.port = 0
+        self._scheme = "https" if tls else "http"
+        self._source = f"alias {root}/;" if root else f"proxy_pass {behind}/;"
+        self._certificate = ""
+        if tls:
+            fullchain, key = tls.write(folder / "tls")
+            self._certificate = f"ssl_certificate {fullchain}; ssl_certificate_key {key};"
+        self._extra = extra
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """The address below which the store's keys are."""
+        return f"{self._scheme}://127.0.0.1:{self.port}/{self.name}"
+
+    def asked(self) -> list[str]:
+        """Return path and status of every request, oldest first: `/certcast/certs/… 304`."""
+        lines = (self.folder / "access.log").read_text().splitlines()
+        return [f"{fields[6]} {fields[8]}" for line in lines if (fields := line.split())]
+
+    def start(self) -> Relay:
+        """Start nginx; again after `stop()`, at the same port."""
+        if self.port:
+            self._child = self._start([self.port])
+        else:
+            self._child = start_on_free_ports(1, self._start)
+        return self
+
+    def _start(self, ports: list[int]) -> Child:
+        (self.port,) = ports
+        conf = self.folder / "nginx.conf"
+        conf.write_text(
+            _CONF.format(
+                # Its workers would be nobody, who may not read a test's folders.
+                user="user root;" if os.geteuid() == 0 else "",
+                folder=self.folder,
+                port=self.port,
+                ssl=" ssl" if self._certificate else "",
+                certificate=self._certificate,
+                name=self.name,
+                source=self._source,
+                extra=self._extra,
+            )
+        )
+        child = Child(["nginx", "-p", self.folder, "-c", conf], output=self.folder / "console.log")
+        try:
+            child.wait_until(lambda: accepts_connections(self.port), what="serving")
+        except BaseException:
+            child.stop()
+            raise
+        return child
+
+    def stop(self) -> None:
+        """End nginx; harmless twice."""
+        if self._child:
+            self._child.stop()
+
+    def __enter__(self) -> Relay:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
