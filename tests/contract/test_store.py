@@ -1,16 +1,19 @@
 """One suite for every store, unchanged: what store.py promises, on real implementations.
 
-oss runs against the lab's emulator, s3 against moto, file and memory as they are.
+oss runs against the lab's emulator, s3 against moto, file and memory as they are. What
+a reader is promised holds without credentials, too: by HTTP from an nginx that has a copy
+of the objects, and from one in front of a bucket that lets the nginx in.
 """
 
 import io
 import itertools
+import os
 import stat
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +21,12 @@ from moto.server import ThreadedMotoServer
 
 from certcast.config import StoreConfig
 from certcast.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
-from certcast.storage import open_store
-from certcast.storage.store import Object, Store, Unchanged
+from certcast.storage import open_reader, open_store
+from certcast.storage.store import Object, Reader, Store, Unchanged
 from certcast_lab.oss_api import OssApi
 from certcast_lab.oss_bucket import Bucket, Stored
 from certcast_lab.ram import Ram, User
+from certcast_lab.relay import Relay
 from certcast_lab.serve import Server
 
 EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*", "Resource": "*"}]}
@@ -116,87 +120,193 @@ def store(place: Place) -> Store:
     return place.open()
 
 
+class Relayed:
+    """A store that is written with credentials and read without; `age` makes an object an old one.
+
+    An ETag is of no use with another store. So `put` returns the one that a reader gets, seconds later.
+    """
+
+    def __init__(self, writer: Store, reader: Reader, age: Callable[[str], None]) -> None:
+        self.url = reader.url
+        self.list, self.delete, self.purge = writer.list, writer.delete, writer.purge
+        self.get = reader.get
+        self._writer, self._age = writer, age
+
+    def put(self, key: str, body: bytes) -> str:
+        self._writer.put(key, body)
+        self._age(key)
+        found = self.get(key, limit=len(body))
+        assert isinstance(found, Object)
+        assert found.etag, "an object of some age has an ETag that can be relied on"
+        return found.etag
+
+
+@dataclass
+class RelayedPlace(Place):
+    """The same place, and where a relay shows it."""
+
+    read_from: str = ""
+    age: Callable[[str], None] = print
+
+    def open(self, below: str = "") -> Store:
+        config = StoreConfig(self.config.url + below, read_from=self.read_from + below)
+        folder = below.removeprefix("/") + "/" if below else ""
+        return Relayed(super().open(below), open_reader(config), lambda key: self.age(folder + key))
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Iterator[tuple[Path, str]]:
+    """A folder, and the relay that serves it."""
+    root = tmp_path_factory.mktemp("copies")
+    with Relay(root / "nginx", "copies", root=root) as relay:
+        yield root, relay.url
+
+
+@contextmanager
+def relayed_file_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    root, url = request.getfixturevalue("copies")
+    name = f"{len(list(root.iterdir()))}"
+    (root / name).mkdir()
+    long_ago = itertools.count(1_700_000_000)  # nginx's ETag has nothing but size and this
+
+    def age(key: str) -> None:
+        os.utime(root / name / key, (0, next(long_ago)))
+
+    yield RelayedPlace(StoreConfig(f"file://{root}/{name}"), None, f"{url}/{name}", age)
+
+
+@pytest.fixture(scope="module")
+def before_the_bucket(emulator, tmp_path_factory) -> Iterator[str]:
+    """The address of a relay that asks the emulated bucket."""
+    with Relay(tmp_path_factory.mktemp("relay"), "certs", behind=f"{emulator[1]}/bucket/prefix") as relay:
+        yield relay.url
+
+
+OPEN_TO_THE_NETWORK = {
+    "Version": "1",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": ["*"],
+            "Action": ["oss:GetObject"],
+            "Resource": ["acs:oss:*:1234567890:bucket/prefix/*"],
+            "Condition": {"StringEquals": {"acs:SourceVpc": ["vpc-lab"]}},
+        }
+    ],
+}
+
+
+@contextmanager
+def relayed_oss_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    url = request.getfixturevalue("before_the_bucket")
+    with oss_place(request) as place:
+        bucket = Bucket("bucket", account="1234567890", policy=OPEN_TO_THE_NETWORK)
+        request.getfixturevalue("emulator")[0].add_bucket(bucket)
+
+        def age(key: str) -> None:
+            stored = bucket.get(f"prefix/{key}")
+            assert stored
+            bucket.put(f"prefix/{key}", replace(stored, modified=stored.modified - 60))
+
+        yield RelayedPlace(place.config, None, url, age)
+
+
+READABLE = {**PLACES, "relayed file": relayed_file_place, "relayed oss": relayed_oss_place}
+
+
+@pytest.fixture(params=READABLE)
+def readable_place(request) -> Iterator[Place]:
+    """Every place, and those that are read without credentials."""
+    with READABLE[request.param](request) as place:
+        yield place
+
+
+@pytest.fixture
+def readable(readable_place: Place) -> Store:
+    return readable_place.open()
+
+
 def body_of(found: object) -> bytes:
     assert isinstance(found, Object)
     return found.body
 
 
-def test_what_was_put_is_what_is_got(store):
+def test_what_was_put_is_what_is_got(readable):
     """A release comes out of the bucket octet by octet as it went in."""
     body = bytes(range(256)) * 40
 
-    etag = store.put("certs/example.com/manifest", body)
+    etag = readable.put("certs/example.com/manifest", body)
 
-    found = store.get("certs/example.com/manifest", limit=len(body))
+    found = readable.get("certs/example.com/manifest", limit=len(body))
     assert body == body_of(found)
     assert etag == found.etag
 
 
-def test_an_empty_object_is_an_object(store):
+def test_an_empty_object_is_an_object(readable):
     """Nothing stored isn't confused with nothing there."""
-    store.put("empty", b"")
-    assert b"" == body_of(store.get("empty", limit=0))
+    readable.put("empty", b"")
+    assert b"" == body_of(readable.get("empty", limit=0))
 
 
-def test_a_key_that_was_never_put_is_missing_without_fuss(store):
+def test_a_key_that_was_never_put_is_missing_without_fuss(readable):
     """A host that looks before anything was published gets a plain "not there"."""
-    store.put("certs/example.com/manifest", b"m")
+    readable.put("certs/example.com/manifest", b"m")
 
-    assert store.get("certs/example.org/manifest", limit=10) is None
-    assert store.get("certs/example.com", limit=10) is None
-    assert store.get("certs", limit=10, unless='"0"') is None
-    assert [] == store.list("hosts/")
-    store.delete("hosts/web-1.json")
+    assert readable.get("certs/example.org/manifest", limit=10) is None
+    assert readable.get("certs/example.com", limit=10) is None
+    assert readable.get("certs", limit=10, unless='"0"') is None
+    assert [] == readable.list("hosts/")
+    readable.delete("hosts/web-1.json")
 
 
-def test_an_unchanged_object_is_not_sent_again(store):
+def test_an_unchanged_object_is_not_sent_again(readable):
     """A host that has the manifest already learns so without downloading it."""
-    etag = store.put("manifest", b"first")
+    etag = readable.put("manifest", b"first")
 
-    assert store.get("manifest", limit=10, unless=etag) is Unchanged.UNCHANGED
+    assert readable.get("manifest", limit=10, unless=etag) is Unchanged.UNCHANGED
 
-    second = store.put("manifest", b"second")
-    assert b"second" == body_of(store.get("manifest", limit=10, unless=etag))
-    assert store.get("manifest", limit=10, unless=second) is Unchanged.UNCHANGED
+    second = readable.put("manifest", b"second")
+    assert b"second" == body_of(readable.get("manifest", limit=10, unless=etag))
+    assert readable.get("manifest", limit=10, unless=second) is Unchanged.UNCHANGED
 
 
-def test_an_etag_never_hides_other_bytes(store):
+def test_an_etag_never_hides_other_bytes(readable):
     """Whatever happens to an object in between, "unchanged" means the bytes that the host knows."""
-    first = store.put("manifest", b"aaaa")
-    store.delete("manifest")
-    store.put("manifest", b"bbbb")
+    first = readable.put("manifest", b"aaaa")
+    readable.delete("manifest")
+    readable.put("manifest", b"bbbb")
 
-    assert b"bbbb" == body_of(store.get("manifest", limit=10, unless=first))
+    assert b"bbbb" == body_of(readable.get("manifest", limit=10, unless=first))
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024, 3 * 1024 * 1024])
-def test_a_reader_takes_no_more_than_its_limit(store, size):
+def test_a_reader_takes_no_more_than_its_limit(readable, size):
     """Who can write to the bucket can't fill a host's memory: one octet too many is refused."""
-    store.put("manifest", b"x" * size)
+    readable.put("manifest", b"x" * size)
 
-    assert size == len(body_of(store.get("manifest", limit=size)))
+    assert size == len(body_of(readable.get("manifest", limit=size)))
     with pytest.raises(StoreTooLarge, match="manifest is larger"):
-        store.get("manifest", limit=size - 1)
+        readable.get("manifest", limit=size - 1)
 
 
-def test_putting_again_replaces(store):
+def test_putting_again_replaces(readable):
     """A new manifest takes the place of the old one under the same key."""
-    store.put("manifest", b"old, and longer")
-    store.put("manifest", b"new")
-    assert b"new" == body_of(store.get("manifest", limit=100))
-    assert ["manifest"] == store.list("")
+    readable.put("manifest", b"old, and longer")
+    readable.put("manifest", b"new")
+    assert b"new" == body_of(readable.get("manifest", limit=100))
+    assert ["manifest"] == readable.list("")
 
 
-def test_a_deleted_object_is_gone(store):
+def test_a_deleted_object_is_gone(readable):
     """A release that was pruned is not offered any more, and pruning twice is harmless."""
-    store.put("releases/1/fullchain.pem", b"1")
-    store.put("releases/2/fullchain.pem", b"2")
+    readable.put("releases/1/fullchain.pem", b"1")
+    readable.put("releases/2/fullchain.pem", b"2")
 
-    store.delete("releases/1/fullchain.pem")
-    store.delete("releases/1/fullchain.pem")
+    readable.delete("releases/1/fullchain.pem")
+    readable.delete("releases/1/fullchain.pem")
 
-    assert store.get("releases/1/fullchain.pem", limit=10) is None
-    assert ["releases/2/fullchain.pem"] == store.list("releases")
+    assert readable.get("releases/1/fullchain.pem", limit=10) is None
+    assert ["releases/2/fullchain.pem"] == readable.list("releases")
 
 
 def test_a_purged_object_is_gone(place):
@@ -278,23 +388,27 @@ def test_a_long_listing_is_complete(place):
     assert keys == store.list("hosts/")
 
 
-def test_stores_with_different_prefixes_do_not_meet(place):
+def test_stores_with_different_prefixes_do_not_meet(readable_place):
     """Two fleets can share a bucket; neither sees the other's objects."""
-    one, other = place.open("/one"), place.open("/one-more")
+    one, other = readable_place.open("/one"), readable_place.open("/one-more")
     one.put("manifest", b"one")
 
     assert other.get("manifest", limit=10) is None
     assert [] == other.list("")
     assert ["manifest"] == one.list("")
-    assert place.config.url + "/one" == one.url
+    assert readable_place.config.url + "/one" == one.url
 
 
 @pytest.mark.parametrize(
     "key", ["", "/certs", "certs/", "certs//x", "../x", "certs/../x", "certs/.x", "a b", "a?b", "a%2Fb", "ä"]
 )
-def test_a_key_that_stores_understand_differently_is_refused(store, key):
+def test_a_key_that_stores_understand_differently_is_refused(readable, key):
     """No name can reach out of the prefix, or mean one thing in a bucket and another in a folder."""
-    for call in (lambda: store.get(key, limit=1), lambda: store.put(key, b""), lambda: store.delete(key)):
+    for call in (
+        lambda: readable.get(key, limit=1),
+        lambda: readable.put(key, b""),
+        lambda: readable.delete(key),
+    ):
         with pytest.raises(ValueError, match="not a key"):
             call()
 
@@ -323,10 +437,10 @@ def test_a_missing_bucket_is_not_an_empty_one(absent, call):
     assert failure.value.next
 
 
-def test_readers_see_the_old_or_the_new_object_and_nothing_else(place):
+def test_readers_see_the_old_or_the_new_object_and_nothing_else(readable_place):
     """A host that pulls in the very moment of publishing gets one manifest or the other, whole."""
     bodies = [letter * 50_000 for letter in (b"a", b"b")]
-    writer, reader = place.open(), place.open()
+    writer, reader = readable_place.open(), readable_place.open()
     writer.put("manifest", bodies[0])
     done = threading.Event()
 

@@ -5,6 +5,8 @@
     file:///folder          objects.py   a folder, such as a mount    ├ `buckets`
     memory://name           objects.py   this process, for tests      ┘
 
+A host without credentials reads any of them through `read_from`, by HTTP: web.py.
+
 Each implementation is imported when a URL asks for it, since a consumer that
 has nothing to do must not pay for an SDK.
 """
@@ -13,11 +15,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from certcast.errors import ConfigInvalid
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from certcast.config import StoreConfig
-    from certcast.storage.store import Store
+    from certcast.storage.store import Reader, Store
+
+
+def open_reader(config: StoreConfig, state_dir: Path | None = None) -> Reader:
+    """Return the store of `[store]` for a host that only reads: by `read_from`, if that is given.
+
+    Else as `open_store`.
+    """
+    if config.read_from is None:
+        return open_store(config, state_dir)
+    from certcast.storage.web import WebStore
+
+    return WebStore.from_config(config)
 
 
 def open_store(config: StoreConfig, state_dir: Path | None = None) -> Store:
@@ -25,8 +41,15 @@ def open_store(config: StoreConfig, state_dir: Path | None = None) -> Store:
 
     Which endpoint served is remembered in `state_dir`, if one is given. Keys come from
     `certcast.credentials` for oss://, and from the AWS_* environment for s3://. Raises
-    ConfigInvalid for what the URL's scheme lacks.
+    ConfigInvalid for what the URL's scheme lacks, and for a host that only reads.
     """
+    if config.read_from is not None:
+        raise ConfigInvalid(
+            "store.read_from: this host only reads the store",
+            expected="a host with credentials of its own",
+            kept="nothing was changed",
+            next="run it on the renewal host",
+        )
     if config.url.startswith("oss://"):
         from certcast.storage.oss import OssStore
 
