@@ -1,0 +1,163 @@
+"""What enrolling and removing a host does in the store, one certificate after the other.
+
+A failure with one certificate doesn't stop the others; all failures are reported, and the
+first gives the exit status.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING
+
+import click
+
+from certcast import manifest
+from certcast.errors import CertcastError, SigningFailed
+from certcast.renewal import publish, record
+from certcast.renewal.press import Press
+from certcast.sealing import Recipient, sealed_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.renewal.enrolled import Host
+    from certcast.storage.store import Store
+
+Failures = list[CertcastError]
+
+
+def seal(
+    config: Config, renewal: RenewalConfig, hosts: Sequence[Host], *, narrowed: Collection[str]
+) -> Failures:
+    """Seal each current release to those of `hosts` that get it, anew where something is there.
+
+    `narrowed` are hosts that got more certificates before, which are taken away.
+    """
+    press = _press(config, renewal)
+    if press is None:
+        click.echo("nothing was published here yet; `certcast renew` seals to them", err=True)
+        return []
+    if press.encryption == "none":
+        click.echo('nothing is sealed to anybody, by encryption = "none"', err=True)
+
+    def act(certificate: CertificateConfig, store: Store) -> None:
+        name = certificate.name
+        for one in (host for host in hosts if host.name in narrowed and not host.gets(name)):
+            publish.take_away(certificate, store, press, one.name)
+        anew = frozenset(host.name for host in hosts if host.gets(name))
+        done = publish.seal_to(certificate, store, press, anew) if anew else None
+        if done is None:
+            if anew:
+                click.echo(f"{name}: nothing is published yet; `certcast renew` seals to them", err=True)
+            return
+        if done.sealed_to:
+            click.echo(f"{name}: private key sealed to {_some(done.sealed_to)}")
+        for warning in done.warnings:
+            click.echo(f"warning: {name}: {warning}", err=True)
+
+    names = _some([host.name for host in hosts])
+    kept = f"{names}: in the list; `certcast renew` seals to them too"
+    return _each(config, act, kept=kept)
+
+
+def take_away(config: Config, renewal: RenewalConfig, host: str) -> tuple[dict[str, int], Failures]:
+    """Delete what is sealed to a host, older versions included; return how many objects, by certificate."""
+    press = _press(config, renewal)
+    deleted: dict[str, int] = {}
+    if press is None:
+        return deleted, []
+
+    def act(certificate: CertificateConfig, store: Store) -> None:
+        count = len(_objects_of(host, certificate, store))
+        if count == 0:
+            return
+        whole = publish.take_away(certificate, store, press, host)
+        deleted[certificate.name] = count
+        if not whole:
+            where = f"{config.store.url}/{manifest.releases_prefix(certificate.name)}*/keys/{host}.*"
+            click.echo(
+                f"warning: older versions of what is sealed to {host} may be left in the bucket:\n"
+                f"delete there every version of {where}",
+                err=True,
+            )
+
+    failures = _each(
+        config,
+        act,
+        kept=f"{host}: not in the list any more; what is sealed to it is still in the store",
+        next_step=f"`certcast host remove {host}` again",
+    )
+    return deleted, failures
+
+
+def lacking(
+    config: Config, renewal: RenewalConfig, hosts: Iterable[Host]
+) -> tuple[dict[str, list[str] | None], Failures]:
+    """Return for each host the certificates whose current release is not sealed to it.
+
+    None where that can't be known. What is current is what this host has published last.
+    """
+    found: dict[str, list[str] | None] = {host.name: [] for host in hosts}
+    folder = config.state_dir / "publisher"
+
+    def act(certificate: CertificateConfig, store: Store) -> None:
+        current = record.read(folder, certificate.name, config.store.url).manifest
+        if current is None or config.store.encryption == "none":
+            return
+        leaf = current.leaf.sha256
+        keys = set(store.list(sealed_prefix(certificate.name, leaf)))
+        for host in hosts:
+            missing = found[host.name]
+            object_key = Recipient.of_host(host.name, host.key).object_key(certificate.name, leaf)
+            if missing is not None and host.gets(certificate.name) and object_key not in keys:
+                missing.append(certificate.name)
+
+    failures = _each(config, act, kept="the list is this host's, and whole")
+    if failures:
+        found = dict.fromkeys(found)
+    return found, failures
+
+
+def _press(config: Config, renewal: RenewalConfig) -> Press | None:
+    """Return who publishes; None while this host has no signing key, so nothing was published."""
+    try:
+        return Press.of(config, renewal, config.host or socket.gethostname())
+    except SigningFailed:
+        return None
+
+
+def _each(
+    config: Config,
+    act: Callable[[CertificateConfig, Store], None],
+    *,
+    kept: str,
+    next_step: str | None = None,
+) -> Failures:
+    from certcast.storage import open_store
+
+    failures: Failures = []
+    try:
+        store = open_store(config.store, config.state_dir)
+    except CertcastError as failure:
+        failure.kept = kept
+        return [failure]
+    for certificate in config.certificates:
+        try:
+            act(certificate, store)
+        except CertcastError as failure:
+            failure.kept = kept
+            if next_step:
+                failure.next = f"{failure.next}\nthen {next_step}" if failure.next else next_step
+            failures.append(failure)
+    return failures
+
+
+def _objects_of(host: str, certificate: CertificateConfig, store: Store) -> list[str]:
+    sealed = re.compile(rf".*/keys/{re.escape(host)}\.[0-9a-f]{{16}}\.age")
+    return [key for key in store.list(manifest.releases_prefix(certificate.name)) if sealed.fullmatch(key)]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
