@@ -1,0 +1,419 @@
+"""Secrets and those who want them: files that others may read, planted links, hostile hook variables.
+
+What reaches outputs, logs, mails and processes during a whole journey is in e2e/test_canary.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from certcast import config_reading, credentials
+from certcast.config import AbsolutePath, MailAddress, MailConfig, Source
+from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
+from certcast.notify import mail
+from certcast.renewal import orders
+from certcast.storage.endpoints import Endpoints
+from certcast_lab.lab import CERTCAST, Lab
+from consuming import DAY, Consumer, consumer, program
+from journey import Journey
+
+
+@pytest.fixture
+def web(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Consumer]:
+    """A host with a real nginx and a store in a folder."""
+    with consumer(tmp_path, program=program(request)) as made:
+        yield made
+
+
+# -- files with secrets
+
+
+def test_a_mail_password_that_others_may_read_is_not_used(lab: Lab, tmp_path: Path) -> None:
+    """
+    Nobody logs in with a password that any user of the host could have read: the mail is not sent,
+    which is said beside the failure that it was about, with the command that mends it.
+    """
+    password_file = tmp_path / "smtp-password"
+    password_file.write_text("correct horse")
+    password_file.chmod(0o644)
+    lab.mailbox.require_login("certcast", "correct horse")
+    settings = MailConfig(
+        host="localhost",
+        port=lab.mailbox.ports["tls"],
+        sender=MailAddress("certcast@web1.example.test"),
+        failures_to=(MailAddress("it@example.test"),),
+        ca_file=AbsolutePath(lab.ca_file),
+        username="certcast",
+        password_file=AbsolutePath(password_file),
+    )
+    told = {"host": "web1", "doing": "pull", "certificate": "example.test", "now": DAY}
+    with pytest.raises(MailNotSent) as caught:
+        mail.send_failure(settings, LocalFault("no room"), **told)
+    assert "others may read the mail password" in str(caught.value.found)
+    assert "mode 0644" in str(caught.value.found)
+    assert [] == lab.mailbox.messages
+
+    subprocess.run(["sh", "-c", str(caught.value.next).split("`")[1]], check=True)
+    mail.send_failure(settings, LocalFault("no room"), **told)
+    assert 1 == len(lab.mailbox.messages)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with keys for the official command line tool, and for the SDKs' own file."""
+    for name in list(os.environ):
+        if name.startswith("ALIBABA_CLOUD_") and name != "ALIBABA_CLOUD_ECS_METADATA_DISABLED":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    profile = {"name": "acme", "mode": "AK", "access_key_id": "LTAIx", "access_key_secret": "secret-x"}
+    for name, text in (
+        (".aliyun/config.json", json.dumps({"current": "acme", "profiles": [profile]})),
+        (".alibabacloud/credentials.ini", "[default]\ntype = access_key\n"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        (Source(profile="acme"), ".aliyun/config.json"),
+        (Source(), ".aliyun/config.json"),
+        (Source(), ".alibabacloud/credentials.ini"),
+    ],
+)
+def test_accesskeys_in_a_file_that_the_group_may_read_are_refused(
+    home: Path, source: Source, file: str
+) -> None:
+    """A profile, and each file of the official chain: refused before it is used, naming the file."""
+    (home / file).chmod(0o640)
+    with pytest.raises(SecretExposed, match="others may read the AccessKey") as caught:
+        credentials.provider(source)
+    assert str(home / file) in caught.value.report()
+    (home / file).chmod(0o600)
+    credentials.provider(source)
+
+
+def test_a_file_that_is_not_asked_for_keys_is_nobodys_business(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With keys in the environment, or the tool's file switched off, its mode stops nothing."""
+    (home / ".aliyun/config.json").chmod(0o644)
+    monkeypatch.setenv("ALIBABA_CLOUD_CLI_PROFILE_DISABLED", "true")
+    credentials.provider(Source())
+    monkeypatch.delenv("ALIBABA_CLOUD_CLI_PROFILE_DISABLED")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAIy")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret-y")
+    assert "LTAIy" == credentials.provider(Source())().access_key_id
+
+
+def test_renew_with_exposed_accesskeys_ends_before_it_speaks_to_anybody(lab: Lab) -> None:
+    """`certcast renew` with a config.json that others may read: exit status 6, one mail, no request."""
+    journey = Journey(lab)
+    home = journey.renewal.root / "home"
+    (home / ".aliyun").mkdir(parents=True)
+    keys = lab.cloud.renewal
+    profile = {"name": "a", "mode": "AK", "access_key_id": keys.access_key_id}
+    profile["access_key_secret"] = keys.access_key_secret
+    (home / ".aliyun/config.json").write_text(json.dumps({"current": "a", "profiles": [profile]}))
+    (home / ".aliyun/config.json").chmod(0o644)
+    done = journey.renew_with({"HOME": str(home)}, without="ALIBABA_CLOUD_ACCESS_KEY")
+
+    assert 6 == done.returncode, done.stderr
+    assert f"chmod 600 {home}/.aliyun/config.json" in done.stderr
+    assert keys.access_key_secret not in done.stderr
+    assert [] == lab.cloud.alidns.log
+    assert "SECRET-FILE" in lab.mailbox.messages[0].text
+
+
+# -- what a crash leaves
+
+
+def test_a_crash_leaves_no_core(web: Consumer, tmp_path: Path) -> None:
+    """A certcast that is killed by a fault dumps no core, where the host's limit would allow one."""
+    web.publish("A")
+    web.first_pull()
+    # The run of a resident host, which goes on until it is ended.
+    resident = subprocess.Popen(
+        [
+            "prlimit",
+            "--core=unlimited",
+            CERTCAST,
+            "--config",
+            web.host.certcast_toml,
+            "pull",
+            "--watch",
+            "60s",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    try:
+        limits = Path(f"/proc/{resident.pid}/limits")
+        deadline = time.monotonic() + 10
+        while not (found := re.search(r"Max core file size +0 +(\S+)", limits.read_text())):
+            assert time.monotonic() < deadline, limits.read_text()
+            time.sleep(0.02)
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        # Children may raise it again: nginx has a directive for that.
+        assert found[1] == ("unlimited" if hard == resource.RLIM_INFINITY or os.geteuid() == 0 else str(hard))
+        resident.send_signal(signal.SIGABRT)
+        _, status = os.waitpid(resident.pid, 0)
+        resident.returncode = -signal.SIGABRT
+        assert os.WIFSIGNALED(status)
+        assert not os.WCOREDUMP(status)
+    finally:
+        if resident.returncode is None:
+            resident.kill()
+            resident.wait()
+
+
+def test_a_mistake_of_ours_shows_source_lines_and_no_secret(lab: Lab) -> None:
+    """
+    What nobody thought of ends in a report, not in a traceback; a secret that the exception quotes
+    is struck out, on stderr and in the mail.
+    """
+    journey = Journey(lab)
+    secret = lab.cloud.renewal.access_key_secret
+    script = (
+        "import os, sys\n"
+        "from certcast import cli\n"
+        "from certcast.dns01.challenges import Challenges\n"
+        "def sweep(self, now):\n"
+        "    raise RuntimeError('cannot sign with ' + os.environ['ALIBABA_CLOUD_ACCESS_KEY_SECRET'])\n"
+        "Challenges.sweep = sweep\n"
+        "sys.argv[1:] = ['--config', sys.argv[1], 'renew']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(journey.renewal.certcast_toml)],
+        env={**os.environ, **lab.environment("renewal")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 1 == done.returncode
+    mailed = lab.mailbox.messages[0].text
+    for text in (done.stderr, mailed):
+        assert "cannot sign with [struck out]" in text
+        assert secret not in text
+
+
+# -- links that somebody has planted
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Everything in a folder: content, mode, time of the last change."""
+    return {
+        str(path): (
+            path.read_bytes() if path.is_file() else b"",
+            path.lstat().st_mode,
+            path.lstat().st_mtime_ns,
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+@contextlib.contextmanager
+def planted_link(path: Path, target: Path, aside: Path) -> Iterator[None]:
+    """Put a link in the place of a path; afterwards remove it, as the report says."""
+    if os.path.lexists(path):
+        path.rename(aside)
+    path.symlink_to(target)
+    yield
+    # A note of copies is renamed before it is read.
+    for link in (path, path.with_name("copies-leaving.json")):
+        if link.is_symlink() and str(link.readlink()) == str(target):
+            link.unlink()
+    if os.path.lexists(aside) and not os.path.lexists(path):
+        aside.rename(path)
+    elif aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
+
+
+def test_nothing_is_written_through_a_link_in_a_consumers_state(web: Consumer, tmp_path: Path) -> None:
+    """
+    A link at any path that a pull writes, to a file, a folder or nowhere: where it leads nothing
+    changes. The run replaces the link, or ends with a report; the next one, without it, is good.
+    """
+    web.configure(derive=("combined.pem", "chain.pem"))
+    web.publish("first")
+    web.first_pull()
+    root, versions = web.folder.root, web.folder.versions
+    outside = tmp_path / "outside"
+    (outside / "folder").mkdir(parents=True)
+    (outside / "folder/.precious.new").write_text("precious")
+    (outside / "file").write_text("precious")
+    before = contents(outside)
+    files = ["state.json", "nginx.conf", "current", "lock", "handshakes.json", ".state.json.new",
+             ".nginx.conf.new", ".current.new", "copies-preparing.json", "incoming-0123abcd"]  # fmt: skip
+    planted = [
+        (root / name, target)
+        for name in files
+        for target in ("file", "folder" if name.startswith("incoming") else "nowhere")
+    ]
+    planted += [(folder, "folder") for folder in (versions, root, root.parent)]
+    planted += [(versions / name, "folder") for name in ("99-0123456789abcdef", ".damaged-0123abcd")]
+    ended: dict[str, str] = {}
+    for number, (path, target) in enumerate(planted):
+        with planted_link(path, outside / target, tmp_path / "aside"):
+            if path not in {root.parent, root}:
+                web.publish(str(number))
+            try:
+                ended[f"{path.name} → {target}"] = web.pull(force=True).result
+            except CertcastError as error:
+                ended[f"{path.name} → {target}"] = error.code
+            assert before == contents(outside), path
+    assert {"installed", "LOCAL"} == set(ended.values()), ended
+    for name in (
+        "lock → file",
+        "lock → nowhere",
+        "versions → folder",
+        "example.test → folder",
+        "certs → folder",
+    ):
+        assert "LOCAL" == ended[name], name
+    web.publish("last")
+    assert "installed" == web.pull(force=True).result
+    assert web.leaf("last") == web.served()
+    assert [] == web.leftovers()
+
+
+def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: Path) -> None:
+    """Orders, ledger, locks and notes are replaced where they stand, or refused; nothing else changes."""
+    state, outside = tmp_path / "state", tmp_path / "outside"
+    (state / "dns01").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "file").write_text('{"records": []}')
+    before = contents(outside)
+    now = datetime.now(timezone.utc)
+    ledger = Ledger(state)
+    entry = Entry(
+        "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Run.current(), now
+    )
+    writes: list[tuple[Path, Callable[[], object]]] = [
+        (state / "orders.json", lambda: orders.begin(state, ("example.test",), now)),
+        (state / "orders.lock", lambda: orders.begin(state, ("example.test",), now)),
+        (state / "dns01/ledger.json", lambda: ledger.put([entry])),
+        (state / "dns01/.ledger.json.new", lambda: ledger.put([entry])),
+        (state / "dns01/ledger.lock", lambda: ledger.put([entry])),
+        (
+            state / "store-endpoint.json",
+            lambda: Endpoints(["https://a", "https://b"], state).served("https://b"),
+        ),
+    ]
+    for path, write in writes:
+        for target in ("file", "nowhere"):
+            path.unlink(missing_ok=True)
+            path.symlink_to(outside / target)
+            refused: contextlib.AbstractContextManager[object] = (
+                pytest.raises(LocalFault) if path.suffix == ".lock" else contextlib.nullcontext()
+            )
+            with refused:
+                write()
+            assert path.is_symlink() == (path.suffix == ".lock"), path
+            assert before == contents(outside), path
+        path.unlink(missing_ok=True)
+
+
+def test_a_state_folder_that_others_may_write_to_stops_every_command(lab: Lab) -> None:
+    """`renew` and `pull` end with exit status 4 and a mail, before anything is written or asked."""
+    journey = Journey(lab)
+    state = config_reading.load(journey.renewal.certcast_toml).state_dir
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o777)
+    done = journey.renew()
+    assert 4 == done.returncode
+    assert f"chmod go-w {state}" in done.stderr
+    assert [] == [*state.iterdir()]
+    assert [] == lab.cloud.alidns.log
+    assert "somebody else may change" in lab.mailbox.messages[0].text
+
+
+# -- hostile variables
+
+CANARY = "certcast-was-here"
+HOSTILE = [
+    f"$(touch {CANARY})",
+    f"`touch {CANARY}`",
+    f"example.test; touch {CANARY}",
+    f"example.test\ntouch {CANARY}",
+    f"example.test | touch {CANARY} &",
+    f"' && touch {CANARY} #",
+    "../../../../etc/passwd",
+    "-rf /",
+    "example.test\u202e",
+    "\uff45xample.test",  # a full-width e
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("event", ["auth", "cleanup", "deploy"])
+def test_hostile_variables_run_nothing_and_ask_nothing(lab: Lab, tmp_path: Path, event: str) -> None:
+    """
+    Whatever stands in CERTBOT_* and RENEWED_*, a hook ends with a report: no command runs, no API
+    is called, and no file comes to be.
+    """
+    journey = Journey(lab)
+    names = ("CERTBOT_DOMAIN", "CERTBOT_IDENTIFIER", "CERTBOT_VALIDATION", "CERTBOT_REMAINING_CHALLENGES",
+             "CERTBOT_ALL_DOMAINS", "CERTBOT_AUTH_OUTPUT", "RENEWED_LINEAGE", "RENEWED_DOMAINS")  # fmt: skip
+    argv = [CERTCAST, "--config", str(journey.renewal.certcast_toml), "hook", event]
+    for value in HOSTILE:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **lab.environment("renewal"), **dict.fromkeys(names, value)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in {10, 16}, (value[:50], done.stderr[:500])
+        assert "" == done.stdout
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr) < 2000
+        assert [] == list(tmp_path.rglob(CANARY))
+    assert [] == lab.cloud.alidns.log
+
+
+def test_names_that_certbot_passes_on_are_not_believed(lab: Lab, tmp_path: Path) -> None:
+    """RENEWED_DOMAINS may say anything: what is published has the names of the certificate itself."""
+    journey = Journey(lab)
+    assert 0 == journey.renew().returncode
+    lab.cloud.bucket.delete("certcast/certs/example.test/manifest")
+    lineage = journey.certbot_dir() / "live/example.test"
+    for domains in (f"$(touch {CANARY})", "other.test", ""):
+        done = subprocess.run(
+            [CERTCAST, "--config", str(journey.renewal.certcast_toml), "hook", "deploy"],
+            env={
+                **os.environ,
+                **lab.environment("renewal"),
+                **{"RENEWED_LINEAGE": str(lineage), "RENEWED_DOMAINS": domains},
+            },
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert 0 == done.returncode, done.stderr
+        assert journey.live().leaf.sha256 == journey.published()
+    assert [] == list(tmp_path.rglob(CANARY))
