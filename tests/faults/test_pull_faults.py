@@ -7,6 +7,7 @@ served, nothing temporary stays, and the report names what is the matter.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -31,11 +32,14 @@ from certcast.errors import (
     ManifestReplayed,
     NginxMissing,
     NginxRefused,
+    NotEnrolled,
     NotProved,
     ReloadFailed,
+    SealedInvalid,
+    SignatureInvalid,
     StoreTooLarge,
 )
-from certcast.manifest import FULLCHAIN, PRIVKEY, Digest, manifest_key, write
+from certcast.manifest import FULLCHAIN, Digest, manifest_key, release_key, write
 from certcast_lab.ca import Authority, Pair
 from consuming import (
     DAY,
@@ -83,23 +87,55 @@ def refused(web: Consumer, error: type[CertcastError], match: str) -> Iterator[p
 # -- the bucket
 
 
-@pytest.mark.parametrize("wrapper", [Truncating, Flipping, Missing])
-@pytest.mark.parametrize("file", [FULLCHAIN, PRIVKEY])
-def test_damaged_file_is_refused_and_named(web: Consumer, wrapper: type[Wrapped], file: str) -> None:
-    """A file that is cut short, changed or missing in the store is named; B comes once it is whole."""
-    web.publish("B")
-    with refused(web, DigestMismatch, f"{file} of sequence 2"):
-        web.pull(IN_WINDOW, store=wrapper(web.store, file))
+def comes_once_the_store_is_whole(web: Consumer) -> None:
     assert [1] == web.versions()
     assert "installed" == web.pull(SOON).result
     assert web.leaf("B") == web.served()
 
 
-def test_truncated_manifest_is_refused(web: Consumer) -> None:
-    """A manifest that is cut short is not acted on. (One that is changed is the signature's business.)"""
+@pytest.mark.parametrize("wrapper", [Truncating, Flipping, Missing])
+def test_damaged_chain_is_refused_and_named(web: Consumer, wrapper: type[Wrapped]) -> None:
+    """A fullchain.pem cut short, changed or missing in the store is named; B comes once it is whole."""
     web.publish("B")
+    with refused(web, DigestMismatch, f"{FULLCHAIN} of sequence 2"):
+        web.pull(IN_WINDOW, store=wrapper(web.store, FULLCHAIN))
+    comes_once_the_store_is_whole(web)
+
+
+@pytest.mark.parametrize("wrapper", [Truncating, Flipping])
+def test_damaged_sealed_key_is_refused_and_named(web: Consumer, wrapper: type[Wrapped]) -> None:
+    """A sealed key cut short or changed in the store is named; B comes once it is whole."""
+    web.publish("B")
+    with refused(web, SealedInvalid, f"{re.escape(web.sealed_name())} does not open"):
+        web.pull(IN_WINDOW, store=wrapper(web.store, web.sealed_name()))
+    comes_once_the_store_is_whole(web)
+
+
+def test_missing_sealed_key_is_named(web: Consumer) -> None:
+    """Where nothing is sealed to this host, the report names the object that it looked for."""
+    web.publish("B")
+    with refused(web, NotEnrolled, "no private key is sealed to this host") as caught:
+        web.pull(IN_WINDOW, store=Missing(web.store, web.sealed_name()))
+    assert (caught.value.expected or "").endswith(f"/{web.sealed_name()}")
+    comes_once_the_store_is_whole(web)
+
+
+@pytest.mark.parametrize("wrapper", [Truncating, Flipping])
+def test_damaged_manifest_is_refused(web: Consumer, wrapper: type[Wrapped]) -> None:
+    """A manifest cut short or changed in the store has lost its signature, and is not acted on."""
+    web.publish("B")
+    with refused(web, SignatureInvalid, "not signed by a publisher that this host knows"):
+        web.pull(IN_WINDOW, store=wrapper(web.store, "manifest"))
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert web.leaf("B") == web.served()
+
+
+def test_signed_half_of_a_manifest_is_refused(web: Consumer) -> None:
+    """A publisher that signs half a manifest is believed to be ours, and still not acted on."""
+    whole = write(release(web.store, NAME, web.issue(days_ago=0), sequence=2, now=DAY))
+    web.store.put(manifest_key(NAME), web.publisher.sign(whole[: len(whole) // 2] + b"\n"))
     with refused(web, ManifestInvalid, "cannot be used"):
-        web.pull(IN_WINDOW, store=Truncating(web.store, "manifest"))
+        web.pull(IN_WINDOW)
 
 
 def test_endless_manifest_is_not_read_to_its_end(web: Consumer) -> None:
@@ -112,7 +148,7 @@ def test_endless_manifest_is_not_read_to_its_end(web: Consumer) -> None:
 def test_manifest_of_another_store_is_refused(web: Consumer) -> None:
     """A manifest that was written for another bucket, and copied here, is not believed."""
     manifest = release(web.store, NAME, web.issue(), sequence=2, now=DAY)
-    web.store.put(manifest_key(NAME), write(replace(manifest, store="oss://somebody-elses/bucket")))
+    web.publisher.point(web.store, replace(manifest, store="oss://somebody-elses/bucket"))
     with refused(web, ManifestInvalid, "another store"):
         web.pull(IN_WINDOW)
 
@@ -216,11 +252,11 @@ def test_file_that_is_no_certificate_is_refused(web: Consumer) -> None:
     """Bytes that match their digest and are still no certificate end in a report, not a traceback."""
     pair = web.issue(days_ago=0)
     manifest = release(web.store, NAME, pair, sequence=2, now=DAY, expires=DAY + timedelta(days=365))
-    junk = {FULLCHAIN: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", PRIVKEY: b"no key"}
-    manifest = replace(manifest, files={name: Digest.of(body) for name, body in junk.items()})
-    for name, body in junk.items():
-        web.store.put(f"certs/{NAME}/releases/{manifest.leaf.sha256}/{name}", body)
-    web.store.put(manifest_key(NAME), write(manifest))
+    junk = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    manifest = replace(manifest, files={FULLCHAIN: Digest.of(junk)})
+    web.store.put(release_key(NAME, manifest.leaf.sha256, FULLCHAIN), junk)
+    web.publisher.seal(web.store, manifest, b"no key")
+    web.publisher.point(web.store, manifest)
     with refused(web, GateRefused, "must not be served") as caught:
         web.pull(IN_WINDOW)
     assert "cannot be read" in caught.value.found

@@ -81,10 +81,12 @@ def test_a_person_can_read_it() -> None:
         changed(revoked="c" * 64),
         changed(surprise=1),
         changed(leaf={}),
-        changed(files={"fullchain.pem": {"size": 1, "md5": "a" * 32, "sha256": "a" * 64}}),
+        changed(files={}),
+        changed(files={"privkey.pem": {"size": 1, "md5": "a" * 32, "sha256": "a" * 64}}),
+        changed(files={"fullchain.pem": {"size": 1, "md5": "a" * 32, "sha256": "a" * 63}}),
         changed(files={**json.loads(manifest.write(ONE))["files"], "../x": {}}),
     ],
-    ids=range(23),
+    ids=range(25),
 )
 def test_anything_else_is_refused_in_words(body: bytes) -> None:
     """Garbage, duplicate fields, NaN, unknown fields, paths and odd types all end in ManifestInvalid."""
