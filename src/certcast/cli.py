@@ -99,23 +99,44 @@ def _as_interrupt(_signal: int, _frame: object) -> None:
 
 @cli.command()
 @click.argument("name", required=False)
+@click.option("--replace", "to_replace", metavar="NAME", help="Replace this certificate now, with a new key.")
+@click.option("--reason", help="With --replace: keyCompromise, superseded, and others of RFC 5280, 5.3.1.")
+@click.option("--revoke-after", metavar="DURATION", help="With --replace: revoke at the CA after (24h).")
 @click.pass_context
-def renew(context: click.Context, name: str | None) -> int:
-    """Renew what is due, publish what is newer, and install it here if this host serves too."""
+def renew(context: click.Context, /, name: str | None, to_replace: str | None, **options: str | None) -> int:
+    """Renew what is due, publish what is newer, and install it here if this host serves too.
+
+    With --replace, hosts give up the certificate that was published so far when they look next.
+    """
     _require_extra("certbot", "dns", "alibabacloud_tea_openapi")
     from certcast.dns01.challenges import Challenges
 
     run = _Run(context.obj, "renew")
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
+    if to_replace or any(options.values()):
+        from certcast.operate.replacing import ask
+
+        name = ask(run.config, renewal, name=name, to_replace=to_replace, **options)
     swept = run.attempt(None, partial(Challenges(run.config).sweep, _now()))
     for certificate in run.config.chosen(name):
-        run.attempt(certificate, partial(_renew, run, renewal, certificate))
+        run.attempt(certificate, partial(_renew, run, renewal, certificate, emergency=bool(to_replace)))
+    run.attempt(None, partial(_revoke, run, renewal))
     if swept != LocalFault.code:  # what is wrong with the ledger has been told
         run.attempt(None, lambda: Challenges(run.config).require_nothing_left(_now()))
     return run.status
 
 
-def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) -> None:
+def _revoke(run: _Run, renewal: RenewalConfig) -> None:
+    from certcast.renewal.revocation import carry_out
+
+    done, failures = carry_out(run.config, renewal, open_store=run.store, now=_now(), progress=_progress())
+    for text in done:
+        _changed(text)
+    for failure in failures:
+        run.failed(None, failure)
+
+
+def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig, *, emergency: bool) -> None:
     from certcast.renewal.renew import renew as renew_one
 
     done = renew_one(
@@ -126,6 +147,7 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
         press=partial(_press, run, renewal),
         clock=_now,
         progress=_progress(),
+        emergency=emergency,
     )
     if not sys.stderr.isatty():  # a terminal has seen them among certbot's output
         for warning in done.warnings:
@@ -134,6 +156,8 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig) ->
         run.failed(certificate, failure)
     if done.published:
         _tell_published(certificate.name, done.published)
+    for text in done.notes:
+        _changed(text)
     if done.published and run.config.consumer is not None:
         run.attempt(certificate, partial(run.pull, certificate, force=True))
 
@@ -214,7 +238,12 @@ def _deploy(run: _Run, name: str) -> None:
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
     (certificate,) = run.config.chosen(name)
     published = publish_live(
-        renewal, certificate, open_store=run.store, press=partial(_press, run, renewal), now=_now()
+        renewal,
+        certificate,
+        open_store=run.store,
+        press=partial(_press, run, renewal),
+        now=_now(),
+        note=_changed,
     )
     _tell_published(name, published)
     if run.config.consumer is not None:

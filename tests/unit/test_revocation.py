@@ -120,7 +120,7 @@ def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewi
     earlier, live = renewing.archived(2, days_ago=70), renewing.archived(3, days_ago=10)
     asked = renewing.ask()
 
-    assert (earlier.sha256, live.sha256) == asked.leaves
+    assert (live.sha256, earlier.sha256) == asked.leaves
     assert expired.sha256 not in asked.leaves
     assert asked == renewing.pending()
 

@@ -15,9 +15,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast import certificate
+from certcast import certificate, files
 from certcast.errors import LineageUnusable
-from certcast.lifetime import utc_text
+from certcast.lifetime import remaining_text, utc_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,6 +34,19 @@ class Lineage:
     version: int
     fullchain: bytes = field(repr=False)
     privkey: bytes = field(repr=False)
+    leaf: Leaf
+
+    def text(self, now: datetime) -> str:
+        """What a person is told of it."""
+        return f"serial {self.leaf.serial}, valid for {remaining_text(self.leaf.not_after, now)} more"
+
+
+@dataclass(frozen=True)
+class Archived:
+    """One version in certbot's archive, as far as it is public."""
+
+    version: int
+    fullchain: bytes
     leaf: Leaf
 
 
@@ -112,21 +125,39 @@ def read(config_dir: Path, name: str) -> Lineage:
     return Lineage(name, version, fullchain, privkey, leaf)
 
 
-def in_archive(config_dir: Path, name: str, leaf_sha256: str) -> Lineage | None:
-    """Return the version in certbot's archive that has this leaf, or None. Raises LineageUnusable."""
-    for chain in sorted((config_dir / "archive" / name).glob("fullchain*.pem"), reverse=True):
-        match = re.fullmatch(r"fullchain(\d+)\.pem", chain.name)
+def archived(config_dir: Path, name: str) -> list[Archived]:
+    """Return all versions in certbot's archive, the latest first; one that is no certificate is left out.
+
+    Raises LocalFault if a file cannot be read.
+    """
+    found = []
+    for path in (config_dir / "archive" / name).glob("fullchain*.pem"):
+        match = re.fullmatch(r"fullchain(\d+)\.pem", path.name)
         if match is None:
             continue
+        with files.reported(f"read {path}", kept="what is published and served stays"):
+            fullchain = path.read_bytes()
         try:
-            fullchain = chain.read_bytes()
-            if certificate.describe(certificate.read_chain(fullchain).leaf).sha256 != leaf_sha256:
-                continue
-            privkey = (chain.parent / f"privkey{match[1]}.pem").read_bytes()
-        except (OSError, ValueError):
-            continue  # what cannot be read is not this leaf; certbot keeps no damaged version on purpose
-        leaf = _checked(name, int(match[1]), fullchain, privkey)
-        return Lineage(name, int(match[1]), fullchain, privkey, leaf)
+            leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
+        except ValueError:
+            continue  # certbot keeps no damaged version on purpose, and nobody can serve it
+        found.append(Archived(int(match[1]), fullchain, leaf))
+    return sorted(found, key=lambda one: one.version, reverse=True)
+
+
+def in_archive(config_dir: Path, name: str, leaf_sha256: str) -> Lineage | None:
+    """Return the version in certbot's archive that has this leaf, or None if it, or its key, is not there.
+
+    Raises LineageUnusable if the key is another one, LocalFault.
+    """
+    for one in archived(config_dir, name):
+        path = config_dir / "archive" / name / f"privkey{one.version}.pem"
+        if one.leaf.sha256 != leaf_sha256 or not path.exists():
+            continue
+        with files.reported(f"read {path}", kept="what is published and served stays"):
+            privkey = path.read_bytes()
+        leaf = _checked(name, one.version, one.fullchain, privkey)
+        return Lineage(name, one.version, one.fullchain, privkey, leaf)
     return None
 
 

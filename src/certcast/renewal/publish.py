@@ -128,6 +128,12 @@ def step_back(
     return replace(done, result="stepped back")
 
 
+def published_now(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+    """Return the manifest that counts, or None if nothing is published yet. Raises as `publish` does."""
+    with _desk(wanted, store, press) as desk:
+        return desk.current
+
+
 def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozenset[str]) -> Published | None:
     """Seal the current release to whom it lacks, and anew to `hosts`; None if nothing is published yet.
 
@@ -208,7 +214,7 @@ class _Desk:
         return Published(result, following, sealed_to, warnings)
 
     def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
-        if changes:
+        if changes or (self.found is not None and self.found.leaf != following.leaf):
             return "published"
         if self.found is None or self.found.sequence != following.sequence or mended:
             return "repaired"

@@ -1,17 +1,21 @@
 """Reconcile one certificate on the renewal host: what is, towards what should be.
 
-    due? (no lineage, other names, window, ARI)
+    due? (due.py: no lineage, other names, window, ARI, to be replaced)
       → certbot, which decides for itself too and places the order
       → whatever happened: live lineage against store → publish
       → alarm if a newer certificate should be here by now
 
 Nothing depends on a hook having run, and a failed publish never leads to another
 order: the next run publishes what certbot already holds. certbot decides by itself
-when to renew; what stands here only bounds the number of orders, and forces the
+when to renew; due.py only bounds the number of orders, and forces the
 renewal that certbot would sleep through (ARI window in the past). A lineage that
 another certbot renews through hooks is only published, never ordered.
 
-Not here: installing on this host (consumer/pull.py does it), mail (cli.py).
+What is to be replaced before its time (replacement.py) goes the same way: as long as an old
+leaf is live, each run orders; then the new one is published, and the old ones as revoked.
+
+Not here: installing on this host (consumer/pull.py does it), mail (cli.py), the CA's revocation
+(revocation.py).
 """
 
 from __future__ import annotations
@@ -19,19 +23,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast import certificate
-from certcast.errors import CertbotFailed, CertcastError, LineageUnusable, OrderCapReached, Overdue
+from certcast.errors import CertcastError, LineageUnusable, OrderCapReached, Overdue
 from certcast.lifetime import remaining_text, utc_text
-from certcast.renewal import ari, certbot, lineage, orders
-from certcast.renewal.publish import Published, publish
+from certcast.renewal import certbot, due, lineage, orders, record, replacement
+from certcast.renewal.publish import Published, publish, published_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.manifest import Manifest
+    from certcast.renewal.due import Due
     from certcast.renewal.lineage import Lineage
     from certcast.renewal.press import Press
+    from certcast.renewal.replacement import Replacement
     from certcast.storage.store import Store
 
 
@@ -39,22 +45,14 @@ if TYPE_CHECKING:
 class Renewed:
     """What a run did for one certificate; `failures` in the order in which they happened.
 
-    `warnings` are about what went well, by other means than it should.
+    `warnings` are about what went well, by other means than it should; `notes` tell of changes.
     """
 
     certificate: str
     published: Published | None = None
     failures: list[CertcastError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Due:
-    """Whether certbot may place an order now, whether we make it, and why, for a person."""
-
-    may_order: bool
-    force: bool
-    why: str
+    notes: list[str] = field(default_factory=list)
 
 
 def renew(
@@ -66,33 +64,47 @@ def renew(
     press: Callable[[], Press],
     clock: Callable[[], datetime],
     progress: Callable[[str], None],
+    emergency: bool = False,
 ) -> Renewed:
     """Renew what is due and publish what is newer; never raises a CertcastError, but collects them.
 
+    In an `emergency` a person waits for a replacement, which may use the last order of the week.
     `press` gathers who signs and who may read. `clock` and not one moment: certbot may take minutes, and the
     new certificate's life begins after that.
     """
     done = Renewed(wanted.name)
     before = _live(renewal, wanted)
     try:
+        asked = replacement.pending(config.state_dir, wanted.name)
+    except CertcastError as failure:
+        # To publish the new one without what is to be revoked would be no replacement.
+        done.failures.append(failure)
+        return done
+    try:
         _let_certbot_renew(
             config,
             renewal,
             wanted,
             before=before,
+            asked=asked,
+            emergency=emergency,
             now=clock(),
             progress=progress,
             warn=done.warnings.append,
         )
     except CertcastError as failure:
         # Going on is right: an earlier run may have left something to publish.
-        done.failures.append(failure)
+        done.failures.append(_not_replaced(failure, asked) if _is_old(before, asked) else failure)
     now = clock()
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
-        done.published = _publish(wanted, live, open_store=open_store, press=press, now=now)
+        done.published = _publish(
+            wanted, live, open_store=open_store, press=press, now=now, note=done.notes.append
+        )
         if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
-            progress(f"{wanted.name}: already published; {_still(live, now)}")
+            progress(
+                f"{wanted.name}: already published; {_published_text(done.published.manifest, live, now)}"
+            )
         if not done.failures and now >= live.leaf.life.overdue_at:
             done.failures.append(_overdue(wanted, live, now))
     except CertcastError as failure:
@@ -108,14 +120,15 @@ def publish_live(
     open_store: Callable[[], Store],
     press: Callable[[], Press],
     now: datetime,
+    note: Callable[[str], None],
 ) -> Published:
-    """Publish what certbot has just written; for the deploy hook.
+    """Publish what certbot has just written; for the deploy hook. `note` gets changes, in words.
 
     Raises LineageUnusable if it is not fresh, and whatever `publish` raises.
     """
     live = lineage.read(renewal.config_dir, wanted.name)
     lineage.require_fresh(live, now)
-    return _publish(wanted, live, open_store=open_store, press=press, now=now)
+    return _publish(wanted, live, open_store=open_store, press=press, now=now, note=note)
 
 
 def _publish(
@@ -125,12 +138,49 @@ def _publish(
     open_store: Callable[[], Store],
     press: Callable[[], Press],
     now: datetime,
+    note: Callable[[str], None],
 ) -> Published:
     try:
-        return publish(wanted, live, open_store(), press(), now=now)
+        own, store = press(), open_store()
+        asked = replacement.pending(own.state_dir, wanted.name)
+        if asked is None or _is_old(live, asked):
+            return publish(wanted, live, store, own, now=now)
+        current = published_now(wanted, store, own) if asked.published_at is None else None
+        if current is not None and current.leaf.sha256 != live.leaf.sha256:
+            asked = replacement.add(own.state_dir, wanted.name, current.leaf)
+        done = publish(wanted, live, store, own, now=now, revoke=asked.leaves)
+        following = replacement.published(own.state_dir, wanted.name, now)
+        if asked.published_at is None:
+            note(following.text())
+        return done
     except CertcastError as failure:
         failure.kept = failure.kept or "what is published and served stays"  # a store knows only of requests
         raise
+
+
+def _is_old(live: Lineage | None, asked: Replacement | None) -> bool:
+    """Whether certbot still holds what is to be replaced."""
+    return live is not None and asked is not None and live.leaf.sha256 in asked.leaves
+
+
+def _not_replaced(failure: CertcastError, asked: Replacement | None) -> CertcastError:
+    """Add to a failure of the order what it means for a replacement."""
+    assert asked is not None  # there is an old one
+    failure.kept = f"nothing was revoked; {failure.kept or 'what is published and served stays'}"
+    more = f"the next `certcast renew` goes on with the replacement; {asked.command} does so at once"
+    failure.next = f"{failure.next}\n{more}" if failure.next else more
+    return failure
+
+
+def _published_text(published: Manifest, live: Lineage, now: datetime) -> str:
+    if published.leaf.sha256 == live.leaf.sha256:
+        return live.text(now)
+    back = published.leaf
+    by = min(back.life.critical_at, live.leaf.life.window_start)
+    return (
+        f"serial {back.serial}, by a step back, valid for {remaining_text(back.not_after, now)} more; "
+        f"serial {live.leaf.serial} is held off, and another one will be ordered at {utc_text(by)}"
+    )
 
 
 def _said_already(failure: CertcastError, done: Renewed, issued: bool) -> bool:
@@ -152,26 +202,37 @@ def _let_certbot_renew(
     wanted: CertificateConfig,
     *,
     before: Lineage | None,
+    asked: Replacement | None,
+    emergency: bool,
     now: datetime,
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> None:
-    due = _due(renewal, wanted, before, now)
-    progress(f"{wanted.name}: {due.why}")
+    held_off = _published_instead(config, wanted, before)
+    decided = due.decide(renewal, wanted, before, asked=asked, stepped_back=held_off, now=now)
+    progress(f"{wanted.name}: {decided.why}")
     manager = lineage.authenticator(renewal.config_dir, wanted.name)
     if manager not in {None, certbot.PLUGIN}:
-        _leave_to_other_certbot(wanted, before, due, now)
+        _leave_to_other_certbot(wanted, before, decided, now)
         return
     if lineage.exists(renewal.config_dir, wanted.name):
         lineage.require_complete(renewal.config_dir, wanted.name)
     try:
-        orders.begin(config.state_dir, wanted.names, now)
+        orders.begin(config.state_dir, wanted.names, now, emergency=emergency and decided.new_key)
     except OrderCapReached:
-        if due.may_order:
+        if decided.may_order:
             raise
         return  # nothing is due, so nothing is withheld
     try:
-        certbot.obtain(config, renewal, wanted, force=due.force, progress=progress, warn=warn)
+        certbot.obtain(
+            config,
+            renewal,
+            wanted,
+            force=decided.force,
+            new_key=decided.new_key,
+            progress=progress,
+            warn=warn,
+        )
     except certbot.DnsStepFailed as stopped:
         orders.strike_out(config.state_dir, wanted.names, now)
         raise stopped.failure from None
@@ -180,61 +241,34 @@ def _let_certbot_renew(
         orders.strike_out(config.state_dir, wanted.names, now)
 
 
+def _published_instead(config: Config, wanted: CertificateConfig, before: Lineage | None) -> Manifest | None:
+    """Return what this host has published by a step back while the lineage is held off, or None."""
+    last = record.read(config.state_dir / "publisher", wanted.name, config.store.url).manifest
+    held_off = last is not None and before is not None and before.leaf.sha256 in last.held_off
+    return last if held_off else None
+
+
 def _leave_to_other_certbot(
-    wanted: CertificateConfig, before: Lineage | None, due: Due, now: datetime
+    wanted: CertificateConfig, before: Lineage | None, decided: Due, now: datetime
 ) -> None:
     """Order nothing for a lineage that is renewed through hooks by a certbot that is already there.
 
     Renewing it here would write our plugin into its configuration, which that certbot does not have:
     its next run would fail. Raises Overdue where it ought to renew at once and cannot know.
     """
-    if due.force and before is not None:
+    if decided.force and before is not None:
+        options = "--force-renewal" + (" --new-key" if decided.new_key else "")
         raise Overdue(
-            f"{wanted.name}: {due.why.partition(':')[0]}, and the certbot that manages it has not renewed",
+            f"{wanted.name}: {decided.why.partition(':')[0]}, and its own certbot has not renewed it",
             found="its authenticator is not certcast, so this run leaves it alone",
-            kept=_still(before, now),
-            next=f"run `certbot renew --cert-name {wanted.name} --force-renewal` with that certbot",
+            kept=before.text(now),
+            next=f"run `certbot renew --cert-name {wanted.name} {options}` with that certbot",
         )
-
-
-def _still(live: Lineage, now: datetime) -> str:
-    return f"serial {live.leaf.serial}, valid for {remaining_text(live.leaf.not_after, now)} more"
-
-
-def _due(renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage | None, now: datetime) -> Due:
-    """Decide by the lineage and the CA's word. Raises CertbotFailed if due and the CA cannot be reached."""
-    if before is None:
-        due = Due(True, False, "no certificate yet: asking the CA for the first one")
-    elif set(before.leaf.names) != set(wanted.names):
-        due = Due(True, False, f"the configured names differ from {', '.join(before.leaf.names)}")
-    elif before.leaf.life.in_window(now):
-        due = Due(True, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: due")
-    else:
-        due = Due(False, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: not due")
-    if before is None:
-        return due
-    try:
-        window = ari.suggested_window(renewal.server, certificate.read_chain(before.fullchain).leaf)
-    except ari.CaUnreachable as error:
-        if not due.may_order:
-            return due
-        raise CertbotFailed(
-            f"{wanted.name}: the CA cannot be reached",
-            found=str(error),
-            kept=_still(before, now),
-            next=f"run `certcast renew {wanted.name}` later; the timer does",
-        ) from None
-    if window is not None and window.end <= now:
-        # Such a window is how a CA announces that it will revoke.
-        return Due(True, True, f"the CA wanted it replaced by {utc_text(window.end)}: renewing now")
-    if window is not None and window.start <= now:
-        return Due(True, due.force, f"the CA suggests to replace it since {utc_text(window.start)}")
-    return due
 
 
 def _overdue(wanted: CertificateConfig, live: Lineage, now: datetime) -> Overdue:
     return Overdue(
         f"{wanted.name}: due since {utc_text(live.leaf.life.window_start)}, and certbot did not renew",
-        kept=_still(live, now),
+        kept=live.text(now),
         next=f"run `certbot renew --cert-name {wanted.name} --dry-run` and read what it says",
     )

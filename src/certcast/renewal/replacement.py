@@ -20,15 +20,15 @@ the new one: they look every `idle_check`, an hour unless configured otherwise.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from certcast import certificate, files
+from certcast import files
 from certcast.errors import LineageUnusable
 from certcast.lifetime import from_utc_text, utc_text
+from certcast.renewal import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,8 +122,9 @@ def pending(state_dir: Path, name: str) -> Replacement | None:
 def everything(state_dir: Path) -> dict[str, Replacement]:
     """Return all that is not finished, by the certificate's name. LocalFault if the file is damaged."""
     path = _path(state_dir)
-    document = files.read_json(path) or {}
-    with files.understood(path):
+    advice = f"restore {path} from a backup, or move it away and ask for the replacement again"
+    document = files.read_json(path, advice=advice) or {}
+    with files.understood(path, advice=advice):
         return {name: _from_document(name, fields) for name, fields in document.items()}
 
 
@@ -157,31 +158,21 @@ def forget(state_dir: Path, name: str, old: Old) -> None:
 
 
 def _valid(config_dir: Path, name: str, now: datetime) -> tuple[Old, ...]:
-    """All versions in certbot's archive that are still valid. LineageUnusable if there is none."""
-    found = []
-    folder = config_dir / "archive" / name
-    for path in folder.glob("fullchain*.pem"):
-        match = re.fullmatch(r"fullchain(\d+)\.pem", path.name)
-        if match is None:
-            continue
-        with files.reported(f"read {path}", kept="nothing was ordered or revoked"):
-            body = path.read_bytes()
-        try:
-            pem = body.decode("ascii")
-            leaf = certificate.describe(certificate.read_chain(body).leaf)
-        except ValueError:
-            continue  # nobody can serve it either
-        if now < leaf.not_after:
-            found.append(Old(leaf.sha256, leaf.serial, leaf.not_after, pem, int(match[1])))
+    """All versions in certbot's archive that are still valid. LineageUnusable if none is."""
+    found = [
+        Old(one.leaf.sha256, one.leaf.serial, one.leaf.not_after, one.fullchain.decode("ascii"), one.version)
+        for one in lineage.archived(config_dir, name)
+        if now < one.leaf.not_after
+    ]
     if not found:
         raise LineageUnusable(
             f"{name}: there is no certificate to replace",
-            expected=f"a valid one in {folder}",
+            expected=f"a valid one in {config_dir / 'archive' / name}",
             found="none",
             kept="nothing was ordered or revoked",
             next=f"`certcast renew {name}` gets the first one",
         )
-    return tuple(sorted(found, key=lambda old: old.version or 0))
+    return tuple(found)
 
 
 # -- the file

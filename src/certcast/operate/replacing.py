@@ -1,0 +1,53 @@
+"""`certcast renew --replace NAME --reason …`: what its options mean, and the first thing that it does."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from certcast.config_values import seconds
+from certcast.renewal import replacement
+from certcast.renewal.replacement import REVOKE_AFTER, Reason
+
+if TYPE_CHECKING:
+    from certcast.config import Config, RenewalConfig
+
+
+def ask(
+    config: Config,
+    renewal: RenewalConfig,
+    *,
+    name: str | None,
+    to_replace: str | None,
+    reason: str | None,
+    revoke_after: str | None,
+) -> str:
+    """Write down what is to be replaced; return its name, which is all that the run is about.
+
+    Raises click.UsageError, ConfigInvalid for a name that is not configured, and as `replacement.ask` does.
+    """
+    if to_replace is None:
+        raise click.UsageError("--reason and --revoke-after belong to --replace NAME")
+    if name not in {None, to_replace}:
+        raise click.UsageError(f"--replace {to_replace} is about that certificate alone, not {name}")
+    reasons: dict[str, Reason] = {word.lower(): word for word in get_args(Reason)}
+    if reason is None or reason.lower() not in reasons:
+        raise click.UsageError(f"--replace needs a --reason: {', '.join(reasons.values())}")
+    after = REVOKE_AFTER
+    if revoke_after is not None:
+        try:
+            after = timedelta(seconds=seconds(revoke_after))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--revoke-after") from None
+    (wanted,) = config.chosen(to_replace)
+    replacement.ask(
+        config.state_dir,
+        renewal.config_dir,
+        wanted.name,
+        reason=reasons[reason.lower()],
+        after=after,
+        now=datetime.now(timezone.utc),
+    )
+    return wanted.name
