@@ -9,12 +9,10 @@ import contextlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -147,43 +145,36 @@ def test_renew_with_exposed_accesskeys_ends_before_it_speaks_to_anybody(lab: Lab
 
 
 def test_a_crash_leaves_no_core(web: Consumer, tmp_path: Path) -> None:
-    """A certcast that is killed by a fault dumps no core, where the host's limit would allow one."""
+    """
+    A certcast that crashes while it installs a key dumps no core, where the host's limit would
+    allow one. What it starts may raise the limit again: nginx has a directive for that.
+    """
     web.publish("A")
     web.first_pull()
-    # The run of a resident host, which goes on until it is ended.
-    resident = subprocess.Popen(
-        [
-            "prlimit",
-            "--core=unlimited",
-            CERTCAST,
-            "--config",
-            web.host.certcast_toml,
-            "pull",
-            "--watch",
-            "60s",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=tmp_path,
+    web.publish("B")
+    # Stands for `nginx -t`, at the moment when the key is in certcast's memory.
+    crash = tmp_path / "crash"
+    crash.write_text(
+        f"#!/bin/sh\ncat /proc/$PPID/limits > {tmp_path}/parent\n"
+        f"cat /proc/self/limits > {tmp_path}/child\nkill -ABRT $PPID\n"
     )
-    try:
-        limits = Path(f"/proc/{resident.pid}/limits")
-        deadline = time.monotonic() + 10
-        while not (found := re.search(r"Max core file size +0 +(\S+)", limits.read_text())):
-            assert time.monotonic() < deadline, limits.read_text()
-            time.sleep(0.02)
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        # Children may raise it again: nginx has a directive for that.
-        assert found[1] == ("unlimited" if hard == resource.RLIM_INFINITY or os.geteuid() == 0 else str(hard))
-        resident.send_signal(signal.SIGABRT)
-        _, status = os.waitpid(resident.pid, 0)
-        resident.returncode = -signal.SIGABRT
-        assert os.WIFSIGNALED(status)
-        assert not os.WCOREDUMP(status)
-    finally:
-        if resident.returncode is None:
-            resident.kill()
-            resident.wait()
+    crash.chmod(0o700)
+    toml = web.host.certcast_toml
+    usual = json.dumps(web.host.test_command)
+    assert usual in toml.read_text()
+    toml.write_text(toml.read_text().replace(usual, json.dumps([str(crash)])))
+    pid = os.posix_spawnp(
+        "prlimit",
+        ["prlimit", "--core=unlimited", CERTCAST, "--config", str(toml), "pull", "--now"],
+        os.environ,
+    )
+    _, status = os.waitpid(pid, 0)
+
+    assert os.WIFSIGNALED(status)
+    assert signal.SIGABRT == os.WTERMSIG(status)
+    assert not os.WCOREDUMP(status)
+    for process in ("parent", "child"):
+        assert re.search(r"Max core file size +0 +unlimited ", (tmp_path / process).read_text())
 
 
 def test_a_mistake_of_ours_shows_source_lines_and_no_secret(lab: Lab) -> None:
@@ -285,14 +276,10 @@ def test_nothing_is_written_through_a_link_in_a_consumers_state(web: Consumer, t
                 ended[f"{path.name} → {target}"] = error.code
             assert before == contents(outside), path
     assert {"installed", "LOCAL"} == set(ended.values()), ended
-    for name in (
-        "lock → file",
-        "lock → nowhere",
-        "versions → folder",
-        "example.test → folder",
-        "certs → folder",
-    ):
-        assert "LOCAL" == ended[name], name
+    # Folders and the lock; and what is read first, since a file elsewhere is not what certcast wrote.
+    refused = {"lock", "versions", "example.test", "certs"}
+    refused |= {"state.json", "copies-preparing.json", "handshakes.json"}
+    assert {name.partition(" ")[0] for name, code in ended.items() if code == "LOCAL"} == refused
     web.publish("last")
     assert "installed" == web.pull(force=True).result
     assert web.leaf("last") == web.served()
