@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class _Commands(click.Group):
     """The commands of this file, and those of operate/, which are imported when they are asked for."""
 
-    LATER: ClassVar[dict[str, str]] = {"policy": "policy", "publisher": "publisher"}
+    LATER: ClassVar[dict[str, str]] = {"policy": "policy", "publisher": "publisher", "publish": "publish"}
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names for `--help`."""
