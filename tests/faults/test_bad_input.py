@@ -29,10 +29,16 @@ from certcast.errors import (
     ConfigInvalid,
     DigestMismatch,
     DnsDenied,
+    EnrolRefused,
+    IdentityUnusable,
     LineageUnusable,
     LocalFault,
-    ManifestInvalid,
     NginxMissing,
+    NotEnrolled,
+    SealedInvalid,
+    SecretExposed,
+    SignatureInvalid,
+    SigningFailed,
     StoreDenied,
     StoreNoBucket,
     ZoneMissing,
@@ -118,6 +124,22 @@ class Day:
         """Change an object of the bucket behind everybody's back."""
         self.journey.lab.cloud.bucket.put(key, Stored(change(self.stored(key)), 0))
 
+    @property
+    def keys(self) -> Path:
+        """Where the keys of publisher and hosts are."""
+        return self.journey.lab.trust.folder
+
+    @property
+    def identity(self) -> Path:
+        """The identity of web1."""
+        return self.journey.lab.trust.identity("web1")
+
+    def sealed(self, host: str) -> str:
+        """The key of what is sealed to a host in the release that is published."""
+        found = self.journey.lab.cloud.bucket.keys()
+        (key,) = [key for key in found if key.startswith(self.released(f"keys/{host}."))]
+        return key
+
     def stored(self, key: str) -> bytes:
         """What the bucket holds."""
         stored = self.journey.lab.cloud.bucket.get(key)
@@ -137,6 +159,8 @@ class Day:
         self.served, self.published = self.journey.served("web1"), self.journey.published()
         for host in (self.web1, self.journey.renewal):
             shutil.copytree(host.root, self.saved / host.name, symlinks=True)
+        self.journey.lab.trust.identity("stranger")
+        shutil.copytree(self.keys, self.saved / "keys")
 
     def put_back(self) -> None:
         """Undo whatever a story has done; nginx was left alone by all of them."""
@@ -144,6 +168,8 @@ class Day:
             for part in ("etc", "var/lib"):
                 shutil.rmtree(host.root / part)
                 shutil.copytree(self.saved / host.name / part, host.root / part, symlinks=True)
+        shutil.rmtree(self.keys)
+        shutil.copytree(self.saved / "keys", self.keys)
         for key, body in self.objects.items():
             self.journey.lab.cloud.bucket.put(key, Stored(body, 0))
         self.journey.lab.cloud.renewal.active = self.journey.lab.cloud.consumer.active = True
@@ -229,11 +255,48 @@ def manifest_of_another_store(day: Day) -> None:
 
 
 def file_missing_in_the_bucket(day: Day) -> None:
-    day.journey.lab.cloud.bucket.delete(day.released("privkey.pem"))
+    day.journey.lab.cloud.bucket.delete(day.released("fullchain.pem"))
 
 
 def file_corrupt_in_the_bucket(day: Day) -> None:
     day.store(day.released("fullchain.pem"), lambda body: body.replace(b"M", b"N", 1))
+
+
+def sealed_key_missing(day: Day) -> None:
+    day.journey.lab.cloud.bucket.delete(day.sealed("web1"))
+
+
+def sealed_key_damaged(day: Day) -> None:
+    day.store(day.sealed("web1"), lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+
+
+def no_identity(day: Day) -> None:
+    day.identity.unlink()
+
+
+def identity_is_readable(day: Day) -> None:
+    day.identity.chmod(0o644)
+
+
+def identity_is_another_one(day: Day) -> None:
+    shutil.copy(day.journey.lab.trust.identity("stranger"), day.identity)
+
+
+def no_signing_key(day: Day) -> None:
+    for name in ("publisher", "publisher.pub"):
+        (day.keys / name).unlink()
+
+
+def signing_key_is_readable(day: Day) -> None:
+    (day.keys / "publisher").chmod(0o640)
+
+
+def signing_key_is_another_one(day: Day) -> None:
+    shutil.copy(day.keys / "publisher-spare", day.keys / "publisher")
+
+
+def hosts_file_is_garbage(day: Day) -> None:
+    (day.keys / "hosts").write_text("web1 ssh-rsa AAAA\n")
 
 
 def full_disk(day: Day) -> None:
@@ -328,9 +391,14 @@ PULLS: list[Bad] = [
     (wrong_secret, StoreDenied, "SignatureDoesNotMatch"),
     (no_key_at_all, StoreDenied, "ALIBABA_CLOUD_ACCESS_KEY_ID"),
     (no_such_profile, StoreDenied, "config.json"),
-    (corrupt_manifest, ManifestInvalid, "cannot be used"),
-    (manifest_of_another_store, ManifestInvalid, "another store"),
-    (file_missing_in_the_bucket, DigestMismatch, "privkey.pem of sequence 2"),
+    (corrupt_manifest, SignatureInvalid, "no SSH signature"),
+    (manifest_of_another_store, SignatureInvalid, "the text was changed"),
+    (no_identity, IdentityUnusable, "`certcast identity` makes one"),
+    (identity_is_readable, SecretExposed, "chmod 600"),
+    (identity_is_another_one, NotEnrolled, "certcast host add web1"),
+    (sealed_key_missing, NotEnrolled, "certcast host add web1"),
+    (sealed_key_damaged, SealedInvalid, "certcast host add web1"),
+    (file_missing_in_the_bucket, DigestMismatch, "fullchain.pem of sequence 2"),
     (file_corrupt_in_the_bucket, DigestMismatch, "fullchain.pem of sequence 2"),
     (full_disk, LocalFault, "state.json.new: File too large"),
     (nginx_missing, NginxMissing, "/nowhere/nginx"),
@@ -351,7 +419,11 @@ RENEWALS: list[Bad] = [
     (dangling_lineage, LineageUnusable, "fullchain.pem: No such file or directory"),
     (lineage_without_live_folder, LineageUnusable, "cert.pem: No such file or directory"),
     (garbage_in_the_lineage, CertbotFailed, "certbot delete --cert-name example.test"),
-    (corrupt_manifest_and_no_record, ManifestInvalid, "not legible"),
+    (corrupt_manifest_and_no_record, SignatureInvalid, "cannot be believed"),
+    (no_signing_key, SigningFailed, "certcast publisher init"),
+    (signing_key_is_readable, SecretExposed, "chmod 600"),
+    (signing_key_is_another_one, SigningFailed, "doesn't match private"),
+    (hosts_file_is_garbage, EnrolRefused, "line 1"),
     (full_disk, CertbotFailed, "make room"),
     (state_dir_is_a_file, LocalFault, "a file stands where a directory has to be"),
     (damaged_orders, LocalFault, "orders.json away"),
@@ -462,4 +534,4 @@ def require_reported(day: Day, done: Done, error: type[CertcastError], says: str
     assert day.served == day.journey.served("web1")
     assert day.web1.test()
     assert [] == list(day.consumer.glob("incoming-*"))
-    assert f"{RELEASES}/{day.published}/fullchain.pem" in day.journey.lab.cloud.bucket.keys(RELEASES)
+    assert day.journey.lab.cloud.bucket.keys(f"{RELEASES}/{day.published}/")

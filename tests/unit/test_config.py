@@ -12,10 +12,13 @@ from certcast.config import Address, Config, Listener
 from certcast.config_reading import config_path, load
 from certcast.errors import ConfigInvalid
 
-SMALLEST = """
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID6/a9h/EAwhV4y/Y3MXz+HLNmEULf2dGxcLyiVocjuO"
+
+SMALLEST = f"""
     [store]
     url = "oss://bucket/prefix"
     region = "cn-hangzhou"
+    publishers = ["{KEY}"]
     [[certificate]]
     name = "example.com"
     names = ["example.com", "*.example.com"]
@@ -36,7 +39,7 @@ def mistakes(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_store_and_a_certificate_are_enough(tmp_path: Path) -> None:
-    """Six lines make a valid file; everything else has a default that an administrator would choose."""
+    """Seven lines make a valid file; everything else has a default that an administrator would choose."""
     config = read(tmp_path, SMALLEST)
     assert ("example.com", "*.example.com") == config.certificates[0].names
     assert 300.0 == config.dns.deadline

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from certcast import manifest
+from certcast import identity, manifest, sealing, signing
 from certcast.certificate import describe, read_chain
 from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
-from certcast.errors import LineageUnusable, ManifestInvalid, StoreUnreachable
+from certcast.errors import LineageUnusable, SignatureInvalid, SigningFailed, StoreUnreachable
+from certcast.identity import Identity
 from certcast.manifest import Manifest
 from certcast.renewal.lineage import Lineage
-from certcast.renewal.publish import KEPT_RELEASES, Published, publish
+from certcast.renewal.press import Press
+from certcast.renewal.publish import Published, publish, seal_to, step_back, take_away
+from certcast.renewal.record import KEPT_RELEASES
+from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.store import Object
 from certcast_lab.ca import Authority
@@ -47,51 +52,95 @@ class Cut:
 
 
 class Publisher:
-    """A renewal host with one certificate, at a clock that the test moves."""
+    """A renewal host with one certificate, at a clock that the test moves; web1 is enrolled."""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store, self.now = folder, store, NOW
         self.ca = Authority("Lab")
+        self.issued = 0
+        self.working = identity.make(folder / "publisher", "working")
+        self.press = Press(
+            publisher="renewal-1",
+            signing_key=self.working.path,
+            working=self.working.public,
+            pinned=(self.working.public,),
+            recovery=None,
+            hosts_file=folder / "hosts",
+            state_dir=folder / "state",
+            config_dir=folder / "letsencrypt",
+            encryption="age",
+        )
+        self.hosts: dict[str, Identity] = {}
+        self.enrol("web1")
+
+    def enrol(self, name: str) -> Identity:
+        """Make an identity for a host and write it into the list."""
+        self.hosts[name] = identity.make(self.folder / f"identity-{name}", name)
+        self._write_hosts()
+        return self.hosts[name]
+
+    def remove(self, name: str) -> None:
+        """Take a host off the list."""
+        del self.hosts[name]
+        self._write_hosts()
+
+    def _write_hosts(self) -> None:
+        lines = [f"{name} {who.public.bare}\n" for name, who in self.hosts.items()]
+        self.press.hosts_file.write_text("".join(lines))
 
     def issue(self, *, names: tuple[str, ...] = NAMES) -> Lineage:
-        """Return a lineage whose certificate was issued now."""
+        """Return a lineage whose certificate was issued now, and keep it in certbot's archive."""
         pair = self.ca.issue(*names, not_before=self.now)
         leaf = describe(read_chain(pair.fullchain_pem).leaf)
-        return Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf)
+        self.issued += 1
+        archive = self.press.config_dir / "archive/example.test"
+        archive.mkdir(parents=True, exist_ok=True)
+        (archive / f"fullchain{self.issued}.pem").write_bytes(pair.fullchain_pem)
+        (archive / f"privkey{self.issued}.pem").write_bytes(pair.key_pem)
+        return Lineage("example.test", self.issued, pair.fullchain_pem, pair.key_pem, leaf)
 
-    def publish(self, lineage: Lineage, store: Store | None = None) -> Published:
-        return publish(
-            WANTED,
-            lineage,
-            store or self.store,
-            state_dir=self.folder,
-            publisher="renewal-1",
-            now=self.now,
-        )
+    def publish(self, lineage: Lineage, store: Store | None = None, **options: Any) -> Published:
+        return publish(WANTED, lineage, store or self.store, self.press, now=self.now, **options)
+
+    def step_back(self, lineage: Lineage) -> Published:
+        return step_back(WANTED, lineage.leaf.sha256, self.store, self.press, now=self.now)
 
     def published(self) -> Manifest:
-        """Return what a consumer reads."""
+        """Return what a consumer reads, which trusts the working key."""
         found = self.store.get(POINTER, limit=manifest.LIMIT)
         assert isinstance(found, Object)
-        return manifest.read(found.body, store=self.store.url, certificate="example.test")
+        verified = signing.verify(found.body, [self.press.working], what="it")
+        return manifest.read(verified.document, store=self.store.url, certificate="example.test")
+
+    def opened_by(self, name: str, lineage: Lineage) -> bytes | None:
+        """Return the private key that a host gets for a release, None if nothing is sealed to it."""
+        who = self.hosts[name]
+        key = Recipient.of_host(name, who.public).object_key("example.test", lineage.leaf.sha256)
+        found = self.store.get(key, limit=sealing.LIMIT)
+        return sealing.unseal(found.body, who, what="it", again="") if isinstance(found, Object) else None
+
+    def sealed_keys(self, lineage: Lineage) -> list[str]:
+        """Return for whom the store has a sealed key of a release."""
+        prefix = sealing.sealed_prefix("example.test", lineage.leaf.sha256)
+        return [key.removeprefix(prefix).rsplit(".", 2)[0] for key in self.store.list(prefix)]
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Publisher:
-    return Publisher(tmp_path / "state", open_store(StoreConfig(StoreUrl(f"memory://{tmp_path.name}"))))
+    return Publisher(tmp_path / "first", open_store(StoreConfig(StoreUrl(f"memory://{tmp_path.name}"))))
 
 
-def test_the_first_release_has_sequence_one_and_both_files(host: Publisher) -> None:
-    """After the first run a consumer finds a manifest and the two files it names, bit for bit."""
+def test_the_first_release_has_sequence_one_its_chain_and_a_sealed_key(host: Publisher) -> None:
+    """After the first run a consumer finds a signed manifest, the chain bit for bit, and its private key."""
     lineage = host.issue()
     assert "published" == host.publish(lineage).result
     pointer = host.published()
     assert (1, lineage.leaf) == (pointer.sequence, pointer.leaf)
-    for name, body in ((manifest.FULLCHAIN, lineage.fullchain), (manifest.PRIVKEY, lineage.privkey)):
-        key = manifest.release_key("example.test", lineage.leaf.sha256, name)
-        found = host.store.get(key, limit=manifest.FILE_LIMIT)
-        assert isinstance(found, Object)
-        assert body == found.body
+    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
+    found = host.store.get(key, limit=manifest.FILE_LIMIT)
+    assert isinstance(found, Object)
+    assert lineage.fullchain == found.body
+    assert lineage.privkey == host.opened_by("web1", lineage)
 
 
 def test_publishing_again_changes_nothing(host: Publisher) -> None:
@@ -178,11 +227,12 @@ def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
 def test_a_bucket_set_back_to_an_older_state_is_put_right(host: Publisher) -> None:
     """An old manifest put back by somebody is replaced by the right one, not taken as the truth."""
     host.publish(host.issue())
-    old = manifest.write(host.published())
+    old = host.store.get(POINTER, limit=manifest.LIMIT)
+    assert isinstance(old, Object)
     host.now += DAY
     renewed = host.issue()
     host.publish(renewed)
-    host.store.put(POINTER, old)
+    host.store.put(POINTER, old.body)
     host.publish(renewed)
     assert (2, renewed.leaf) == (host.published().sequence, host.published().leaf)
 
@@ -191,7 +241,7 @@ def test_a_new_renewal_host_does_not_overwrite_what_it_cannot_read(host: Publish
     """Without a record of its own, an illegible manifest stops the run: the sequence would be a guess."""
     host.store.put(POINTER, b"not a manifest")
     stranger = Publisher(tmp_path / "new", host.store)
-    with pytest.raises(ManifestInvalid, match="this host did not write it"):
+    with pytest.raises(SignatureInvalid, match="this host did not write it"):
         stranger.publish(stranger.issue())
 
 
@@ -200,15 +250,16 @@ def test_a_new_renewal_host_goes_on_from_the_stores_sequence(host: Publisher, tm
     host.publish(host.issue())
     successor = Publisher(tmp_path / "new", host.store)
     successor.now += DAY
+    successor.press = replace(successor.press, pinned=(successor.press.working, host.press.working))
     successor.publish(successor.issue())
-    assert 2 == host.published().sequence
+    assert 2 == successor.published().sequence
 
 
 def test_a_file_that_somebody_deleted_is_put_back(host: Publisher) -> None:
     """The next run restores a missing file of the current release."""
     lineage = host.issue()
     host.publish(lineage)
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.PRIVKEY)
+    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
     host.store.delete(key)
     assert "repaired" == host.publish(lineage).result
     assert key in host.store.list("")
@@ -234,3 +285,313 @@ def test_another_store_starts_with_a_higher_sequence(host: Publisher, tmp_path: 
     assert "published" == host.publish(lineage, elsewhere).result
     host.store = elsewhere
     assert (2, elsewhere.url) == (host.published().sequence, host.published().store)
+
+
+# -- the sequence (design, section 5)
+
+
+def test_the_sequence_grows_only_with_what_hosts_must_act_on(host: Publisher) -> None:
+    """A new leaf, a revoked one, a step back: each is one more; dating, sealing and signing anew are none."""
+    first = host.issue()
+    host.publish(first)
+    host.now += 4 * DAY
+    assert "re-dated" == host.publish(first).result
+    host.enrol("web2")
+    host.publish(first)
+    assert 1 == host.published().sequence
+    second = host.issue()
+    host.publish(second)
+    assert 2 == host.published().sequence
+    host.publish(second, revoke=("a" * 64,))
+    assert (3, ("a" * 64,)) == (host.published().sequence, host.published().revoked)
+    host.publish(second, revoke=("a" * 64,))
+    assert 3 == host.published().sequence
+    host.step_back(first)
+    assert 4 == host.published().sequence
+
+
+def test_the_sequence_goes_beyond_what_an_operator_says_that_hosts_have_seen(host: Publisher) -> None:
+    """After all memory is lost, here and in the store, `--at-least` lets hosts accept what is published."""
+    lineage = host.issue()
+    host.publish(lineage, at_least=41)
+    assert 42 == host.published().sequence
+    host.publish(lineage, at_least=41)
+    assert 42 == host.published().sequence
+    host.publish(lineage, at_least=50)
+    assert 51 == host.published().sequence
+
+
+def test_the_sequence_goes_beyond_the_stores_after_a_restore(host: Publisher, tmp_path: Path) -> None:
+    """A renewal host restored from an old backup never uses a number a second time."""
+    host.publish(host.issue())
+    backup = (host.press.folder / "example.test.json").read_bytes()
+    for _ in range(3):
+        host.now += DAY
+        host.publish(host.issue())
+    (host.press.folder / "example.test.json").write_bytes(backup)
+    host.now += DAY
+    host.publish(host.issue())
+    assert 5 == host.published().sequence
+
+
+def test_a_sequence_is_used_up_before_it_is_published(host: Publisher) -> None:
+    """A crash between the record and the bucket never lets one number stand for two manifests."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    with pytest.raises(StoreUnreachable):
+        host.publish(second, Cut(host.store, 3))  # type: ignore[arg-type]  # chain, sealed key, manifest
+    host.now += DAY
+    host.publish(host.issue())
+    assert 3 == host.published().sequence
+
+
+# -- stepping back
+
+
+def test_a_step_back_holds_the_newer_release_off(host: Publisher) -> None:
+    """`renew` keeps the older release published and dated, without failing, until something newer comes."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    assert "stepped back" == host.step_back(first).result
+    back = host.published()
+    assert (first.leaf, True, (second.leaf.sha256,)) == (back.leaf, back.step_back, back.held_off)
+    assert "unchanged" == host.publish(second).result
+    host.now += 4 * DAY
+    assert "re-dated" == host.publish(second).result
+    assert first.leaf == host.published().leaf
+    third = host.issue()
+    host.publish(third)
+    forward = host.published()
+    assert (third.leaf, False, (second.leaf.sha256,)) == (forward.leaf, forward.step_back, forward.held_off)
+
+
+def test_a_step_back_to_what_is_held_off_takes_it_off_that_list(host: Publisher) -> None:
+    """Changing one's mind works in both directions."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    host.step_back(first)
+    host.step_back(second)
+    assert (second.leaf, (first.leaf.sha256,)) == (host.published().leaf, host.published().held_off)
+
+
+def test_a_step_back_needs_the_old_release_in_the_archive(host: Publisher) -> None:
+    """What this host has no key of cannot be sealed to anybody; what is published stays."""
+    host.publish(host.issue())
+    with pytest.raises(LineageUnusable, match="not in certbot's archive"):
+        step_back(WANTED, "b" * 64, host.store, host.press, now=host.now)
+
+
+def test_a_revoked_release_is_never_published(host: Publisher) -> None:
+    """Neither by renewing nor by stepping back; nor can the current one be revoked without a successor."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second, revoke=(first.leaf.sha256,))
+    with pytest.raises(LineageUnusable, match="revoked"):
+        host.step_back(first)
+    with pytest.raises(LineageUnusable, match="revoked"):
+        host.publish(second, revoke=(second.leaf.sha256,))
+    assert second.leaf == host.published().leaf
+
+
+def test_held_off_releases_stay_in_the_store(host: Publisher) -> None:
+    """Retention never takes what somebody may want to go forward to again."""
+    first, second = host.issue(), None
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    host.step_back(first)
+    for _ in range(KEPT_RELEASES + 1):
+        host.now += DAY
+        host.publish(host.issue())
+    kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
+    assert second.leaf.sha256 in kept
+    assert first.leaf.sha256 not in kept
+
+
+# -- who can read
+
+
+def test_nothing_in_the_store_is_a_private_key(host: Publisher) -> None:
+    """Whoever reads the whole bucket finds no key that is not sealed."""
+    lineage = host.issue()
+    host.publish(lineage)
+    bodies = [host.store.get(key, limit=manifest.FILE_LIMIT) for key in host.store.list("")]
+    assert bodies
+    assert not any(b"PRIVATE KEY" in found.body for found in bodies if isinstance(found, Object))
+
+
+def test_a_host_that_is_enrolled_later_gets_the_current_key(host: Publisher) -> None:
+    """The next `renew` seals what is missing, from certbot's archive, and nothing else changes."""
+    lineage = host.issue()
+    host.publish(lineage)
+    host.enrol("web2")
+    assert ("web2",) == host.publish(lineage).sealed_to
+    assert lineage.privkey == host.opened_by("web2", lineage)
+
+
+def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> None:
+    """The key of whichever release is published is found by its leaf."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    host.publish(host.issue())
+    host.step_back(first)
+    host.enrol("web2")
+    done = seal_to(WANTED, host.store, host.press, frozenset({"web2"}))
+    assert done is not None
+    assert ("web2",) == done.sealed_to
+    assert first.privkey == host.opened_by("web2", first)
+
+
+def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> None:
+    """What a host reports as SEALED is mended by the command that its report names."""
+    lineage = host.issue()
+    host.publish(lineage)
+    (key,) = host.store.list(sealing.sealed_prefix("example.test", lineage.leaf.sha256))
+    host.store.put(key, b"damaged")
+    seal_to(WANTED, host.store, host.press, frozenset({"web1"}))
+    assert lineage.privkey == host.opened_by("web1", lineage)
+
+
+def test_a_host_that_left_the_list_is_left_out(host: Publisher) -> None:
+    """Its sealed key goes with the next run, and the next release has none for it."""
+    host.enrol("web2")
+    lineage = host.issue()
+    host.publish(lineage)
+    host.remove("web2")
+    host.publish(lineage)
+    assert ["web1"] == host.sealed_keys(lineage)
+    host.now += DAY
+    renewed = host.issue()
+    host.publish(renewed)
+    assert ["web1"] == host.sealed_keys(renewed)
+
+
+def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -> None:
+    """And only its own: a host whose name begins alike keeps its key."""
+    for name in ("web2", "web2.example", "web22"):
+        host.enrol(name)
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    host.remove("web2")
+    assert take_away(WANTED, host.store, host.press, "web2")
+    for lineage in (first, second):
+        assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(lineage))
+
+
+def test_a_host_with_a_new_identity_gets_a_new_sealed_key_and_the_old_one_goes(host: Publisher) -> None:
+    """One object for each host: what was sealed to a lost identity does not lie about."""
+    lineage = host.issue()
+    host.publish(lineage)
+    (host.folder / "identity-web1").unlink()
+    host.enrol("web1")
+    host.publish(lineage)
+    assert ["web1"] == host.sealed_keys(lineage)
+    assert lineage.privkey == host.opened_by("web1", lineage)
+
+
+def test_a_key_that_this_host_has_lost_is_an_alarm(host: Publisher) -> None:
+    """A restored renewal host says that it cannot seal the published release, and what to do."""
+    first = host.issue()
+    host.publish(first)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    host.step_back(first)
+    host.enrol("web2")
+    (host.press.config_dir / "archive/example.test/privkey1.pem").unlink()
+    with pytest.raises(LineageUnusable, match="private key of the published release is not in"):
+        host.publish(second)
+
+
+def test_every_release_is_sealed_to_the_recovery_kit(host: Publisher) -> None:
+    """What opens with the kit is the key of the release."""
+    import pyrage
+
+    kit = pyrage.x25519.Identity.generate()
+    host.press = replace(host.press, recovery=str(kit.to_public()))
+    lineage = host.issue()
+    assert ("web1", "recovery") == host.publish(lineage).sealed_to
+    recipient = Recipient.of_kit(str(kit.to_public()))
+    found = host.store.get(recipient.object_key("example.test", lineage.leaf.sha256), limit=sealing.LIMIT)
+    assert isinstance(found, Object)
+    assert lineage.privkey == pyrage.decrypt(found.body, [kit])
+
+
+def test_without_a_kit_every_run_warns(host: Publisher) -> None:
+    """Until there is one, losing this host means to set up all others anew."""
+    assert any("no recovery kit" in line for line in host.publish(host.issue()).warnings)
+
+
+def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
+    """With encryption = "none" the key is readable; sealing afterwards takes it away, and says so."""
+    host.press = replace(host.press, encryption="none")
+    lineage = host.issue()
+    host.publish(lineage)
+    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.PRIVKEY)
+    assert key in host.store.list("")
+    host.press = replace(host.press, encryption="age")
+    done = host.publish(lineage)
+    assert key not in host.store.list("")
+    assert any("lay open" in line for line in done.warnings)
+    assert lineage.privkey == host.opened_by("web1", lineage)
+
+
+# -- who signs
+
+
+def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publisher) -> None:
+    """After the working key was exchanged, hosts see the same release with the new key's signature."""
+    lineage = host.issue()
+    host.publish(lineage)
+    before = host.published()
+    spare = identity.make(host.folder / "spare", "spare")
+    host.press = replace(
+        host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public, host.press.working)
+    )
+    host.publish(lineage)
+    assert before.same_release(host.published())
+
+
+def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> None:
+    """Write access to the bucket is not enough to make this host go on from a stranger's manifest."""
+    lineage = host.issue()
+    host.publish(lineage)
+    right = host.published()
+    stranger = identity.make(host.folder / "stranger", "stranger")
+    forged = manifest.write(replace(right, sequence=99))
+    host.store.put(POINTER, signing.sign(forged, stranger.path))
+    assert "repaired" == host.publish(lineage).result
+    assert right == host.published()
+
+
+def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:
+    """A signing key that was mixed up is noticed here, and not by the whole fleet."""
+    other = identity.make(host.folder / "other", "other")
+    host.press = replace(host.press, signing_key=other.path)
+    with pytest.raises(SignatureInvalid):
+        host.publish(host.issue())
+    assert [] == [key for key in host.store.list("") if key == POINTER]
+
+
+def test_without_a_signing_key_nothing_is_published(host: Publisher) -> None:
+    """The error names the command that makes one."""
+    host.press.signing_key.unlink()
+    with pytest.raises(SigningFailed) as caught:
+        host.publish(host.issue())
+    assert "certcast publisher init" in str(caught.value.next)
+    assert POINTER not in host.store.list("")

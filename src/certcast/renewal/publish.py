@@ -30,6 +30,7 @@ from certcast.manifest import FULLCHAIN, Digest, Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
 from certcast.renewal.lineage import in_archive
+from certcast.sealing import Recipient
 from certcast.storage.store import Object, Unchanged
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from certcast.renewal.lineage import Lineage
     from certcast.renewal.press import Press
     from certcast.renewal.record import Record
+    from certcast.ssh_keys import PublicKey
     from certcast.storage.store import Store
 
 Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back"]
@@ -146,13 +148,18 @@ def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozen
         return Published("unchanged", desk.current, sealed_to, warnings)
 
 
-def take_away(wanted: CertificateConfig, store: Store, press: Press, host: str) -> bool:
-    """Remove what is sealed to `host` in every release that is kept; False if older versions may be left."""
-    with _desk(wanted, store, press) as desk:
-        current = (desk.current.leaf.sha256,) if desk.current else ()
-        leaves = _joined(desk.record.leaves, current)
-        gone = [sealed.take_away(store, wanted.name, leaf, host) for leaf in leaves]
-        return all(gone)
+def take_away(
+    wanted: CertificateConfig, store: Store, press: Press, host: str, *, key: PublicKey | None = None
+) -> bool:
+    """Remove what is sealed to `host` in every release; False if older versions of it may be left.
+
+    With its `key`, also what an earlier try has deleted, but not its older versions.
+    Raises StoreError, Busy, LocalFault.
+    """
+    with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
+        leaves = records.read(press.folder, wanted.name, store.url).leaves if key else ()
+        hidden = [Recipient.of_host(host, key).object_key(wanted.name, leaf) for leaf in leaves if key]
+        return sealed.take_away(store, wanted.name, host, hidden)
 
 
 @contextmanager
