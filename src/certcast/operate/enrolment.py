@@ -6,7 +6,6 @@ first gives the exit status.
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import click
 
 from certcast import manifest
 from certcast.errors import CertcastError, SigningFailed
-from certcast.renewal import publish, record
+from certcast.renewal import publish, record, sealed
 from certcast.renewal.press import Press
 from certcast.sealing import Recipient, sealed_prefix
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
     from certcast.renewal.enrolled import Host
+    from certcast.ssh_keys import PublicKey
     from certcast.storage.store import Store
 
 Failures = list[CertcastError]
@@ -62,18 +62,24 @@ def seal(
     return _each(config, act, kept=kept)
 
 
-def take_away(config: Config, renewal: RenewalConfig, host: str) -> tuple[dict[str, int], Failures]:
-    """Delete what is sealed to a host, older versions included; return how many objects, by certificate."""
+def take_away(
+    config: Config, renewal: RenewalConfig, host: str, key: PublicKey | None
+) -> tuple[dict[str, int], Failures]:
+    """Delete what is sealed to a host, older versions included; return how many objects, by certificate.
+
+    `key` is the host's, where it is known: an earlier try may have left older versions that no listing shows.
+    """
     press = _press(config, renewal)
     deleted: dict[str, int] = {}
     if press is None:
         return deleted, []
 
     def act(certificate: CertificateConfig, store: Store) -> None:
-        count = len(_objects_of(host, certificate, store))
-        if count == 0:
+        there = store.list(manifest.releases_prefix(certificate.name))
+        count = sum(sealed.is_sealed_to(host, one) for one in there)
+        if count == 0 and key is None:
             return
-        whole = publish.take_away(certificate, store, press, host)
+        whole = publish.take_away(certificate, store, press, host, key=key)
         deleted[certificate.name] = count
         if not whole:
             where = f"{config.store.url}/{manifest.releases_prefix(certificate.name)}*/keys/{host}.*"
@@ -86,8 +92,8 @@ def take_away(config: Config, renewal: RenewalConfig, host: str) -> tuple[dict[s
     failures = _each(
         config,
         act,
-        kept=f"{host}: not in the list any more; what is sealed to it is still in the store",
-        next_step=f"`certcast host remove {host}` again",
+        kept=f"{host}: not in the list any more",
+        next_step=f"`certcast host remove {host}" + (f' "{key.bare}"`' if key else "`"),
     )
     return deleted, failures
 
@@ -105,6 +111,7 @@ def lacking(
     def act(certificate: CertificateConfig, store: Store) -> None:
         current = record.read(folder, certificate.name, config.store.url).manifest
         if current is None or config.store.encryption == "none":
+            found.update((host.name, None) for host in hosts if host.gets(certificate.name))
             return
         leaf = current.leaf.sha256
         keys = set(store.list(sealed_prefix(certificate.name, leaf)))
@@ -147,16 +154,11 @@ def _each(
         try:
             act(certificate, store)
         except CertcastError as failure:
-            failure.kept = kept
+            failure.kept = f"{kept}; {failure.kept}" if failure.kept else kept
             if next_step:
                 failure.next = f"{failure.next}\nthen {next_step}" if failure.next else next_step
             failures.append(failure)
     return failures
-
-
-def _objects_of(host: str, certificate: CertificateConfig, store: Store) -> list[str]:
-    sealed = re.compile(rf".*/keys/{re.escape(host)}\.[0-9a-f]{{16}}\.age")
-    return [key for key in store.list(manifest.releases_prefix(certificate.name)) if sealed.fullmatch(key)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ between, the list counts: the same command again, or the next `certcast renew`, 
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -190,26 +189,30 @@ def list_(context: click.Context) -> int:
 
 @host.command()
 @click.argument("name")
+@click.argument("key", nargs=-1)
 @click.pass_context
-def remove(context: click.Context, name: str) -> int:
-    """Take a host or group out: nothing new is sealed to it, and what is in the store is deleted."""
+def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
+    """Take a host or group out: nothing new is sealed to it, and what is in the store is deleted.
+
+    KEY is needed only to go on where deleting older versions has failed; the report shows it.
+    """
     config, renewal = _renewal_host(context, "remove")
     name = _checked(name.removeprefix("@"))
+    known = _host(name, " ".join(key), group=False, certificates=()) if key else None
     gone = enrolled.remove(renewal.hosts_file, name, lock=enrolled.lock_of(config.state_dir))
     if gone is not None:
         click.echo(f"{name}: removed, {gone.key.fingerprint}")
-    deleted, failures = enrolment.take_away(config, renewal, name)
+    leaver = gone or known
+    deleted, failures = enrolment.take_away(config, renewal, name, leaver.key if leaver else None)
     for certificate, count in deleted.items():
-        click.echo(f"{name}: {count} sealed keys of {certificate} deleted")
-    if gone is None and not deleted and not failures:
+        click.echo(f"{name}: {count} sealed key{'s' if count != 1 else ''} of {certificate} deleted")
+    if leaver is None and not deleted and not failures:
         raise EnrolRefused(
             f"nobody is enrolled as {name}",
             kept="nothing was changed",
             next="`certcast host list` shows who is",
         )
-    which = " ".join(
-        shlex.quote(one.name) for one in config.certificates if gone is None or gone.gets(one.name)
-    )
+    which = ", ".join(one.name for one in config.certificates if leaver is None or leaver.gets(one.name))
     click.echo(
         f"What {name} has fetched it still has, private keys included. To make that worthless, for each of\n"
         f"{which}: `certcast renew --replace NAME --reason superseded`\n"

@@ -12,10 +12,11 @@ worth. The host says so, and enrolling it again seals it anew.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from certcast.errors import EnrolRefused, LineageUnusable
-from certcast.manifest import PRIVKEY, release_key
+from certcast.errors import EnrolRefused, LineageUnusable, StoreError
+from certcast.manifest import PRIVKEY, release_key, releases_prefix
 from certcast.sealing import seal, sealed_prefix
 
 if TYPE_CHECKING:
@@ -54,12 +55,28 @@ def reconcile(
     return tuple(one.host for one in missing)
 
 
-def take_away(store: Store, certificate: str, leaf_sha256: str, host: str) -> bool:
-    """Remove what is sealed to a host in one release; False if older versions of it may be left."""
-    prefix = sealed_prefix(certificate, leaf_sha256) + f"{host}."
-    keys = [key for key in store.list(prefix) if key.removeprefix(prefix).count(".") == 1]
-    gone = [store.purge(key) for key in keys]
+def take_away(store: Store, certificate: str, host: str, hidden: Sequence[str] = ()) -> bool:
+    """Remove what is sealed to a host in every release; False if older versions of it may be left.
+
+    `hidden` are object keys that may have older versions though no listing shows them. A failure with one
+    object doesn't keep the others; the first StoreError is raised at the end.
+    """
+    prefix = releases_prefix(certificate)
+    keys = [key for key in store.list(prefix) if is_sealed_to(host, key)]
+    gone, failures = [], []
+    for key in dict.fromkeys([*keys, *hidden]):
+        try:
+            gone.append(store.purge(key))
+        except StoreError as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
     return all(gone)
+
+
+def is_sealed_to(host: str, object_key: str) -> bool:
+    """Whether an object of a release is the private key, sealed to any identity of a host."""
+    return re.fullmatch(rf".*/keys/{re.escape(host)}\.[0-9a-f]{{16}}\.age", object_key) is not None
 
 
 def lay_open(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
