@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 class _Commands(click.Group):
     """The commands of this file, and those of operate/, which are imported when they are asked for."""
 
-    LATER: ClassVar[dict[str, str]] = {"policy": "policy", "publisher": "publisher", "publish": "publish"}
+    LATER: ClassVar[dict[str, str]] = {
+        "host": "host",
+        "identity": "identity",
+        "policy": "policy",
+        "publish": "publish",
+        "publisher": "publisher",
+    }
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names for `--help`."""
