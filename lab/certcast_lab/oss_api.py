@@ -37,7 +37,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import unquote
 
@@ -64,7 +64,10 @@ BUCKET_ACTIONS = {
 
 @dataclass(frozen=True)
 class Logged:
-    """One answered request. `user` is the RAM user's name, None when none was recognised."""
+    """One answered request. `user` is the RAM user's name, None when none was recognised.
+
+    `right` is the RAM action that it needed.
+    """
 
     method: str
     action: str
@@ -72,6 +75,7 @@ class Logged:
     key: str | None
     user: str | None
     status: int
+    right: str = field(default="", compare=False)
 
 
 class OssApi:
@@ -117,7 +121,15 @@ class OssApi:
             response = error.response(request_id, asked.headers.get("host", ""), head=asked.method == "HEAD")
         with self._lock:
             self._requests.append(
-                Logged(asked.method, asked.action, asked.bucket, asked.key, user, response.status_code)
+                Logged(
+                    asked.method,
+                    asked.action,
+                    asked.bucket,
+                    asked.key,
+                    user,
+                    response.status_code,
+                    asked.right,
+                )
             )
         response.headers.update(
             {

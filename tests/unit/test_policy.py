@@ -174,6 +174,7 @@ def test_a_store_without_a_prefix_is_the_whole_bucket(config):
     policies = ram_policies.publisher(config("", "bucket/some/prefix", "bucket"))
     assert may(policies, "PutObject", "certs/a.test/manifest")
     assert may(policies, "ListObjects", None, "")
+    assert not any("Condition" in statement for one in policies for statement in one.statements)
 
 
 def test_a_consumer_reads_its_certificates_and_puts_its_report(config):
