@@ -205,7 +205,7 @@ class WebStore:
             return Settled(
                 f"{self._base} leads elsewhere",
                 expected="the object itself: redirects are not followed",
-                found=f"{found} to {where.scheme}://{where.netloc}" if where.netloc else found,
+                found=f"{found} to {where.scheme}://{where.hostname}" if where.netloc else found,
                 next="if that place is meant, name it in store.read_from",
             )
         if status in {408, 429} or status >= 500:
