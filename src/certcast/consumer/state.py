@@ -6,6 +6,7 @@
     seen, expires     that manifest as it was signed, and until when it counts
     seen_by           the fingerprint of the key that signed it
     sealed_etag       the ETag of what is sealed to this host, of the release of sealed_leaf
+    sealed_to         the fingerprint of the identity that it opened with
     etag              its ETag, only once the release is proved
     unfinished        the leaf that was accepted and is not proved yet
     broke             the leaf whose handshakes broke, so that it was taken back
@@ -64,6 +65,7 @@ class State:
     leaves: tuple[str, ...] = ()
     sealed_etag: str | None = None
     sealed_leaf: str | None = None
+    sealed_to: str | None = None
 
     def at(self, store: str) -> State:
         """Return what still holds for `store`: after a move the sequence does, the old manifest doesn't."""
