@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from certcast.consumer.outcome import Outcome
     from certcast.renewal.press import Press
     from certcast.renewal.publish import Published
-    from certcast.storage.store import Store
+    from certcast.storage.store import Reader, Store
 
 
 class _Commands(click.Group):
@@ -290,6 +290,7 @@ class _Run:
                 err=True,
             )
         self._store: Store | None = None
+        self._reader: Reader | None = None
 
     def store(self) -> Store:
         """Open the store at its first use; SDKs are slow to import."""
@@ -298,6 +299,16 @@ class _Run:
 
             self._store = open_store(self.config.store, self.config.state_dir)
         return self._store
+
+    def reader(self) -> Reader:
+        """Open what this host reads of the store: by `store.read_from`, where it has no credentials."""
+        if self.config.store.read_from is None:
+            return self.store()
+        if self._reader is None:
+            from certcast.storage import open_reader
+
+            self._reader = open_reader(self.config.store)
+        return self._reader
 
     def pull(self, certificate: CertificateConfig, *, force: bool) -> None:
         """Pull one certificate; print and mail what changed, also if the run then ends with an alarm."""
@@ -308,7 +319,7 @@ class _Run:
             outcome = pull(
                 self.config,
                 certificate,
-                open_store=self.store,
+                open_store=self.reader,
                 now=_now(),
                 force=force,
                 progress=_progress(),
