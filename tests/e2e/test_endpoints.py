@@ -95,11 +95,13 @@ def network(running: Network) -> Iterator[Network]:
 
 
 def assert_read(network: Network, done: Done) -> None:
-    """The manifest was looked at, and is the one that the host serves already."""
+    """The manifest and the sealed key were looked at, and are those that the host has already."""
     assert (0, "") == (done.returncode, done.stderr)
-    assert {(f"{PREFIX}/certs/example.test/manifest", 304)} == {
-        (asked.key, asked.status) for asked in network.lab.cloud.oss.requests[network.before :]
-    }
+    asked = network.lab.cloud.oss.requests[network.before :]
+    assert {304} == {one.status for one in asked}
+    manifest, sealed = sorted({str(one.key) for one in asked})
+    assert f"{PREFIX}/certs/example.test/manifest" == manifest
+    assert "/keys/web1." in sealed
 
 
 def test_internal_endpoint(network: Network) -> None:

@@ -99,6 +99,7 @@ def ordinary(tmp_path: Path) -> Iterator[Ordinary]:
     with consumer(tmp_path) as web:
         web.host.certcast_folder.mkdir()
         os.chown(web.host.certcast_folder, UID, UID)
+        os.chown(tmp_path / "identity", UID, UID)
         old = web.host.certcast_toml.read_text()
         head, _, commands = old.partition("[[consumer.nginx]]\n")
         listeners = re.search("listeners = .*\n", commands)

@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 
 def published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
-    """Return whether the files that a manifest gives digests of are those."""
-    return PRIVKEY in pair and all(
-        name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES
-    )
+    """Return whether the pair is what the manifest names: files by digest, the key by its public half."""
+    if not all(name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES):
+        return False
+    try:
+        return certificate.key_fits(certificate.read_key(pair[PRIVKEY]), manifest.leaf)
+    except (KeyError, ValueError):
+        return False
 
 
 def require_published(pair: Mapping[str, bytes], manifest: Manifest) -> None:
