@@ -11,33 +11,31 @@
 OpenSSH on consumers has no -Y (8.1 brought it). Format: PROTOCOL.sshsig of OpenSSH.
 
 sshsig looks for the armor anywhere in its input, skips what is no base64, takes anything
-behind the end, and any key and hash that the blob names; ssh-keygen, too, ignores what
-follows. So the armor's shape, and who claims to have signed how, is checked here, before a
-library sees it: two texts never pass for one, and only a pinned key costs arithmetic.
+behind the end and behind the signature proper, and any key and hash that the blob names;
+ssh-keygen, too, ignores what follows. So here, before a library sees it, the armor must be
+letter for letter what ssh-keygen writes of what is in it, and name a pinned key: a document
+with its signature can be written in one way only, and nobody else's key costs arithmetic.
 """
 
 from __future__ import annotations
 
 import base64
-import re
+import binascii
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from certcast.errors import SignatureInvalid, SigningFailed
-from certcast.ssh_keys import PublicKey, field
+from certcast.ssh_keys import KIND, PublicKey, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 NAMESPACE = "certcast-manifest"
-_BEGIN = b"-----BEGIN SSH SIGNATURE-----\n"
-_ARMOR = re.compile(
-    rb"-----BEGIN SSH SIGNATURE-----\n"
-    rb"(?:[A-Za-z0-9+/]{70}\n)*[A-Za-z0-9+/]{1,70}={0,2}\n"  # ssh-keygen's line length
-    rb"-----END SSH SIGNATURE-----\n"
-)
+_BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
+_LINE = 70  # of ssh-keygen's armor
+_MAGIC = b"SSHSIG\0\0\0\1"
 _SIGN_SECONDS = 30.0
 
 
@@ -52,7 +50,7 @@ class Verified:
 def sign(document: bytes, signing_key: Path) -> bytes:
     """Return `document` with the signature by the OpenSSH private key in `signing_key` below it.
 
-    Raises SigningFailed, SecretExposed, LocalFault.
+    The document ends with a line feed. Raises SigningFailed, SecretExposed, LocalFault.
     """
     from certcast import children, files
 
@@ -80,15 +78,14 @@ def sign(document: bytes, signing_key: Path) -> bytes:
             found=f"`ssh-keygen -Y sign -f {signing_key}` waits for something",
             next=f"does the key have a passphrase? `ssh-keygen -p -f {signing_key}` takes it off",
         ) from None
-    signed = document + done.stdout
-    if done.returncode != 0 or not _ARMOR.fullmatch(done.stdout):
+    if done.returncode != 0 or not done.stdout.startswith(_BEGIN):
         raise SigningFailed(
             "ssh-keygen did not sign the manifest",
             expected="a signature by OpenSSH 8.1 or newer",
             found=done.stderr.decode(errors="replace").strip()[:500] or f"exit status {done.returncode}",
             next=f"`ssh-keygen -y -f {signing_key}` must print the public key; {advice}",
         )
-    return signed
+    return document + done.stdout
 
 
 def verify(signed: bytes, pinned: Sequence[PublicKey], *, what: str) -> Verified:
@@ -98,14 +95,31 @@ def verify(signed: bytes, pinned: Sequence[PublicKey], *, what: str) -> Verified
     """
     begin = signed.rfind(b"\n" + _BEGIN) + 1
     document, armor = signed[:begin], signed[begin:]
-    if begin == 0 or _BEGIN in document or not _ARMOR.fullmatch(armor):
-        raise _refused(what, pinned, "no SSH signature as its only last part")
     try:
-        key = _claimed_key(base64.b64decode(b"".join(armor.splitlines()[1:-1])), pinned)
+        if begin == 0 or _BEGIN in document:
+            raise ValueError(_NO_SIGNATURE)
+        key = _claimed_key(_blob(armor), pinned)
         _check(document, armor, key)
     except ValueError as error:
         raise _refused(what, pinned, str(error)) from None
     return Verified(document, key.fingerprint)
+
+
+_NO_SIGNATURE = "no SSH signature as its only last part"
+
+
+def _blob(armor: bytes) -> bytes:
+    """Return what an armor holds. Raises ValueError if ssh-keygen would have written that in another way."""
+    text = armor.removeprefix(_BEGIN).removesuffix(_END)
+    try:
+        blob = base64.b64decode(text)
+    except binascii.Error:
+        raise ValueError(_NO_SIGNATURE) from None
+    letters = base64.b64encode(blob)
+    lines = [letters[at : at + _LINE] + b"\n" for at in range(0, len(letters), _LINE)]
+    if armor != b"".join([_BEGIN, *lines, _END]):
+        raise ValueError(_NO_SIGNATURE)
+    return blob
 
 
 def _claimed_key(blob: bytes, pinned: Sequence[PublicKey]) -> PublicKey:
@@ -113,23 +127,27 @@ def _claimed_key(blob: bytes, pinned: Sequence[PublicKey]) -> PublicKey:
 
     Before sshsig sees it, which would try any key, with any hash of Python's, as the blob asks.
     """
-    if blob[:10] != b"SSHSIG\0\0\0\1":
+    if not blob.startswith(_MAGIC):
         raise ValueError("not a signature of SSHSIG's version 1")
-    claimed, rest = field(blob[10:])
+    claimed, rest = field(blob.removeprefix(_MAGIC))
     namespace, rest = field(rest)
     reserved, rest = field(rest)
     digest, rest = field(rest)
-    _signature, rest = field(rest)
+    signature, rest = field(rest)
+    kind, octets = field(signature)
+    octets, behind = field(octets)
     if namespace != NAMESPACE.encode():
         raise ValueError(
             f"a signature for {namespace[:40].decode('ascii', 'replace')!r}, not for {NAMESPACE}"
         )
-    if reserved or rest or digest not in (b"sha512", b"sha256"):
+    ours = next((key for key in pinned if key.blob == claimed), None)
+    if ours is None:
+        raise ValueError("signed by another key" + _fingerprint(claimed))
+    # RFC 8032, 5.1.6: an Ed25519 signature has 64 octets.
+    whole = kind == KIND.encode() and len(octets) == 64 and not (reserved or rest or behind)
+    if not whole or digest not in (b"sha512", b"sha256"):
         raise ValueError("a signature of another make than ssh-keygen's")
-    for key in pinned:
-        if key.blob == claimed:
-            return key
-    raise ValueError("signed by another key" + _fingerprint(claimed))
+    return ours
 
 
 def _fingerprint(blob: bytes) -> str:
