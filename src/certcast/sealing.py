@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # An RSA-4096 key has 3.3 KB in PEM, age adds 0.3 KB.
 LIMIT = 4096
+_INTRO = b"age-encryption.org/v1\n"
 RECOVERY = "recovery"
 
 
@@ -73,16 +74,21 @@ def seal(privkey: bytes, recipient: Recipient) -> bytes:
 
 
 def unseal(sealed: bytes, identity: Identity, *, what: str, again: str) -> bytes:
-    """Return what was sealed to `identity`. Raises SealedInvalid.
+    """Return what was sealed to `identity`, at least one octet. Raises SealedInvalid.
 
-    `what` is the object, `again` the command that has it sealed anew, both for the error.
+    Only age's binary form is taken, as `seal` writes it: age reads its text form ("armor") with blanks
+    around it, too. `what` is the object, `again` the command that has it sealed anew, both for the error.
     """
     import pyrage
 
     try:
         if len(sealed) > LIMIT:  # also checked when it is fetched; the header's cost is quadratic
             raise ValueError(f"{len(sealed):,} octets; at most {LIMIT:,} are read")
+        if not sealed.startswith(_INTRO):
+            raise ValueError("not a binary age file")
         opened: bytes = pyrage.decrypt(sealed, [pyrage.ssh.Identity.from_buffer(identity.private)])
+        if not opened:
+            raise ValueError("nothing is in it")
     except (pyrage.DecryptError, pyrage.IdentityError, ValueError) as error:
         raise SealedInvalid(
             f"{what} does not open with this host's identity",
