@@ -13,6 +13,7 @@ Not here: when a certificate is due (lifetime.py), which costs no X.509 library.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from certcast.lifetime import Life, utc_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -62,7 +64,8 @@ def read_chain(pem: bytes) -> Chain:
     """Parse fullchain.pem: the leaf first, then its intermediates. ValueError if it is not that."""
     from cryptography import x509
 
-    certificates = x509.load_pem_x509_certificates(pem)
+    with _in_words():
+        certificates = x509.load_pem_x509_certificates(pem)
     return Chain(certificates[0], tuple(certificates[1:]))
 
 
@@ -70,30 +73,32 @@ def read_key(pem: bytes) -> PrivateKeyTypes:
     """Parse privkey.pem (PKCS#8 or traditional, unencrypted). ValueError if it is not that."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    try:
+    with _in_words():
         return load_pem_private_key(pem, password=None)
-    except TypeError as error:  # a key with a passphrase: nginx could not open it either
-        raise ValueError(str(error)) from None
 
 
 def describe(leaf: x509.Certificate) -> Leaf:
-    """Return the facts of a leaf. ValueError if it carries no DNS name."""
+    """Return the facts of a leaf. ValueError if it carries no DNS name, or cannot be understood."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        raise ValueError("the certificate has no subjectAltName") from None
-    return Leaf(
-        sha256=hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest(),
-        serial=leaf.serial_number.to_bytes((leaf.serial_number.bit_length() + 7) // 8, "big").hex().upper(),
-        issuer=leaf.issuer.rfc4514_string(),
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
-        names=tuple(sorted(names.value.get_values_for_type(x509.DNSName))),
-        public_key_sha256=_public_key_sha256(leaf.public_key()),
-    )
+    serial = leaf.serial_number
+    if serial <= 0:
+        raise ValueError("its serial number is not positive")  # RFC 5280, 4.1.2.2
+    with _in_words():
+        try:
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            raise ValueError("the certificate has no subjectAltName") from None
+        return Leaf(
+            sha256=hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest(),
+            serial=serial.to_bytes((serial.bit_length() + 7) // 8, "big").hex().upper(),
+            issuer=leaf.issuer.rfc4514_string(),
+            not_before=leaf.not_valid_before_utc,
+            not_after=leaf.not_valid_after_utc,
+            names=tuple(sorted(names.value.get_values_for_type(x509.DNSName))),
+            public_key_sha256=_public_key_sha256(leaf.public_key()),
+        )
 
 
 def key_type(leaf: x509.Certificate) -> str:
@@ -168,6 +173,25 @@ def trust_roots(path: Path | None) -> list[x509.Certificate]:
             raise ValueError(f"no file of root certificates at {places.openssl_cafile}")
         path = _Path(places.cafile)
     return x509.load_pem_x509_certificates(path.read_bytes())
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Make ValueError of what the library says of odd files: its other errors aren't of that kind."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        yield
+    except TypeError as error:  # a key with a passphrase: nginx could not open it either
+        raise ValueError(str(error)) from None
+    except (
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise ValueError(str(error)) from None
 
 
 def _public_key_sha256(key: object) -> str:
