@@ -168,7 +168,7 @@ def _parse(body: bytes) -> Manifest:
         raise ValueError(f"{len(body):,} bytes; at most {LIMIT:,} are read")
     document = json.loads(body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     top = _object(document, "the manifest")
-    if top.get("format") != FORMAT:
+    if top.get("format") != FORMAT or type(top["format"]) is not int:  # True and 1.0 equal 1
         raise ValueError(f"format is {top.get('format')!r}")
     _only(top, "the manifest", _TOP_FIELDS)
     leaf = _object(top["leaf"], "leaf")
