@@ -5,7 +5,8 @@ over all clients and accounts, and gives no override. An order is written down
 before certbot may place it, and struck out only when it is certain that the CA
 was not asked to issue; a crash in between counts as an order.
 
-The fifth is for an emergency (`certcast renew --replace`), which doesn't wait for the next day either.
+A certificate that is to be replaced doesn't wait for the next day, and the fifth order is kept for the
+person who asks for that (`certcast renew --replace`): a timer that fails and fails doesn't use it up.
 
     {state_dir}/orders.json    {"a.example,b.example": ["2026-11-23T18:05:00Z", …]}
 """
@@ -22,18 +23,22 @@ from certcast.lifetime import from_utc_text, utc_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-CAPS = ((2, timedelta(hours=24)), (4, timedelta(days=7)))
-EMERGENCY_CAPS = ((5, timedelta(days=7)),)
+Caps = tuple[tuple[int, timedelta], ...]
+
+_WEEK = timedelta(days=7)
+USUAL: Caps = ((2, timedelta(hours=24)), (4, _WEEK))
+REPLACING: Caps = ((4, _WEEK),)
+EMERGENCY: Caps = ((5, _WEEK),)
 
 
-def begin(state_dir: Path, names: tuple[str, ...], now: datetime, *, emergency: bool = False) -> None:
+def begin(state_dir: Path, names: tuple[str, ...], now: datetime, *, caps: Caps = USUAL) -> None:
     """Write down that an order for `names` may be placed now. Raises OrderCapReached."""
     path, key = state_dir / "orders.json", _key(names)
     with files.lock(state_dir / "orders.lock", wait=10.0):
         book = files.read_json(path) or {}
         with files.understood(path):
             placed = [from_utc_text(text) for text in book.get(key, [])]
-        for most, span in EMERGENCY_CAPS if emergency else CAPS:
+        for most, span in caps:
             recent = [moment for moment in placed if moment > now - span]
             if len(recent) >= most:
                 raise OrderCapReached(
@@ -43,7 +48,7 @@ def begin(state_dir: Path, names: tuple[str, ...], now: datetime, *, emergency: 
                     kept="what is published and served stays",
                     next=f"mend what failed; the next order is possible at {utc_text(recent[-most] + span)}",
                 )
-        kept = [moment for moment in placed if moment > now - CAPS[-1][1]]
+        kept = [moment for moment in placed if moment > now - _WEEK]
         with files.reported(f"write {path}", kept="no order was placed"):
             files.write_json(path, {**book, key: [utc_text(moment) for moment in (*kept, now)]})
 

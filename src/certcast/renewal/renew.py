@@ -218,7 +218,7 @@ def _let_certbot_renew(
     if lineage.exists(renewal.config_dir, wanted.name):
         lineage.require_complete(renewal.config_dir, wanted.name)
     try:
-        orders.begin(config.state_dir, wanted.names, now, emergency=emergency and decided.new_key)
+        orders.begin(config.state_dir, wanted.names, now, caps=_caps(decided, emergency))
     except OrderCapReached:
         if decided.may_order:
             raise
@@ -239,6 +239,12 @@ def _let_certbot_renew(
     after = _live(renewal, wanted)
     if before is not None and after is not None and after.leaf == before.leaf:
         orders.strike_out(config.state_dir, wanted.names, now)
+
+
+def _caps(decided: Due, emergency: bool) -> orders.Caps:
+    if not decided.new_key:  # nothing is to be replaced
+        return orders.USUAL
+    return orders.EMERGENCY if emergency else orders.REPLACING
 
 
 def _published_instead(config: Config, wanted: CertificateConfig, before: Lineage | None) -> Manifest | None:

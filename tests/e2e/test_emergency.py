@@ -1,0 +1,560 @@
+"""Stories of emergencies: a key got out, a release must be taken back, and what interrupts it.
+
+certbot, pebble, DNS and nginx are real; `certcast` runs as the installed command. Whether the CA has
+revoked is asked of pebble itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certcast.errors import GateRefused
+from certcast.lifetime import from_utc_text, utc_text
+from certcast_lab.hosts import WebHost
+from certcast_lab.lab import CERTCAST, Lab
+from consuming import DAY, consumer, sha256
+from journey import Done, Journey
+
+HOSTS = ("web1", "web2", "web3")
+COMPROMISED = ("--replace", "example.test", "--reason", "keyCompromise")
+CERTONLY = (
+    *("certonly", "--agree-tos", "--register-unsafely-without-email"),
+    *("--cert-name", "example.test", "-d", "example.test", "-d", "*.example.test"),
+)
+
+
+@pytest.fixture
+def journey(lab: Lab) -> Journey:
+    return Journey(lab)
+
+
+def manifest(journey: Journey) -> dict[str, Any]:
+    """Return what is published, as the bucket has it."""
+    stored = journey.lab.cloud.bucket.get("certcast/certs/example.test/manifest")
+    assert stored is not None
+    document: dict[str, Any] = json.loads(stored.body.partition(b"-----BEGIN SSH SIGNATURE-----")[0])
+    return document
+
+
+def revoked(journey: Journey, serial: str) -> bool:
+    """Ask the CA."""
+    status = journey.lab.pebble.certificate_status(int(serial, 16))
+    assert status is not None
+    return status.revoked
+
+
+def publish(journey: Journey, *arguments: str) -> Done:
+    """Run `certcast publish` on the renewal host."""
+    return journey.lab.certcast(journey.renewal.certcast_toml, "publish", *arguments, user="renewal")
+
+
+def asked(journey: Journey) -> Any:
+    """Return what the renewal host still has to do about example.test."""
+    path = journey.renewal.certcast_folder / "revocations.json"
+    return json.loads(path.read_text()).get("example.test") if path.exists() else None
+
+
+def age(journey: Journey, **by: float) -> None:
+    """Let the new certificate have been published for some time already."""
+    path = journey.renewal.certcast_folder / "revocations.json"
+    book = json.loads(path.read_text())
+    moment = from_utc_text(book["example.test"]["published_at"]) - timedelta(**by)
+    book["example.test"]["published_at"] = utc_text(moment)
+    path.write_text(json.dumps(book))
+
+
+@contextmanager
+def started(journey: Journey, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `certcast renew` on the renewal host; end it whatever happens."""
+    with subprocess.Popen(
+        [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew", *arguments],
+        env={**os.environ, **journey.lab.environment("renewal")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+@contextmanager
+def watching(journey: Journey, *hosts: str) -> Iterator[None]:
+    """Let hosts run `certcast pull --watch 1s`; end them whatever happens."""
+    with ExitStack() as stack:
+        for name in hosts:
+            child = subprocess.Popen(
+                [
+                    *(CERTCAST, "--config", str(journey.lab.host(name).certcast_toml)),
+                    *("pull", "--watch", "1s"),
+                ],
+                env={**os.environ, **journey.lab.environment("consumer")},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(ended, child)
+        yield
+
+
+def ended(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def serving(journey: Journey, name: str) -> WebHost:
+    """Return a host that serves what is published and looks again every second."""
+    host = journey.first_pull(name)
+    text = host.certcast_toml.read_text()
+    host.certcast_toml.write_text(text.replace("[consumer]\n", '[consumer]\nidle_check = "0.5s"\n'))
+    return host
+
+
+def wait_until(true: Callable[[], bool], *, seconds: float = 30.0) -> float:
+    """Wait; return how many seconds it took."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() < begun + seconds, "it never came to that"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def test_key_compromise(journey: Journey) -> None:
+    """
+    A key got out: one command gets a certificate with a new key, and takes the old one off every host at
+    its next look, long before the renewal window. A day later the CA has revoked the old one, and not the
+    new one.
+    """
+    journey.renew()
+    old = journey.live().leaf
+    for name in HOSTS:
+        serving(journey, name)
+    with watching(journey, *HOSTS), started(journey, *COMPROMISED) as replacing:
+        wait_until(lambda: manifest(journey)["revoked"] == [old.sha256])
+        took = wait_until(lambda: all(journey.served(name) == journey.published() for name in HOSTS))
+        printed, _ = replacing.communicate(timeout=30)
+    assert took < 4.0  # a look each second, and an installation with its proof: 1.1 to 1.9 s were seen
+
+    new = journey.live().leaf
+    assert (0, new.sha256) == (replacing.returncode, journey.published())
+    assert old.public_key_sha256 != new.public_key_sha256
+    assert old.serial in printed
+    assert not revoked(journey, old.serial)
+    assert 0 == journey.renew().returncode
+    assert not revoked(journey, old.serial)
+
+    age(journey, hours=24)
+    later = journey.renew()
+    assert 0 == later.returncode, later.stderr
+    assert f"serial {old.serial} is revoked at the CA (keyCompromise)" in later.stdout
+    assert (True, False) == (revoked(journey, old.serial), revoked(journey, new.serial))
+    assert asked(journey) is None
+    silent = journey.renew()
+    assert (0, "", "") == (silent.returncode, silent.stdout, silent.stderr)
+
+
+def test_key_compromise_where_the_key_is_reused(journey: Journey) -> None:
+    """
+    With `reuse_key` each renewal keeps the key; a replacement makes another one all the same, and the
+    renewal after it keeps that. Both certificates of the compromised key are revoked, at once if asked.
+    """
+    journey.configure("[[certificate]]", "[[certificate]]\nreuse_key = true")
+    journey.renew()
+    first = journey.live().leaf
+    journey.want_replaced()
+    journey.renew()
+    second = journey.live().leaf
+    done = journey.renew(*COMPROMISED, "--revoke-after", "0s")
+    new = journey.live().leaf
+
+    assert 0 == done.returncode, done.stderr
+    assert first.public_key_sha256 == second.public_key_sha256 != new.public_key_sha256
+    assert {first.sha256, second.sha256} == set(manifest(journey)["revoked"])
+    assert [True, True, False] == [revoked(journey, leaf.serial) for leaf in (first, second, new)]
+
+
+def test_fifth_order_of_the_week(journey: Journey) -> None:
+    """
+    After two orders today and four this week a renewal would wait; an emergency does not. A sixth order,
+    which the CA would refuse and count, is not placed.
+    """
+    journey.renew()
+    book = journey.renewal.certcast_folder / "orders.json"
+    ((names, placed),) = json.loads(book.read_text()).items()
+    book.write_text(json.dumps({names: placed * 4}))
+    before = journey.live().leaf
+    journey.want_replaced()
+    assert 15 == journey.renew().returncode
+    done = journey.renew(*COMPROMISED, "--revoke-after", "0s")
+    assert 0 == done.returncode, done.stderr
+    new = journey.live().leaf
+    assert before != new
+
+    refused = journey.renew(*COMPROMISED)
+    assert 15 == refused.returncode
+    assert "nothing was revoked" in refused.stderr
+    assert (new, new.sha256) == (journey.live().leaf, journey.published())
+
+
+def test_certbot_fails(journey: Journey) -> None:
+    """
+    The order fails: nothing is revoked, the old certificate stays, and the error says what goes on. The
+    next run of the timer gets the new one without being told again.
+    """
+    journey.renew()
+    old = journey.live().leaf
+    journey.lab.cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
+    failed = journey.renew(*COMPROMISED)
+    assert "DNS-API" in failed.stderr
+    assert "nothing was revoked" in failed.stderr
+    assert "`certcast renew --replace example.test --reason keyCompromise` does so at once" in failed.stderr
+    assert ([], old.sha256) == (manifest(journey)["revoked"], journey.published())
+
+    journey.lab.cloud.alidns.faults.turn_off()
+    done = journey.renew()
+    assert 0 == done.returncode, done.stderr
+    assert old.public_key_sha256 != journey.live().leaf.public_key_sha256
+    assert ([old.sha256], journey.live().leaf.sha256) == (
+        manifest(journey)["revoked"],
+        journey.published(),
+    )
+
+
+def test_publish_fails(journey: Journey) -> None:
+    """
+    The order succeeds, and the bucket cannot be written: the next `renew`, and a second `--replace` just
+    as well, publish that certificate with the old one as revoked, without another order.
+    """
+    journey.renew()
+    old = journey.live().leaf
+    journey.lab.cloud.oss.faults.turn_on("server_error", action="PutObject")
+    assert 20 == journey.renew(*COMPROMISED).returncode
+    orders, new = journey.lab.renewal_info.orders, journey.live().leaf
+    assert old != new
+    assert 20 == journey.renew(*COMPROMISED, "--revoke-after", "0s").returncode
+    assert not revoked(journey, old.serial)
+    journey.lab.cloud.oss.faults.turn_off()
+    done = journey.renew()
+
+    assert 0 == done.returncode, done.stderr
+    assert orders == journey.lab.renewal_info.orders == 2
+    assert ([old.sha256], new.sha256) == (manifest(journey)["revoked"], journey.published())
+    assert revoked(journey, old.serial)
+
+
+def test_asked_twice(journey: Journey) -> None:
+    """A second `--replace` before the CA has revoked orders nothing; with `--revoke-after 0s` it finishes."""
+    journey.renew()
+    old = journey.live().leaf
+    journey.renew(*COMPROMISED)
+    orders, new = journey.lab.renewal_info.orders, journey.live().leaf
+    assert 0 == journey.renew(*COMPROMISED).returncode
+    done = journey.renew(*COMPROMISED, "--revoke-after", "0s")
+
+    assert 0 == done.returncode, done.stderr
+    assert orders == journey.lab.renewal_info.orders
+    assert new == journey.live().leaf
+    assert (True, False) == (revoked(journey, old.serial), revoked(journey, new.serial))
+
+
+@pytest.mark.parametrize(
+    ("at", "by"),
+    [
+        *((at, "kill -9") for at in ("asked", "ordering", "issued", "uploading", "published")),
+        *((at, "SIGTERM") for at in ("ordering", "uploading")),
+    ],
+)
+def test_interrupted(journey: Journey, at: str, by: str) -> None:
+    """
+    `renew --replace` is stopped before the order, in the middle of it, when certbot has saved the
+    certificate, while it is published, or right after: the next `renew` of the timer ends with one new
+    certificate published, the old one as revoked, and at most one order more.
+    """
+    journey.renew()
+    old, lab = journey.live().leaf, journey.lab
+    reached = killing_point(journey, at)
+    with started(journey, *COMPROMISED) as replacing:
+        wait_until(lambda: reached() or replacing.poll() is not None)
+        (replacing.kill if by == "kill -9" else replacing.terminate)()
+        replacing.wait(timeout=30)
+    if by == "kill -9":
+        end_certbot(journey)
+    lab.cloud.oss.faults.turn_off()
+    lab.dns.servers[1].lag = 0
+    done = journey.renew()
+
+    # What a killed certbot leaves in the zone is told of, and removed after two hours.
+    status = 13 if (at, by) == ("ordering", "kill -9") else 0
+    assert status == done.returncode, done.stderr
+    assert lab.renewal_info.orders <= 3
+    new = journey.live().leaf
+    assert old.public_key_sha256 != new.public_key_sha256
+    assert ([old.sha256], new.sha256) == (manifest(journey)["revoked"], journey.published())
+    assert asked(journey)["published_at"] is not None
+    orders = lab.renewal_info.orders
+    assert status == journey.renew().returncode
+    assert (orders, new) == (lab.renewal_info.orders, journey.live().leaf)
+
+
+def test_the_ca_is_down_when_it_is_to_revoke(journey: Journey) -> None:
+    """
+    The CA cannot be reached when the old certificate is to be revoked: the error says so, what is published
+    stays, hosts have given it up long ago, and the next run asks again.
+    """
+    journey.renew()
+    old = journey.live().leaf
+    assert 0 == journey.renew(*COMPROMISED).returncode
+    age(journey, hours=24)
+    journey.configure(journey.lab.directory_url, "https://127.0.0.1:9/dir")
+    failed = journey.renew()
+    assert 45 == failed.returncode, failed.stderr
+    assert f"the CA has not revoked serial {old.serial}" in failed.stderr
+    assert (False, journey.live().leaf.sha256) == (revoked(journey, old.serial), journey.published())
+
+    journey.configure()
+    assert 0 == journey.renew().returncode
+    assert revoked(journey, old.serial)
+
+
+def test_another_certbot(journey: Journey) -> None:
+    """
+    A lineage that another certbot renews through hooks is left to it: the error has the command with which
+    it makes a new key. Its deploy hook then publishes, with the old one as revoked, and the CA follows.
+    """
+    assert 0 == journey.certbot_with_hooks(*CERTONLY).returncode
+    old, orders = journey.live().leaf, journey.lab.renewal_info.orders
+    told = journey.renew(*COMPROMISED, "--revoke-after", "0s")
+    assert 41 == told.returncode
+    command = "renew --cert-name example.test --force-renewal --new-key"
+    assert f"`certbot {command}` with that certbot" in told.stderr
+    assert (orders, old.sha256) == (journey.lab.renewal_info.orders, journey.published())
+
+    assert 0 == journey.certbot_with_hooks(*command.split(), "--no-random-sleep-on-renew").returncode
+    new = journey.live().leaf
+    assert old.public_key_sha256 != new.public_key_sha256
+    assert (new.sha256, [old.sha256]) == (journey.published(), manifest(journey)["revoked"])
+    assert 0 == journey.renew().returncode
+    assert (True, False) == (revoked(journey, old.serial), revoked(journey, new.serial))
+
+
+def test_wrong_use(journey: Journey) -> None:
+    """
+    What cannot be meant is refused before anything is written down or ordered: no reason, one that no CA
+    takes, a certificate that is not configured or was never issued, options without --replace.
+    """
+    never = journey.renew(*COMPROMISED)
+    assert (16, True) == (never.returncode, "no certificate to replace" in never.stderr)
+    journey.renew()
+    orders = journey.lab.renewal_info.orders
+    name = ("--replace", "example.test")
+    wrong = {
+        (*name,): 2,
+        (*name, "--reason", "stolen"): 2,
+        (*name, "--reason", "superseded", "--revoke-after", "soon"): 2,
+        (*name, "--reason", "superseded", "another.test"): 2,
+        ("--reason", "superseded"): 2,
+        ("--revoke-after", "1h"): 2,
+        ("--replace", "another.test", "--reason", "superseded"): 3,
+    }
+    assert wrong == {arguments: journey.renew(*arguments).returncode for arguments in wrong}
+    assert (None, orders) == (asked(journey), journey.lab.renewal_info.orders)
+
+
+def test_the_published_one_is_not_in_certbot_s_archive(journey: Journey) -> None:
+    """
+    This host was restored from a backup, and what hosts serve is not in certbot's archive: a replacement
+    takes that off every host, too, and the CA revokes it by the certificate that the store has.
+    """
+    journey.renew()
+    first = journey.live().leaf
+    backup = journey.renewal.root / "backup"
+    shutil.copytree(journey.certbot_dir(), backup, symlinks=True)
+    journey.want_replaced()
+    journey.renew()
+    lost = journey.live().leaf
+    shutil.rmtree(journey.certbot_dir())
+    shutil.copytree(backup, journey.certbot_dir(), symlinks=True)
+    done = journey.renew("--replace", "example.test", "--reason", "superseded", "--revoke-after", "0s")
+
+    assert 0 == done.returncode, done.stderr
+    new = journey.live().leaf
+    assert new.sha256 == journey.published()
+    assert {first.sha256, lost.sha256} == set(manifest(journey)["revoked"])
+    assert [True, True, False] == [revoked(journey, leaf.serial) for leaf in (first, lost, new)]
+
+
+def killing_point(journey: Journey, at: str) -> Callable[[], bool]:
+    """Return what is true once a run has come so far; slow down what would be over too soon."""
+    lab = journey.lab
+    if at == "asked":
+        return lambda: asked(journey) is not None
+    if at == "ordering":
+        lab.dns.servers[1].lag = 60
+        return lambda: len(lab.cloud.challenge_records()) == 2
+    if at == "issued":
+        before = journey.live().version
+        return lambda: journey.live().version > before
+    if at == "uploading":
+        lab.cloud.oss.faults.turn_on("delay", target="*/fullchain.pem", seconds=5)
+        before = journey.live().version
+        return lambda: journey.live().version > before
+    return lambda: bool(manifest(journey)["revoked"])
+
+
+def end_certbot(journey: Journey) -> None:
+    """End the certbot that a killed certcast leaves to itself, as a power cut does."""
+    here = str(journey.certbot_dir()).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if here in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_held_off(journey: Journey) -> None:
+    """
+    The new release is not what it should be: `publish --release` brings the earlier one back on every host
+    at its next look. `renew` leaves it so, silently, orders nothing, and a newer one ends the step back.
+    """
+    journey.renew()
+    first = journey.live().leaf
+    journey.first_pull("web1")
+    journey.want_replaced()
+    journey.renew()
+    second = journey.live().leaf
+    journey.pull("web1", "--now")
+    assert second.sha256 == journey.served("web1")
+    orders = journey.lab.renewal_info.orders
+
+    done = publish(journey, "--release", first.sha256[:16])
+    assert 0 == done.returncode, done.stderr
+    assert f"stepped back serial {first.serial}" in done.stdout
+    assert 0 == journey.pull("web1", "--now").returncode
+    assert first.sha256 == journey.served("web1")
+    for _ in range(2):
+        again = journey.renew()
+        assert (0, "", "") == (again.returncode, again.stdout, again.stderr)
+    held = manifest(journey)
+    assert (first.sha256, True, [second.sha256]) == (
+        held["leaf"]["sha256"],
+        held["step_back"],
+        held["held_off"],
+    )
+    assert orders == journey.lab.renewal_info.orders
+
+    forget_orders(journey)
+    journey.want_replaced()
+    assert 0 == journey.renew().returncode
+    third = journey.live().leaf
+    ended_by = manifest(journey)
+    assert (third.sha256, False, [second.sha256]) == (
+        ended_by["leaf"]["sha256"],
+        ended_by["step_back"],
+        ended_by["held_off"],
+    )
+    assert 0 == journey.pull("web1", "--now").returncode
+    assert third.sha256 == journey.served("web1")
+
+
+def forget_orders(journey: Journey) -> None:
+    """Let the orders of today have been placed long ago."""
+    (journey.renewal.certcast_folder / "orders.json").unlink()
+
+
+def test_step_back_to_what_nobody_may_serve(journey: Journey) -> None:
+    """
+    Stepping back leads to no release that is unknown, revoked, or current already; each error lists what
+    there is, or says what to run, and nothing changes.
+    """
+    journey.renew()
+    old = journey.live().leaf
+    journey.renew(*COMPROMISED)
+    new, before = journey.live().leaf, manifest(journey)
+
+    unknown = publish(journey, "--release", "0123456789abcdef")
+    assert (16, True) == (unknown.returncode, new.sha256[:16] in unknown.stderr)
+    taken = publish(journey, "--release", old.sha256)
+    assert (16, True) == (taken.returncode, "revoked" in taken.stderr)
+    current = publish(journey, "--release", new.sha256[:20])
+    assert (16, True) == (current.returncode, "nothing to step back from" in current.stderr)
+    assert [2, 2, 2] == [
+        publish(journey, *arguments).returncode
+        for arguments in ((), ("--release", "0123"), ("--release", "../../../../etc/passwd"))
+    ]
+    assert before == manifest(journey)
+
+
+def test_at_least(journey: Journey) -> None:
+    """
+    The renewal host's memory and the manifest were set back to an earlier day: hosts refuse the lower
+    sequence. With `--at-least` and the one that they have seen, they believe this publisher again.
+    """
+    journey.renew()
+    record = journey.renewal.certcast_folder / "publisher/example.test.json"
+    bucket, key = journey.lab.cloud.bucket, "certcast/certs/example.test/manifest"
+    memory, old = record.read_text(), bucket.get(key)
+    journey.want_replaced()
+    journey.renew()
+    journey.first_pull("web1")
+    publish(journey, "--at-least", "41")
+    assert 0 == journey.pull("web1", "--now").returncode
+    assert 42 == manifest(journey)["sequence"]
+    assert old is not None
+    bucket.put(key, old)
+    record.write_text(memory)
+    assert 0 == journey.renew().returncode
+    refused = journey.pull("web1", "--now")
+    assert (27, True) == (refused.returncode, "42" in refused.stderr)
+
+    assert 0 == publish(journey, "example.test", "--at-least", "42").returncode
+    assert 43 == manifest(journey)["sequence"]
+    done = journey.pull("web1", "--now")
+    assert 0 == done.returncode, done.stderr
+    assert journey.live().leaf.sha256 == journey.served("web1")
+
+
+def test_taken_off_outside_the_window(tmp_path: Path) -> None:
+    """
+    What a host serves is on the list of revoked ones: it is off at the next look, long before the window, and
+    the host serves it never again: not as the release of a later manifest, nor where it is the only one.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A")
+        web.first_pull()
+        web.publish("B", revoked=(web.leaf("A"),))
+        hour = timedelta(hours=1)
+        assert "installed" == web.pull(now=DAY + hour).result
+        assert web.leaf("B") == web.served()
+
+        for step_back in (False, True):
+            web.publish("A", web.pairs["A"], revoked=(web.leaf("A"),), step_back=step_back)
+            with pytest.raises(GateRefused, match="must not be served here") as caught:
+                web.pull(now=DAY + 2 * hour, force=True)
+            assert "it is on the list of revoked leaves" in (caught.value.found or "")
+            assert web.leaf("B") == web.served()
+
+
+def test_the_only_release_is_revoked(tmp_path: Path) -> None:
+    """A new host does not take up a revoked release, though nothing else is published."""
+    with consumer(tmp_path) as web:
+        placeholder, pair = web.served(), web.issue()
+        web.publish("A", pair, revoked=(sha256(pair),))
+        with pytest.raises(GateRefused):
+            web.pull()
+        assert ([], placeholder) == (web.versions(), web.served())
