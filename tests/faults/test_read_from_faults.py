@@ -6,12 +6,14 @@ tells the operator what came instead. The relay is a real nginx wherever an ngin
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from certcast.config import StoreConfig
 from certcast.errors import (
     ConfigInvalid,
+    ManifestExpired,
     ManifestMissing,
     SignatureInvalid,
     StoreDenied,
@@ -39,7 +42,7 @@ from certcast_lab.oss_bucket import Bucket, Stored
 from certcast_lab.ram import Ram
 from certcast_lab.relay import Relay
 from certcast_lab.serve import Server
-from consuming import Consumer, consumer
+from consuming import DAY, Consumer, consumer
 from sockets import answering, dripping, port_where
 
 URL = "oss://bucket/certcast"
@@ -137,6 +140,25 @@ def test_a_host_goes_on_when_the_relay_is_back(web):
 
         relay.start()
         pull_through(web, relay)
+    assert web.leaf("B") == web.served()
+
+
+def test_a_relay_that_stands_still_freezes_nobody_silently(web, tmp_path):
+    """A copy that nobody brings up to date says 304 for ever; when its manifest has expired, that is told."""
+    web.publish("B", expires=DAY + timedelta(days=7))
+    copy = shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    for path in copy.rglob("*"):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    with Relay(tmp_path / "nginx", "certcast", root=copy) as relay:
+        through = WebStore(web.config.store.url, relay.url)
+        web.pull(store=through, force=True)
+        web.publish("C")
+
+        web.pull(now=DAY + timedelta(days=6), store=through, force=True)
+        with pytest.raises(ManifestExpired):
+            web.pull(now=DAY + timedelta(days=8), store=through, force=True)
+
+        assert [" 304"] * 2 == [line[-4:] for line in relay.asked() if "/manifest" in line][1:]
     assert web.leaf("B") == web.served()
 
 
