@@ -204,14 +204,18 @@ def test_the_ssh_host_key_as_identity(fleet: Fleet, tmp_path: Path) -> None:
 
 def test_a_host_that_was_set_up_anew_says_so(fleet: Fleet) -> None:
     """
-    A host with a new identity notices at its next look at the store, weeks before it would need the
-    key, and goes on serving. The commands that it shows mend it, and nothing stays sealed to the old one.
+    A host with a new identity, or none, says so at each poll, also where nothing is due, weeks before it
+    would need the key; it goes on serving. The commands that it shows mend it, and nothing stays sealed
+    to the old one.
     """
     fleet.enrolled("web1")
     served = fleet.journey.served("web1")
+    assert 0 == fleet.journey.pull("web1").returncode
     fleet.identity_file("web1").unlink()
+    assert 7 == fleet.journey.pull("web1").returncode
     fleet.identity("web1")
-    noticed = fleet.journey.pull("web1", "--now")
+    assert 34 == fleet.journey.pull("web1").returncode
+    noticed = fleet.journey.pull("web1")
 
     assert 34 == noticed.returncode
     assert "NOT-ENROLLED" in noticed.stderr
@@ -222,7 +226,10 @@ def test_a_host_that_was_set_up_anew_says_so(fleet: Fleet) -> None:
     assert [remove, add] == commands(refused.stderr)
     for command in (remove, add):
         assert 0 == fleet.run(command).returncode
-    assert 0 == fleet.journey.pull("web1", "--now").returncode
+    assert 0 == fleet.journey.pull("web1").returncode
+    asked = len(fleet.lab.cloud.oss.requests)
+    assert 0 == fleet.journey.pull("web1").returncode
+    assert asked == len(fleet.lab.cloud.oss.requests)  # nothing is due any more
     assert ["example.test"] == fleet.sealed("web1")
 
 

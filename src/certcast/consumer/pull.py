@@ -113,6 +113,7 @@ class _Run:
         self.folder.sweep()
         self.after("locked")
         reason = "asked for" if force else memory.due(self.state, self.now, self.consumer.idle_check)
+        reason = reason or self._another_identity()
         if reason is None:
             return self._came_to("nothing due"), None
         self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
@@ -175,6 +176,20 @@ class _Run:
             and self.copies.in_place(proved.version)
         )
 
+    def _another_identity(self) -> str | None:
+        """Return why the store is to be asked though nothing is due: what lies there may not open here."""
+        if self.state.sealed_to is None or self.state.sealed_to == self._identity():
+            return None
+        return "this host has another identity"
+
+    def _identity(self) -> str | None:
+        """Return the fingerprint of this host's identity: one file and no crypto library, at each run."""
+        if self.config.store.encryption == "none":
+            return None
+        from certcast import identity
+
+        return identity.load(self.config.identity).public.fingerprint
+
     def _not_sealed_to_us(self, manifest: Manifest) -> CertcastError | None:
         """Return the alarm if this host could not open the release that it serves, if it fetched it now."""
         from certcast.consumer.fetching import Fetcher
@@ -186,7 +201,7 @@ class _Run:
             etag = Fetcher(self.config, self.store).look_at_sealed(manifest, same)
         except CertcastError as error:
             return error
-        self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256)
+        self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256, sealed_to=self._identity())
         return None
 
     def _derived(self, version: str) -> dict[str, bytes]:
@@ -239,7 +254,6 @@ class _Run:
             gate.require_published({FULLCHAIN: (incoming / FULLCHAIN).read_bytes()}, manifest)
             privkey, etag = fetcher.privkey(manifest)
             files.write_new(incoming / PRIVKEY, privkey)
-            self.state = replace(self.state, sealed_etag=etag, sealed_leaf=manifest.leaf.sha256)
             self.after("fetched")
             # Read back: what is checked is what nginx will read.
             pair = {name: (incoming / name).read_bytes() for name in PAIR}
@@ -247,6 +261,7 @@ class _Run:
             self._check(pair, manifest)
             self.after("checked")
             self.folder.take_over(incoming, version)
+        self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256, sealed_to=self._identity())
         self.after("version")
         return version
 
