@@ -5,7 +5,8 @@ three services, `trust_roots`, since no public root signs for the lab, and where
 
 Whoever gets a configuration is enrolled, and may do what `certcast policy consumer` says
 for it. USUAL hosts are enrolled from the beginning, as an administrator does it who sets
-up a fleet. Enrolling later is a story of its own.
+up a fleet. Enrolling later is a story of its own; and without `keys`, so is making them: they are
+expected where they belong.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ USUAL = ("renewal", "web1", "web2", "web3")
 EXAMPLE: Names = {"example.test": ("example.test", "*.example.test")}
 
 
-def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE) -> str:
+def consumer_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, keys: bool = True) -> str:
     """Return the configuration of a host that serves `certificates` with its nginx."""
     lab.cloud.let_serve(host.name, certificates)
+    if keys:
+        lab.trust.enrol(*USUAL, host.name)
     return _serving(lab, host, certificates)
 
 
 def _serving(lab: Lab, host: WebHost, certificates: Names) -> str:
-    lab.trust.enrol(*USUAL, host.name)
-    return f"""{_shared(lab, host, certificates)}
+    return f"""{_shared(lab, host, certificates, pinned=lab.trust.publishers)}
 [consumer]
 trust_roots = {_toml(lab.roots_file)}
 
@@ -46,14 +48,14 @@ pid_file = {_toml(host.pid_file)}
 """
 
 
-def _shared(lab: Lab, host: WebHost, certificates: Names) -> str:
+def _shared(lab: Lab, host: WebHost, certificates: Names, *, pinned: list[str]) -> str:
     return f"""\
 host = "{host.name}"
-identity = {_toml(lab.trust.identity(host.name))}
+identity = {_toml(lab.trust.identity_file(host.name))}
 state_dir = {_toml(host.certcast_folder)}
 
 [store]
-publishers = {_toml(lab.trust.publishers)}
+publishers = {_toml(pinned)}
 url = "oss://{BUCKET}/{PREFIX}"
 region = "{REGION}"
 endpoints = ["{lab.oss_url}"]
@@ -69,7 +71,9 @@ installs_to = ["administrator@example.test"]
 """
 
 
-def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serves: bool = True) -> str:
+def renewal_toml(
+    lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serves: bool = True, keys: bool = True
+) -> str:
     """Return the configuration of the renewal host; one that `serves` installs with its own nginx, too."""
     nameservers = _addresses(server.address for server in lab.dns.servers)
     zones = "".join(
@@ -77,9 +81,13 @@ def renewal_toml(lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serv
         for zone in lab.cloud.zones.all()
         if zone.owner == ACCOUNT
     )
-    lab.trust.make_publisher()
-    lab.trust.enrol(*USUAL)
-    shared = _serving(lab, host, certificates) if serves else _shared(lab, host, certificates)
+    if keys:
+        lab.trust.make_publisher()
+        lab.trust.enrol(*USUAL)
+    else:
+        lab.trust.make_folder()
+    # Its own keys count on the renewal host, whatever it pins besides.
+    shared = _serving(lab, host, certificates) if serves else _shared(lab, host, certificates, pinned=[])
     return f"""{shared}
 [renewal]
 signing_key = {_toml(lab.trust.signing_key)}

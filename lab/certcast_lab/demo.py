@@ -1,11 +1,13 @@
 """The whole journey in front of a person: `certcast-lab demo`.
 
     1  a local cloud, a renewal host, three web hosts with their old certificates
-    2  certcast renew: certbot, DNS-01 with a nameserver that lags, publish
-    3  certcast pull on each host, and the one line that its operator adds
-    4  a renewal with a new key, taken over while clients connect without pause;
+    2  keys: the publisher's with its recovery kit, an identity for each host, who is enrolled
+    3  certcast renew: certbot, DNS-01 with a nameserver that lags, publish
+    4  certcast pull on each host, and the one line that its operator adds
+    5  a renewal with a new key, taken over while clients connect without pause;
        one host's nginx is broken on purpose meanwhile
-    5  what is left behind, and who serves what
+    6  somebody with the right to write to the bucket tries to get a certificate of their own installed
+    7  what is left behind, and who serves what
 
 Everything that certcast does here it does as the installed command, in a process
 of its own, as cron would run it. What the hosts serve is looked at with Python's
@@ -14,6 +16,8 @@ of its own, as cron would run it. What the hosts serve is looked at with Python'
 
 from __future__ import annotations
 
+import secrets
+import shlex
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -23,8 +27,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from certcast_lab.cloud import PREFIX
 from certcast_lab.configuration import consumer_toml, renewal_toml
 from certcast_lab.lab import Lab
+from certcast_lab.oss_bucket import Stored
 from certcast_lab.renewal_info import Window
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ HOSTS = ("web1", "web2", "web3")
 BROKEN = "web3"
 NGINX_TEST = 36  # the exit status that certcast documents for NGINX-TEST
 NOT_INCLUDED = 39
+SIGNATURE = 33
 
 
 @dataclass
@@ -64,7 +71,7 @@ class Story:
 
     def run(self, lab: Lab, host: str, configuration: Path, *arguments: str, user: str) -> int:
         """Run certcast on a host, show command and output, return the exit status."""
-        self.tell(f"{host}$ certcast {' '.join(arguments)}")
+        self.tell(f"{host}$ certcast {shlex.join(arguments)}")
         done: subprocess.CompletedProcess[str] = lab.certcast(configuration, *arguments, user=user)  # type: ignore[arg-type]  # one of two words
         self.tell("\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()))
         return done.returncode
@@ -111,8 +118,10 @@ def demo(*, keep: bool) -> int:
         story.chapter("a local cloud")
         lab = stack.enter_context(Lab(folder))
         renewal, hosts = _set_up(lab, story)
+        _keys(lab, renewal, hosts, story)
         _first_certificate(lab, renewal, hosts, story)
         _second_certificate(lab, renewal, hosts, story)
+        _stranger(lab, renewal, hosts, story)
         _left_behind(lab, hosts, story)
         _where_to_look(lab, keep, story)
         if keep:
@@ -123,16 +132,40 @@ def demo(*, keep: bool) -> int:
 def _set_up(lab: Lab, story: Story) -> tuple[WebHost, list[WebHost]]:
     lab.dns.servers[1].lag = LAG
     renewal = lab.host("renewal")
-    renewal.certcast_toml.write_text(renewal_toml(lab, renewal, serves=False))
+    renewal.certcast_toml.write_text(renewal_toml(lab, renewal, serves=False, keys=False))
     hosts = [lab.host(name) for name in HOSTS]
-    for host in hosts:
-        host.certcast_toml.write_text(consumer_toml(lab, host))
     story.tell(
         f"real:      CA (pebble) {lab.directory_url}, nginx on {len(hosts)} hosts,\n"
         f"           two nameservers (the second {LAG:g} s behind), SMTP\n"
         f"emulated:  Alidns {lab.alidns_url}, OSS {lab.oss_url}"
     )
     return renewal, hosts
+
+
+def _keys(lab: Lab, renewal: WebHost, hosts: list[WebHost], story: Story) -> None:
+    story.chapter("keys, once: who signs, and to whom private keys are sealed")
+    passphrase = lab.trust.folder / "passphrase"
+    passphrase.touch(mode=0o600)
+    passphrase.write_text(secrets.token_hex(16))
+    kit = lab.trust.folder / "kit.txt"
+    arguments = ("publisher", "init", "--passphrase-file", str(passphrase), "--kit", str(kit))
+    status = story.run(lab, renewal.name, renewal.certcast_toml, *arguments, user="renewal")
+    story.check("a signing key, and a recovery kit for the safe", status == 0 and kit.exists())
+    for host in hosts:
+        host.certcast_toml.write_text(consumer_toml(lab, host, keys=False))
+        made = lab.certcast(host.certcast_toml, "identity", user="consumer")
+        story.tell(f"{host.name}$ certcast identity\n  {made.stdout.strip()}")
+        status = story.run(
+            lab,
+            renewal.name,
+            renewal.certcast_toml,
+            "host",
+            "add",
+            host.name,
+            made.stdout.strip(),
+            user="renewal",
+        )
+        story.check(f"{host.name} is enrolled", (made.returncode, status) == (0, 0))
 
 
 def _first_certificate(lab: Lab, renewal: WebHost, hosts: list[WebHost], story: Story) -> None:
@@ -187,6 +220,37 @@ def _second_certificate(lab: Lab, renewal: WebHost, hosts: list[WebHost], story:
         not clients.failures and clients.handshakes > 0,
     )
     _check_same_leaf(hosts, story)
+
+
+def _stranger(lab: Lab, renewal: WebHost, hosts: list[WebHost], story: Story) -> None:
+    story.chapter("somebody has stolen an AccessKey that may read and write the bucket")
+    bucket = lab.cloud.bucket
+    objects = {key: bucket.get(key) for key in bucket.keys("")}
+    archive = renewal.root / "etc/letsencrypt/archive/example.test"
+    secret = [_key_lines(path.read_text()) for path in archive.glob("privkey*.pem")]
+    found = [
+        key
+        for key, stored in objects.items()
+        if stored and (b"PRIVATE KEY" in stored.body or any(lines in stored.body for lines in secret))
+    ]
+    story.check(f"{len(objects)} objects in the bucket, private keys among them: {len(found)}", not found)
+
+    host, pointer = hosts[0], f"{PREFIX}/certs/example.test/manifest"
+    before, genuine = host.served(), bucket.get(pointer)
+    assert genuine is not None
+    document = genuine.body.partition(b"-----BEGIN SSH SIGNATURE-----")[0]
+    forged = document.replace(b'"sequence": 2', b'"sequence": 3')
+    bucket.put(pointer, Stored(forged + lab.trust.signed_by_stranger(forged), 0))
+    story.tell("they publish a manifest of their own, signed with a key of their own")
+    status = story.run(lab, host.name, host.certcast_toml, "pull", "--now", user="consumer")
+    story.check(f"{host.name}: refused", status == SIGNATURE and host.served() == before)
+    story.run(lab, renewal.name, renewal.certcast_toml, "renew", user="renewal")
+    restored = bucket.get(pointer)
+    story.check("the renewal host puts its own back", restored is not None and document in restored.body)
+
+
+def _key_lines(pem: str) -> bytes:
+    return "".join(pem.splitlines()[1:-1]).encode()
 
 
 def _show_mail(lab: Lab, story: Story) -> None:

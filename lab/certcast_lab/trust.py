@@ -38,15 +38,22 @@ class Trust:
             recipient = made.partition("Public key: ")[2].strip()
             self.folder.joinpath("publisher-recovery.pub").write_text(recipient + "\n")
 
+    def identity_file(self, host: str) -> Path:
+        """Return where the private key of a host is, or will be."""
+        return self.folder / f"identity-{host}"
+
     def identity(self, host: str) -> Path:
-        """Return the private key file of a host."""
-        path = self.folder / f"identity-{host}"
-        self._key(path)
-        return path
+        """Return the private key file of a host, made if need be."""
+        self._key(self.identity_file(host))
+        return self.identity_file(host)
 
     def public(self, host: str) -> str:
         """Return the public line of a host, without a comment."""
         return " ".join(self._key(self.identity(host)).split()[:2])
+
+    def make_folder(self) -> None:
+        """Make the folder, for keys that somebody else is to make."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def enrol(self, *hosts: str) -> None:
         """Let hosts get the private key; who is enrolled already stays as it is."""
@@ -56,10 +63,16 @@ class Trust:
         if new:
             self.hosts_file.write_text(text + "".join(new))
 
+    def signed_by_stranger(self, document: bytes) -> bytes:
+        """Return the signature of somebody who is not the publisher, with the publisher's namespace."""
+        stranger = self.identity("stranger")
+        argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", "certcast-manifest", "-f", str(stranger)]
+        return subprocess.run(argv, input=document, capture_output=True, check=True).stdout
+
     def _key(self, path: Path) -> str:
         public = path.with_name(f"{path.name}.pub")
         if not public.exists():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.make_folder()
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path))
         return public.read_text().strip()
 
