@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from certcast.errors import GateRefused
+from certcast.errors import GateRefused, Overdue
 from certcast.lifetime import from_utc_text, utc_text
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
@@ -558,3 +558,20 @@ def test_the_only_release_is_revoked(tmp_path: Path) -> None:
         with pytest.raises(GateRefused):
             web.pull()
         assert ([], placeholder) == (web.versions(), web.served())
+
+
+def test_a_step_back_is_not_overdue(tmp_path: Path) -> None:
+    """
+    A host that was stepped back to a release in its window does not call that overdue at each look: it is
+    meant, until a sixth of the life is left.
+    """
+    with consumer(tmp_path) as web:
+        older = web.issue(days_ago=65)
+        web.publish("new")
+        web.first_pull()
+        web.publish("old", older, step_back=True)
+        assert "installed" == web.pull(force=True).result
+        assert sha256(older) == web.served()
+        assert "current" == web.pull(force=True).result
+        with pytest.raises(Overdue):
+            web.pull(now=DAY + timedelta(days=11))

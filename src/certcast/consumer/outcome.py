@@ -69,13 +69,17 @@ def expired(manifest: Manifest, now: datetime) -> ManifestExpired | None:
 
 
 def overdue(manifest: Manifest, now: datetime) -> Overdue | None:
-    """Return the alarm if a newer certificate should be published by now."""
+    """Return the alarm if a newer certificate should be published by now.
+
+    A step back shows an older one on purpose, until the renewal host orders another (renewal/due.py).
+    """
     leaf, name = manifest.leaf, manifest.certificate
-    if now < leaf.life.overdue_at:
+    by = leaf.life.critical_at if manifest.step_back else leaf.life.overdue_at
+    if now < by:
         return None
     return Overdue(
         f"{name}: a newer certificate should be here by now",
-        expected=f"one by {utc_text(leaf.life.overdue_at)}",
+        expected=f"one by {utc_text(by)}",
         found=f"still serial {leaf.serial}; {remaining_text(leaf.not_after, now)} left",
         next=f"on {manifest.publisher} run `certcast renew {name}`",
     )
