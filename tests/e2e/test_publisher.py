@@ -348,6 +348,17 @@ def test_a_kit_is_not_replaced_by_a_slip(place: Place) -> None:
     assert before != place.public("-spare")
 
 
+def test_a_publisher_without_a_kit_gets_one(place: Place) -> None:
+    """A signing key that `ssh-keygen` made is as good as ours; `kit` makes what it lacks, unasked."""
+    place.key.parent.mkdir()
+    subprocess.check_call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place.key)])
+    assert "recovery kit  none" in place.run("show").stdout
+    done = place.with_words("kit")
+    assert 0 == done.returncode, done.stderr
+    assert FOUR == place.made()
+    assert place.public("-spare").blob == kit.opened(done.stdout, WORDS).spare.blob
+
+
 # -- rotate
 
 

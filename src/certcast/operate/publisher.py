@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,17 +66,18 @@ def publisher() -> None:
 def init(context: click.Context, new_kit: Path | None, passphrase_file: Path | None) -> None:
     """Make the signing key, the spare key and the recovery kit, once, on the renewal host."""
     from certcast.identity import new_key
+    from certcast.operate import kits
     from certcast.operate.asking import new_passphrase
     from certcast.renewal import keyring, kit
 
     config, signing_key = _config(context)
     with _alone(config):
         _require_nothing(keyring.read(signing_key))
-        _require_free(new_kit)
+        kits.require_free(new_kit)
         words = new_passphrase(passphrase_file)
         private, working = new_key("")
         made = kit.make(config.store.url, working)
-        with _handed_out(kit.encrypted(made, _now(), words), new_kit):
+        with kits.handed_out(made, words, new_kit, signing_key):
             keyring.begin(signing_key, private, made)
     _tell(new_kit, f"signing key {working.fingerprint} in {signing_key}")
     _hint(
@@ -133,6 +133,7 @@ def kit_command(
     context: click.Context, new_kit: Path | None, passphrase_file: Path | None, replace: bool
 ) -> None:
     """Make a new recovery kit: a lost one cannot be printed again, its secrets are nowhere else."""
+    from certcast.operate import kits
     from certcast.operate.asking import new_passphrase
     from certcast.renewal import keyring, kit
 
@@ -140,12 +141,12 @@ def kit_command(
     with _alone(config):
         ring = keyring.read(signing_key)
         working = _require_working(ring)
-        _require_free(new_kit)
+        kits.require_free(new_kit)
         if ring.spare and not replace:
             _confirm()
         words = new_passphrase(passphrase_file)
         made = kit.make(config.store.url, working)
-        with _handed_out(kit.encrypted(made, _now(), words), new_kit):
+        with kits.handed_out(made, words, new_kit, signing_key):
             keyring.replace_kit(signing_key, made)
     _tell(new_kit, f"spare key {made.spare.fingerprint}, in the new recovery kit only")
     _steps(
@@ -176,19 +177,20 @@ def rotate(
     kit are made; the new kit has the passphrase of the old one. On a new machine this is all that it needs of
     a renewal host that is gone.
     """
+    from certcast.operate import kits
     from certcast.operate.asking import known_passphrase
     from certcast.renewal import keyring, kit
 
     config, signing_key = _config(context)
     with _alone(config):
         ring = keyring.read(signing_key)
-        armored = _read_kit(kit_file)
-        _require_free(new_kit)
+        armored = kits.read(kit_file)
+        kits.require_free(new_kit)
         words = known_passphrase(passphrase_file)
-        former = _opened(kit_file, armored, words)
-        _require_in_force(former, ring, config, kit_file)
+        former = kits.opened(kit_file, armored, words)
+        kits.require_in_force(former, ring, config, kit_file)
         made = kit.make(config.store.url, former.spare)
-        with _handed_out(kit.encrypted(made, _now(), words), new_kit):
+        with kits.handed_out(made, words, new_kit, signing_key):
             keyring.exchange(signing_key, former, made)
     _tell(new_kit, f"signing key {former.spare.fingerprint} in {signing_key}, until now the spare one")
     if ring.working is None:
@@ -271,64 +273,6 @@ def _require_working(ring: Keyring) -> PublicKey:
     return ring.working
 
 
-def _require_free(file: Path | None) -> None:
-    """Look before a person is asked; `files.write_new` looks again."""
-    if file is not None and (file.exists() or file.is_symlink()):
-        raise KitRefused(
-            f"{file} exists, and may be a kit",
-            kept="nothing was changed",
-            next="name a file that does not exist yet",
-        )
-    if file is None and sys.stdout is None:
-        raise KitRefused(
-            "there is no stdout for the kit",
-            kept="nothing was changed",
-            next="write it to a file: --kit FILE",
-        )
-
-
-def _read_kit(file: Path) -> str:
-    from certcast.renewal.kit import LIMIT
-
-    try:
-        with file.open("rb") as opened:
-            return opened.read(LIMIT).decode("utf-8-sig", "replace")
-    except OSError as error:
-        raise KitRefused(
-            f"the kit cannot be read from {file}",
-            found=error.strerror,
-            kept="nothing was changed",
-            next="write the encrypted text of the kit into a file, and name that",
-        ) from None
-
-
-def _opened(file: Path, armored: str, words: str) -> Kit:
-    from certcast.renewal import kit
-
-    try:
-        return kit.opened(armored, words)
-    except ValueError as error:
-        raise KitRefused(
-            f"the kit in {file} does not open",
-            found=str(error),
-            kept="nothing was changed",
-            next=f"try it by hand: `age -d {file}`; it must show the text of a certcast recovery kit",
-        ) from None
-
-
-def _require_in_force(former: Kit, ring: Keyring, config: Config, file: Path) -> None:
-    """Refuse a kit whose spare key hosts do not expect: an older one, or another publisher's."""
-    known = [ring.spare] if ring.spare else list(config.store.publishers)
-    if known and former.spare.blob not in {key.blob for key in known}:
-        raise KitRefused(
-            f"the kit in {file} is not the one in force here",
-            expected="\n".join(f"the spare key {key.fingerprint}" for key in known),
-            found=f"the spare key {former.spare.fingerprint}, of a kit for {former.store}",
-            kept="nothing was changed",
-            next="look for the kit of the last `init`, `kit` or `rotate` of this publisher",
-        )
-
-
 def _confirm() -> None:
     if not sys.stdin.isatty():
         raise KitRefused(
@@ -341,30 +285,6 @@ def _confirm() -> None:
 
 
 # -- what is told
-
-
-@contextmanager
-def _handed_out(armored: str, file: Path | None) -> Iterator[None]:
-    """Give the kit away, then let this host be changed; take the file back if that fails."""
-    try:
-        if file is None:
-            click.echo(armored, nl=False)
-            sys.stdout.flush()
-        else:
-            files.write_new(file, armored.encode())
-    except OSError as error:
-        raise KitRefused(
-            "the kit could not be handed out",
-            found=f"{file or 'stdout'}: {error.strerror}",
-            kept="nothing was changed",
-            next="run it again with another --kit FILE",
-        ) from None
-    try:
-        yield
-    except BaseException:
-        if file is not None:
-            file.unlink(missing_ok=True)
-        raise
 
 
 def _publishers_line(keys: Sequence[PublicKey]) -> str:
@@ -389,7 +309,3 @@ def _steps(*steps: str) -> None:
 
 def _hint(*lines: str) -> None:
     click.echo("\n".join(lines), err=True)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

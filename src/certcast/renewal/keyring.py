@@ -99,6 +99,14 @@ def replace_kit(signing_key: Path, kit: Kit) -> None:
         _write_kit_halves(signing_key, kit)
 
 
+def is_in_force(signing_key: Path, kit: Kit) -> bool:
+    """Whether `kit` is the one whose spare key is named here: the last file that is written."""
+    try:
+        return spare_file(signing_key).read_text(encoding="utf-8").startswith(kit.spare.bare)
+    except OSError:
+        return False
+
+
 def _kit_files(signing_key: Path) -> tuple[Path, Path]:
     return spare_file(signing_key), recovery_file(signing_key)
 

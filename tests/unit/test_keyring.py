@@ -1,0 +1,96 @@
+"""The publisher's key files when writing them fails half-way: no key that hosts need is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from certcast import files
+from certcast.errors import LocalFault
+from certcast.identity import new_key
+from certcast.renewal import keyring, kit
+from certcast.renewal.kit import Kit
+from certcast.ssh_keys import PublicKey
+
+WRITES = 4
+
+
+class FullAfter:
+    """A disk that takes some more files, and then no more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+        self._write = files.write_atomically
+        self._left = writes
+        monkeypatch.setattr(files, "write_atomically", self)
+
+    def __call__(self, path: Path, body: bytes) -> None:
+        if self._left == 0:
+            raise OSError(28, "No space left on device", str(path))
+        self._left -= 1
+        self._write(path, body)
+
+
+def begun(key: Path) -> Kit:
+    """Make a first set of files; return its kit."""
+    private, working = new_key("")
+    made = kit.make("file:///store", working)
+    keyring.begin(key, private, made)
+    return made
+
+
+def blob(key: PublicKey | None) -> bytes | None:
+    return key.blob if key else None
+
+
+@pytest.mark.parametrize("writes", range(WRITES))
+def test_a_first_set_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Where the disk is full after any of the files, none is left: `init` can be run again."""
+    FullAfter(monkeypatch, writes)
+    with pytest.raises(LocalFault, match="could not write"):
+        begun(tmp_path / "publisher")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("writes", range(WRITES))
+def test_an_exchange_that_stops_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """
+    Wherever an exchange stops, the working key is one that hosts believe, the old kit is still in force,
+    and the same exchange with another new kit finishes it.
+    """
+    key = tmp_path / "publisher"
+    first = begun(key)
+    with monkeypatch.context() as patch:
+        FullAfter(patch, writes)
+        with pytest.raises(LocalFault):
+            keyring.exchange(key, first, kit.make("file:///store", first.spare))
+    stopped = keyring.read(key)
+    assert blob(stopped.working) in {first.working.blob, first.spare.blob}
+    assert keyring.is_in_force(key, first)
+
+    second = kit.make("file:///store", first.spare)
+    keyring.exchange(key, first, second)
+    done = keyring.read(key)
+    assert (first.spare.blob, first.spare.blob) == (blob(done.working), blob(done.published))
+    assert (second.spare.blob, second.recovery) == (blob(done.spare), done.recovery)
+    assert (False, True) == (keyring.is_in_force(key, first), keyring.is_in_force(key, second))
+
+
+def test_a_kit_that_came_into_force_is_known_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An I/O error after the last exchange: the new kit is in force, so its file must not be taken back."""
+    key = tmp_path / "publisher"
+    begun(key)
+    made = kit.make("file:///store", new_key("")[1])
+
+    def last_sync_fails(path: Path) -> None:
+        if keyring.is_in_force(key, made):
+            raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(files, "sync_dir", last_sync_fails)
+    with pytest.raises(LocalFault, match="could not write"):
+        keyring.replace_kit(key, made)
+    assert keyring.is_in_force(key, made)
