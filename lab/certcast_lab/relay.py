@@ -5,7 +5,8 @@
     relay.url                                       what hosts have as `store.read_from`
 
 With `tls`, by https; the pair must hold the IP address 127.0.0.1. `extra` are lines of the
-location, for what a test wants to go wrong.
+location, for what a test wants to go wrong. `server` is a whole block instead, as somebody
+else has written it for port 443.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {server}
+}}
+"""
+
+_SERVER = """\
     server {{
-        listen 127.0.0.1:{port}{ssl};
+        listen {listen};
         {certificate}
         location /{name}/ {{
             limit_except GET {{ deny all; }}
@@ -38,7 +44,6 @@ http {{
             {extra}
         }}
     }}
-}}
 """
 
 
@@ -54,18 +59,24 @@ class Relay:
         behind: str | None = None,
         tls: Pair | None = None,
         extra: str = "",
+        server: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.name = name
         self.port = 0
         self._scheme = "https" if tls else "http"
-        self._source = f"alias {root}/;" if root else f"proxy_pass {behind}/;"
-        self._certificate = ""
+        certificate = ""
         if tls:
             fullchain, key = tls.write(folder / "tls")
-            self._certificate = f"ssl_certificate {fullchain}; ssl_certificate_key {key};"
-        self._extra = extra
+            certificate = f"ssl_certificate {fullchain}; ssl_certificate_key {key};"
+        self._server = server or _SERVER.format(
+            listen="443 ssl" if tls else "443",
+            certificate=certificate,
+            name=name,
+            source=f"alias {root}/;" if root else f"proxy_pass {behind}/;",
+            extra=extra,
+        )
         self._child: Child | None = None
 
     @property
@@ -94,12 +105,7 @@ class Relay:
                 # Its workers would be nobody, who may not read a test's folders.
                 user="user root;" if os.geteuid() == 0 else "",
                 folder=self.folder,
-                port=self.port,
-                ssl=" ssl" if self._certificate else "",
-                certificate=self._certificate,
-                name=self.name,
-                source=self._source,
-                extra=self._extra,
+                server=self._server.replace("listen 443", f"listen 127.0.0.1:{self.port}"),
             )
         )
         child = Child(["nginx", "-p", self.folder, "-c", conf], output=self.folder / "console.log")

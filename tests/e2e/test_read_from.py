@@ -7,6 +7,7 @@ of the objects, or by http in front of a bucket that lets the relay's network in
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.oss_bucket import Stored
 from certcast_lab.relay import Relay
 from journey import Done, Journey
 
@@ -132,3 +135,39 @@ def test_a_host_without_credentials(lab, tmp_path, kind):
         assert 0 == done.returncode, done.stderr
         assert journey.published() == journey.served("web1") != first
     assert [] == [request for request in lab.cloud.oss.requests if request.user == lab.cloud.consumer.name]
+
+
+PAGE = Path(__file__).parents[2] / "docs/relay.md"
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["http front", "https copy"])
+def test_the_configurations_of_the_page(lab, tmp_path, number):
+    """The nginx configurations of docs/relay.md work as printed, and let nobody write."""
+    server = re.findall(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)[number]
+    way = (Front, Copy)[number](lab, tmp_path)
+    lab.cloud.bucket.put(f"{PREFIX}/certs/example.test/manifest", Stored(b"signed", 0))
+    if isinstance(way, Copy):
+        way.follow()
+    front = re.search(r"proxy_pass https://[^/]+/certcast", server)
+    for printed, here in {
+        "/etc/nginx/relay": str(tmp_path),
+        "/srv/certcast": str(tmp_path / "objects"),
+        front[0] if front else "proxy_pass": f"proxy_pass {lab.oss_url}/{BUCKET}/{PREFIX}",
+    }.items():
+        server = server.replace(printed, here)
+    lab.authority.issue("relay.example.com", ips=("127.0.0.1",)).write(tmp_path)
+
+    with started(Relay(tmp_path / "relay", PREFIX, server=server)) as relay:
+        answers = {
+            method: requests.request(
+                method,
+                f"https://127.0.0.1:{relay.port}/certcast/certs/example.test/{name}",
+                headers={"Host": "relay.example.com"},
+                verify=str(lab.ca_file),
+                timeout=10,
+            )
+            for method, name in (("GET", "manifest"), ("PUT", "manifest"), ("DELETE", "manifest"))
+        }
+    assert b"signed" == answers["GET"].content
+    assert [403, 403] == [answers[method].status_code for method in ("PUT", "DELETE")]
+    assert lab.cloud.bucket.get(f"{PREFIX}/certs/example.test/manifest")
