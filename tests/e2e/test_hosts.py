@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
 import shutil
@@ -421,7 +422,7 @@ def test_a_person_sees_whom_a_list_enrols(fleet: Fleet, tmp_path: Path) -> None:
         "--from",
         str(path),
     ]
-    status, shown = answering(argv, ["n"], fleet.lab.environment("renewal"))
+    status, shown = answering(argv, ["n"], {**os.environ, **fleet.lab.environment("renewal")})
     assert 130 == status
     assert "github.com  SHA256:" in shown
     assert "" == fleet.hosts_file.read_text()
