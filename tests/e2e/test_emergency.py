@@ -157,7 +157,8 @@ def test_key_compromise(journey: Journey) -> None:
     assert old.public_key_sha256 != new.public_key_sha256
     assert old.serial in printed
     assert not revoked(journey, old.serial)
-    assert 0 == journey.renew().returncode
+    silent = journey.renew()
+    assert (0, "", "") == (silent.returncode, silent.stdout, silent.stderr)
     assert not revoked(journey, old.serial)
 
     age(journey, hours=24)
@@ -470,6 +471,31 @@ def test_held_off(journey: Journey) -> None:
     )
     assert 0 == journey.pull("web1", "--now").returncode
     assert third.sha256 == journey.served("web1")
+
+
+def test_a_step_back_does_not_outlive_its_certificate(journey: Journey) -> None:
+    """
+    Nobody ends a step back, and a sixth of the older certificate's life is left: `renew` orders another one,
+    though certbot's own is still good for weeks, and publishes it.
+    """
+    journey.renew()
+    first = journey.live().leaf
+    journey.want_replaced()
+    journey.renew()
+    assert 0 == publish(journey, "--release", first.sha256).returncode
+    forget_orders(journey)
+    record = journey.renewal.certcast_folder / "publisher/example.test.json"
+    remembered = json.loads(record.read_text())
+    issued = first.not_before - timedelta(days=76)
+    for moment, earlier in ((first.not_before, issued), (first.not_after, issued + timedelta(days=90))):
+        remembered["manifest"] = remembered["manifest"].replace(utc_text(moment), utc_text(earlier))
+    record.write_text(json.dumps(remembered))
+    orders = journey.lab.renewal_info.orders
+    done = journey.renew()
+
+    assert 0 == done.returncode, done.stderr
+    assert orders + 1 == journey.lab.renewal_info.orders
+    assert (journey.live().leaf.sha256, False) == (journey.published(), manifest(journey)["step_back"])
 
 
 def forget_orders(journey: Journey) -> None:
