@@ -84,6 +84,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _as_interrupt)
+    _dump_no_core()
     try:
         status = cli.main(prog_name="certcast", standalone_mode=False)
     except click.ClickException as error:
@@ -95,12 +96,38 @@ def main() -> None:
     except CertcastError as error:
         click.echo(error.report(), err=True)
         status = error.exit_status
+    except Exception as error:
+        click.echo(_defect(error).report(), err=True)
+        status = Defect.exit_status
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _as_interrupt(_signal: int, _frame: object) -> None:
     """systemd, `kill` and a terminal that is closed get the same orderly end as Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _dump_no_core() -> None:
+    """Let no crash write keys to the disk, ours or certbot's.
+
+    The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
+    Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _defect(error: Exception) -> Defect:
+    """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
+    import traceback
+
+    return Defect(
+        f"certcast did not expect this: {type(error).__name__}: {error}",
+        found="".join(traceback.format_exception(error, limit=-3)).strip(),
+        kept="what was served before, unless the lines above say otherwise",
+        next="run it again; if it repeats, report it with these lines",
+    )
 
 
 @cli.command()
@@ -252,6 +279,8 @@ def _deploy(run: _Run, name: str) -> None:
         note=_changed,
     )
     _tell_published(name, published)
+    if published.alarm is not None:
+        run.failed(certificate, published.alarm)
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
 
@@ -337,21 +366,17 @@ class _Run:
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
     ) -> str | None:
         """Do `work`; tell of its failure unless it has the code `unless`. Return the failure's code."""
+        from certcast import files
+
         try:
+            files.require_own_dir(self.config.state_dir)
             work()
         except CertcastError as failure:
             if failure.code != unless:
                 self.failed(certificate, failure)
             return failure.code
         except Exception as error:
-            import traceback
-
-            defect = Defect(
-                f"certcast did not expect this: {type(error).__name__}: {error}",
-                found=traceback.format_exc(limit=-3).strip(),
-                kept="what was served before, unless the lines above say otherwise",
-                next="run it again; if it repeats, report it with these lines",
-            )
+            defect = _defect(error)
             if defect.code != unless:
                 self.failed(certificate, defect)
             return defect.code

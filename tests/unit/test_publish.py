@@ -212,7 +212,7 @@ def test_a_certificate_without_a_configured_name_is_not_published(host: Publishe
 def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
     host: Publisher, damage: bytes | None
 ) -> None:
-    """Whoever deletes or overwrites the manifest finds it restored, under the same sequence."""
+    """Whoever deletes or overwrites it finds it restored, under the same sequence; overwriting is an alarm."""
     lineage = host.issue()
     host.publish(lineage)
     first = host.published()
@@ -220,8 +220,10 @@ def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
         host.store.delete(POINTER)
     else:
         host.store.put(POINTER, damage)
-    assert "repaired" == host.publish(lineage).result
+    done = host.publish(lineage)
+    assert "repaired" == done.result
     assert first == host.published()
+    assert (damage is None) == (done.alarm is None)
 
 
 def test_a_bucket_set_back_to_an_older_state_is_put_right(host: Publisher) -> None:
@@ -575,8 +577,11 @@ def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> N
     stranger = identity.make(host.folder / "stranger", "stranger")
     forged = manifest.write(replace(right, sequence=99))
     host.store.put(POINTER, signing.sign(forged, stranger.path))
-    assert "repaired" == host.publish(lineage).result
+    done = host.publish(lineage)
+    assert "repaired" == done.result
     assert right == host.published()
+    assert done.alarm is not None
+    assert stranger.public.fingerprint in done.alarm.report()
 
 
 def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:

@@ -20,7 +20,7 @@ Not here: what is due and who is told (renew.py), who may read (sealed.py).
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from certcast import certificate, files, manifest, signing
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.config import CertificateConfig
+    from certcast.errors import CertcastError
     from certcast.renewal.lineage import Lineage
     from certcast.renewal.press import Press
     from certcast.renewal.record import Record
@@ -51,13 +52,15 @@ Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back
 class Published:
     """What was found or done: `sealed_to` are the hosts that got the private key now.
 
-    `warnings` are for a person, about what is as it should not be.
+    `warnings` are for a person, about what is as it should not be. `alarm` is about what stood in the
+    store and was neither ours nor legible: it is put right, but somebody can write there.
     """
 
     result: Result
     manifest: Manifest
     sealed_to: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    alarm: CertcastError | None = None
 
 
 def publish(
@@ -167,8 +170,9 @@ def _desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator[_De
     """Hold the lock, with everything read that is to be changed."""
     with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
         record = records.read(press.folder, wanted.name, store.url)
-        found, signed_by = _read_manifest(wanted, store, press, record)
-        yield _Desk(wanted, store, press, record, found, signed_by, records.latest(found, record.manifest))
+        found, signed_by, trouble = _read_manifest(wanted, store, press, record)
+        current = records.latest(found, record.manifest)
+        yield _Desk(wanted, store, press, record, found, signed_by, current, trouble)
 
 
 @dataclass
@@ -182,7 +186,7 @@ class _Desk:
     found: Manifest | None
     signed_by: str | None
     current: Manifest | None
-    warnings: list[str] = field(default_factory=list)
+    trouble: CertcastError | None
 
     def first(self, lineage: Lineage, now: datetime) -> Manifest:
         """Return the manifest of a certificate that was never published; `put` numbers it."""
@@ -218,7 +222,7 @@ class _Desk:
         if following != self.found or self.signed_by != self.press.working.fingerprint:
             self._put_manifest(following)
         records.prune(self.wanted, self.store, self.record, following, self.press.folder)
-        return Published(result, following, sealed_to, warnings)
+        return Published(result, following, sealed_to, warnings, self.trouble)
 
     def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
         if changes or (self.found is not None and self.found.leaf != following.leaf):
@@ -351,8 +355,8 @@ def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None
 
 def _read_manifest(
     wanted: CertificateConfig, store: Store, press: Press, record: Record
-) -> tuple[Manifest | None, str | None]:
-    """Return what is published, and whose signature it has; nothing if it is only our record that is legible.
+) -> tuple[Manifest | None, str | None, CertcastError | None]:
+    """Return what is published, and whose signature it has; or the trouble if only our record is legible.
 
     What somebody else has written there is no different from what a disk has garbled.
     """
@@ -360,13 +364,14 @@ def _read_manifest(
     try:
         found = store.get(key, limit=manifest.LIMIT)
         if found is None:
-            return None, None
+            return None, None, None
         assert not isinstance(found, Unchanged)  # no condition was sent
         verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
-        return manifest.read(verified.document, store=store.url, certificate=wanted.name), verified.publisher
+        found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
+        return found_there, verified.publisher, None
     except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
         if record.manifest is not None:
-            return None, None
+            return None, None, _foreign(wanted, store, error)
         raise type(error)(
             f"{wanted.name}: the published manifest cannot be believed, and this host did not write it",
             found=error.found or error.what,
@@ -374,3 +379,14 @@ def _read_manifest(
             next="does this host replace another one? Then store.publishers here needs its public key. "
             f"If not, look at {store.url}/{key}; if nobody needs it, delete it and run again",
         ) from None
+
+
+def _foreign(wanted: CertificateConfig, store: Store, error: CertcastError) -> CertcastError:
+    return type(error)(
+        f"{wanted.name}: the manifest in the store was not what this host had published",
+        expected="its own, with its own signature",
+        found=error.found or error.what,
+        kept="this run has put its own back; hosts refused the other one",
+        next=f"who else may write to {store.url}? Withdraw that right (`certcast policy publisher`), "
+        "and look at the bucket's access log",
+    )

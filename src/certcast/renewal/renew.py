@@ -101,6 +101,8 @@ def renew(
         done.published = _publish(
             wanted, live, open_store=open_store, press=press, now=now, note=done.notes.append
         )
+        if done.published.alarm is not None:
+            done.failures.append(done.published.alarm)
         if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
             progress(
                 f"{wanted.name}: already published; {_published_text(done.published.manifest, live, now)}"
