@@ -62,6 +62,7 @@ class Trust:
         new = [f"{host} {self.public(host)}\n" for host in hosts if host not in enrolled]
         if new:
             self.hosts_file.write_text(text + "".join(new))
+            self.hosts_file.chmod(0o644)  # whatever the umask: a list that others may write is refused
 
     def signed_by_stranger(self, document: bytes) -> bytes:
         """Return the signature of somebody who is not the publisher, with the publisher's namespace."""

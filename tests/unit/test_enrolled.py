@@ -34,6 +34,7 @@ def remove(path: Path, name: str) -> Host | None:
 def write(path: Path, text: str | bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(0o644)  # whatever the umask
 
 
 def test_what_was_added_is_read_back(hosts_file: Path) -> None:
