@@ -270,6 +270,12 @@ def test_an_unchanged_object_is_not_sent_again(readable):
     assert readable.get("manifest", limit=10, unless=second) is Unchanged.UNCHANGED
 
 
+def test_an_empty_etag_asks_for_the_whole_object(readable):
+    """A host whose last answer came without an ETag to rely on gets the object again, and nothing worse."""
+    readable.put("manifest", b"first")
+    assert b"first" == body_of(readable.get("manifest", limit=10, unless=""))
+
+
 def test_an_etag_never_hides_other_bytes(readable):
     """Whatever happens to an object in between, "unchanged" means the bytes that the host knows."""
     first = readable.put("manifest", b"aaaa")

@@ -141,7 +141,7 @@ class OssStore:
     def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
         """See `Store.get`."""
         request = oss.GetObjectRequest(
-            bucket=self._bucket, key=self._prefix + checked_key(key), if_none_match=unless
+            bucket=self._bucket, key=self._prefix + checked_key(key), if_none_match=unless or None
         )
 
         def attempt(client: oss.Client) -> Object | Unchanged | None:

@@ -18,14 +18,15 @@ An implementation MUST keep these:
   A missing *bucket* (or folder) is StoreNoBucket: who reads "no such key" for a
   mistyped bucket or an unmounted disk believes that nothing was published yet.
   None is said only when the store itself said so; a proxy's 404 page is
-  StoreUnreachable.
+  StoreUnreachable. (By plain HTTP nobody can tell the two apart: web.py.)
 - `purge` leaves nothing that anybody could still read: in a bucket with versioning,
   no older version and no delete marker. A store that cannot see to that says so (False).
 - `put` overwrites. Readers see the old body or the new one, never a mixture and
   never a part; after an error either may be there, so putting again is right.
 - An etag belongs to the bytes: as long as `get` with `unless` answers UNCHANGED,
   the body is the one that came with that etag. It is opaque, and of no use with
-  another store.
+  another store. It is empty where the store has none that holds this; then `get`
+  with it answers as without.
 - `get` hands over at most `limit` octets, and stops reading once there are more.
 - One deadline is around each call, retries included: `DEADLINE_SECONDS` after its
   start it has returned or raised StoreUnreachable, even if the peer sends one
