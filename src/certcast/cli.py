@@ -26,6 +26,7 @@ import click
 
 from certcast.errors import CertcastError, Defect, LocalFault, MailNotSent
 from certcast.names import readable
+from certcast.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +185,7 @@ def _renew(run: _Run, renewal: RenewalConfig, certificate: CertificateConfig, *,
     )
     if not sys.stderr.isatty():  # a terminal has seen them among certbot's output
         for warning in done.warnings:
-            click.echo(readable(f"warning: {certificate.name}: {warning}"), err=True)
+            click.echo(_shown(f"warning: {certificate.name}: {warning}"), err=True)
     for failure in done.failures:
         run.failed(certificate, failure)
     if done.published:
@@ -356,7 +357,7 @@ class _Run:
             )
             if outcome.result != "installed" and sys.stderr.isatty():
                 hint = "; --now looks all the same" if outcome.result == "nothing due" else ""
-                click.echo(readable(outcome.text + hint), err=True)
+                click.echo(_shown(outcome.text + hint), err=True)
         finally:
             for outcome in installed:
                 _changed(outcome.text)
@@ -444,10 +445,15 @@ def _host() -> str:
     return socket.gethostname()
 
 
+def _shown(text: str) -> str:
+    """Return what a person may see of a text that others have a part in, such as certbot."""
+    return readable(redacted(text))
+
+
 def _changed(text: str) -> None:
     # A terminal of another alphabet must not stop what is done already.
     encoding = sys.stdout.encoding or "utf-8"
-    click.echo(readable(text).encode(encoding, "backslashreplace").decode(encoding))
+    click.echo(_shown(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _tell_published(name: str, published: Published) -> None:
@@ -463,14 +469,14 @@ def _tell_published(name: str, published: Published) -> None:
     if to:
         _changed(f"{name}: private key sealed to {to}")
     for warning in published.warnings:
-        click.echo(readable(f"warning: {name}: {warning}"), err=True)
+        click.echo(_shown(f"warning: {name}: {warning}"), err=True)
 
 
 def _progress() -> Callable[[str], None]:
     """Tell a person what is going on; a timer's journal doesn't need it."""
     if not sys.stderr.isatty():
         return lambda _text: None
-    return lambda text: click.echo(readable(text), err=True)
+    return lambda text: click.echo(_shown(text), err=True)
 
 
 def _duration(text: str) -> float:
