@@ -26,13 +26,14 @@ DAY = timedelta(days=1)
 
 # Stands for certbot where the CA's answer is what matters: it notes how it was called.
 CERTBOT = """
+import os
 import sys
 from pathlib import Path
 here, status, says = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 argv = sys.argv[4:]
 pem = Path(argv[argv.index("--cert-path") + 1]).read_text()
 with (here / "asked").open("a") as file:
-    print(*argv, pem.count("BEGIN CERTIFICATE"), file=file)
+    print(*argv, pem.count("BEGIN CERTIFICATE"), *sorted(os.environ), file=file)
 print(says)
 sys.exit(status)
 """
@@ -161,6 +162,20 @@ def test_a_compromised_key_asks_for_itself_and_no_other_reason_uses_it(renewing:
     assert "--reason superseded" in superseded
     assert "--key-path" not in superseded
     assert "--no-delete-after-revoke" in compromised
+
+
+def test_who_asks_the_ca_sees_no_keys_of_the_cloud(
+    renewing: Renewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To revoke, certbot changes no DNS record, so it is not given the keys with which that is done."""
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "a-secret")
+    renewing.archived(1, days_ago=10)
+    renewing.ask(after=timedelta())
+    renewing.published()
+    renewing.carry_out(NOW)
+    (asked,) = renewing.asked_of_the_ca()
+    assert "PATH" in asked
+    assert "ALIBABA_CLOUD_ACCESS_KEY_SECRET" not in asked
 
 
 def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:

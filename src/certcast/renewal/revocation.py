@@ -1,6 +1,6 @@
 """Ask the CA to revoke what was replaced (replacement.py), once it is due.
 
-Once an old leaf is published as revoked no host serves it; the CA's revocation is against those who
+Hosts give an old leaf up because it is published as revoked; the CA's revocation is against those who
 use a stolen key elsewhere. So it is never in a hurry, and never in the way: a CA that fails is asked
 again by the next `certcast renew`, and nothing else waits for it.
 
@@ -80,7 +80,7 @@ def _revoke(
         raise RevocationFailed(
             f"{asked.name}: the CA has not revoked serial {old.serial}",
             found=failure.found or failure.what,
-            kept="the new certificate stays published, and hosts serve no revoked one",
+            kept="the new certificate stays published, and this one is on its list of revoked ones",
             next="the next `certcast renew` asks again; if it is the reason that the CA does not take, "
             f"`certcast renew --replace {asked.name} --reason superseded` goes on with another one",
         ) from None
@@ -114,7 +114,7 @@ def _from_store(name: str, old: Old, store: Store) -> str:
             f"{name}: the certificate with serial {old.serial} is to be revoked, and is not here",
             expected=f"it in the store, {key}",
             found="another certificate" if found else "none",
-            kept="the new certificate stays published, and hosts serve no revoked one",
+            kept="the new certificate stays published, and this one is on its list of revoked ones",
             next="find it by its serial in a Certificate Transparency search, revoke it by `certbot revoke "
             "--cert-path FILE`, then take it out of state_dir/revocations.json",
         )
