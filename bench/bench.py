@@ -18,18 +18,27 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from certcast import identity
 from certcast.certificate import describe, read_chain
-from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig
+from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
 from certcast.config_reading import load
+from certcast.consumer import gate, published
+from certcast.consumer.fetching import Fetcher
+from certcast.consumer.install import Folder
+from certcast.consumer.state import State
 from certcast.renewal.lineage import Lineage
+from certcast.renewal.press import Press
 from certcast.renewal.publish import publish
+from certcast.renewal.sealed import reconcile
+from certcast.sealing import Recipient
+from certcast.storage import open_store
 from certcast.storage.oss import OssStore
 from certcast_lab import oss_signatures, signatures
 from certcast_lab.ca import Authority
@@ -133,6 +142,11 @@ class Bench:
         toml = consumer_toml(lab, self.host).replace(str(lab.roots_file), str(roots))
         self.host.certcast_toml.write_text(toml)
         self.environment = {**os.environ, **lab.environment("consumer")}
+        renewal = lab.host("renewal")
+        renewal.certcast_toml.write_text(renewal_toml(lab, renewal, serves=False))
+        config = load(renewal.certcast_toml)
+        assert config.renewal is not None
+        self.press = Press.of(config, config.renewal, "bench")
 
     def row(self, what: str, figure: str, target: str) -> None:
         """Print a line of the table."""
@@ -146,19 +160,16 @@ class Bench:
     def publish(self) -> None:
         """Publish a newer release with a new key, as the renewal host would."""
         self.issued += timedelta(seconds=1)
-        pair = self.ca.issue(*NAMES, not_before=self.issued)
-        leaf = describe(read_chain(pair.fullchain_pem).leaf)
         config = load(self.host.certcast_toml).store
         with _environment(self.lab.environment("renewal")):
             store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoints))
-        publish(
-            WANTED,
-            Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf),
-            store,
-            state_dir=self.lab.folder / "publisher",
-            publisher="bench",
-            now=datetime.now(timezone.utc),
-        )
+        publish(WANTED, self.lineage(), store, self.press, now=datetime.now(timezone.utc))
+
+    def lineage(self) -> Lineage:
+        """Return what certbot would hold after a renewal now."""
+        pair = self.ca.issue(*NAMES, not_before=self.issued)
+        leaf = describe(read_chain(pair.fullchain_pem).leaf)
+        return Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf)
 
 
 @contextmanager
@@ -216,10 +227,13 @@ def heavy_modules(bench: Bench) -> list[str]:
 
 
 def watch(bench: Bench, polls: int = 100) -> float:
-    """Return the CPU seconds of one poll of a resident `pull --watch`, the start not counted."""
+    """Return the CPU seconds of one poll of a resident `pull --watch`, the start not counted.
+
+    Each poll asks twice: for the manifest, and for what is sealed to this host.
+    """
 
     def wait_for(more: int) -> None:
-        enough = len(bench.lab.cloud.oss.requests) + more
+        enough = len(bench.lab.cloud.oss.requests) + 2 * more
         while len(bench.lab.cloud.oss.requests) < enough:
             assert child.poll() is None, "pull --watch ended"
             time.sleep(0.005)
@@ -242,11 +256,53 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def trust(bench: Bench) -> None:
+    """What signing and sealing cost in a process that has its imports, by the clock."""
+    store = open_store(StoreConfig(StoreUrl("memory://bench")))
+    lineage, now = bench.lineage(), datetime.now(timezone.utc)
+    fleet = [Recipient.of_host(f"web{number}", identity.new_key("")[1]) for number in range(1000)]
+
+    def seal() -> None:
+        reconcile(store, "example.test", lineage.leaf.sha256, fleet, lambda: lineage.privkey, keys=())
+
+    (sealing_all,) = in_turn(seal, runs=3)
+    assert len(store.list("")) == len(fleet)
+    bench.row("a release's key sealed to 1,000 hosts, into memory", f"{sealing_all:.2f} s", "<= 5 s")
+
+    publish(WANTED, lineage, store, bench.press, now=now)
+    config = load(bench.host.certcast_toml)
+    at_memory = replace(config, store=replace(config.store, url=StoreUrl(store.url)))
+    wanted, roots = at_memory.certificates[0], at_memory.consumer.trust_roots if at_memory.consumer else None
+
+    def take() -> None:
+        folder = Folder(at_memory.state_dir, "bench")
+        found = published.look(store, at_memory, wanted, State(store=store.url), folder).manifest
+        fetcher = Fetcher(at_memory, store)
+        pair = {"fullchain.pem": fetcher.chain(found), "privkey.pem": fetcher.privkey(found)[0]}
+        gate.require_published(pair, found)
+        gate.require_fit(pair, found, names=wanted.names, trust_roots=roots, proved=None, now=now)
+
+    (taking,) = in_turn(take, runs=30)
+    bench.row("a release verified, unsealed, and through the gate", f"{1000 * taking:.1f} ms", "<= 50 ms")
+
+
+def in_turn(*work: Callable[[], None], runs: int) -> list[float]:
+    """Return the median wall seconds of each, after one run that is not counted: it imports."""
+    for one in work:
+        one()
+    times: list[list[float]] = [[] for _ in work]
+    for _ in range(runs):
+        for one, spent in zip(work, times, strict=True):
+            begun = time.perf_counter()
+            one()
+            spent.append(time.perf_counter() - begun)
+    return [median(spent) for spent in times]
+
+
 def renewal(bench: Bench) -> None:
     """What the renewal host pays: certbot with our plugin beside certbot with empty hooks."""
     lab = bench.lab
     host = lab.host("renewal")
-    host.certcast_toml.write_text(renewal_toml(lab, host, serves=False))
     environment = {**os.environ, **lab.environment("renewal")}
     credulous = Pebble(
         lab.folder / "credulous", lab.authority, resolver=lab.dns.resolver.address, believes_everything=True
@@ -364,6 +420,7 @@ def main() -> None:
         bench = Bench(lab)
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs; medians\n")
         consumer(bench)
+        trust(bench)
         renewal(bench)
         emulators(bench)
 

@@ -59,7 +59,7 @@ class Trust:
         """Let hosts get the private key; who is enrolled already stays as it is."""
         text = self.hosts_file.read_text() if self.hosts_file.exists() else ""
         enrolled = {line.split()[0] for line in text.splitlines()}
-        new = [f"{host} {self.public(host)}\n" for host in hosts if host not in enrolled]
+        new = [f"{host} {self.public(host)}\n" for host in dict.fromkeys(hosts) if host not in enrolled]
         if new:
             self.hosts_file.write_text(text + "".join(new))
             self.hosts_file.chmod(0o644)  # whatever the umask: a list that others may write is refused
