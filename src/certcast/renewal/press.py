@@ -98,8 +98,7 @@ class Press:
 
         hosts = [
             Recipient.of_host(host.name, host.key)
-            for host in enrolled.read(self.hosts_file)
-            if not host.certificates or certificate in host.certificates
+            for host in enrolled.hosts_for(enrolled.read(self.hosts_file), certificate)
         ]
         return (*hosts, *([Recipient.of_kit(self.recovery)] if self.recovery else []))
 
