@@ -50,7 +50,7 @@ class Place:
 def emulator() -> Iterator[tuple[OssApi, str]]:
     """The lab's OSS and its endpoint."""
     ram = Ram()
-    ram.add(User("1234567890", "publisher", "LTAIexample", "secret", policies=[EVERYTHING]))
+    ram.add(User("1234567890", "publisher", "LTAIexample", "secret-of-oss", policies=[EVERYTHING]))
     api = OssApi(ram)
     with Server(api) as server:
         yield api, server.url
@@ -60,7 +60,7 @@ def emulator() -> Iterator[tuple[OssApi, str]]:
 def oss_place(request: pytest.FixtureRequest) -> Iterator[Place]:
     environ, (api, endpoint) = request.getfixturevalue("monkeypatch"), request.getfixturevalue("emulator")
     environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAIexample")
-    environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret")
+    environ.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret-of-oss")
     api.add_bucket(Bucket("bucket", account="1234567890"))
     yield Place(
         StoreConfig("oss://bucket/prefix", "cn-hangzhou", (endpoint,)),
@@ -85,7 +85,7 @@ def moto() -> Iterator[str]:
 def s3_place(request: pytest.FixtureRequest) -> Iterator[Place]:
     environ, endpoint = request.getfixturevalue("monkeypatch"), request.getfixturevalue("moto")
     environ.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-    environ.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    environ.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-s3")
     for method, path in (("POST", "/moto-api/reset"), ("PUT", "/bucket")):
         urllib.request.urlopen(urllib.request.Request(endpoint + path, method=method)).close()
     yield Place(
