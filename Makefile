@@ -1,11 +1,13 @@
 # `make demo` and `make test` need nothing but git, make and python3 on Debian;
 # scripts/setup fetches the rest. PYTHON=python3.13 make test chooses an interpreter.
 
-.PHONY: demo test quick bench lint clean
+.PHONY: demo test long quick bench lint clean
 
 demo: ; @scripts/setup && exec .venv/bin/certcast-lab demo
 
 test: ; @scripts/setup --test && $(MAKE) --no-print-directory lint && exec .venv/bin/pytest -n 2 --dist loadfile
+
+long: ; @scripts/setup --test && exec .venv/bin/pytest -n 2 --dist loadfile --long
 
 quick: ; @scripts/setup && exec .venv/bin/pytest tests/unit
 

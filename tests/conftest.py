@@ -27,6 +27,12 @@ for name in list(os.environ):
     if foreign or name.lower().endswith("_proxy"):
         del os.environ[name]
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long`: the tests with seeds and examples take ten times as many (`make long`)."""
+    parser.addoption("--long", action="store_true", help="ten times as many seeds and examples")
+
+
 # The nginx of the distribution, and a current one that scripts/current-nginx has put there.
 CURRENT_NGINX = Path(__file__).parents[1] / ".venv-nginx/bin/nginx"
 
