@@ -9,7 +9,7 @@ from __future__ import annotations
 from getpass import getpass
 from pathlib import Path
 
-from certcast import files
+from certcast import private_files
 from certcast.errors import KitRefused
 from certcast.renewal import passphrase
 
@@ -23,7 +23,7 @@ _LIMIT = 1024
 def new_passphrase(file: Path | None) -> str:
     """Return the passphrase for a new kit: from `file`, or asked for twice, or made where none is given.
 
-    Raises KitRefused, SecretExposed, LocalFault; KeyboardInterrupt at Ctrl-C and Ctrl-D.
+    Raises KitRefused, SecretExposed, LocalFault; KeyboardInterrupt or EOFError at Ctrl-C and Ctrl-D.
     """
     if file is not None:
         words = _read(file)
@@ -36,14 +36,14 @@ def new_passphrase(file: Path | None) -> str:
         return words
     _require_terminal()
     while True:
-        words = _ask(f"Passphrase for the recovery kit, at least {LEAST} characters (none: one is made): ")
+        words = getpass(f"Passphrase for the recovery kit, at least {LEAST} characters (none: one is made): ")
         if not words:
             words = passphrase.generate()
             _tell(f"The passphrase is  {words}  (letters, and digits from 2 to 7). Write it down now.")
             return words
         if mistake := _mistake(words):
             _tell(f"That passphrase {mistake}.")
-        elif _ask("The same once more: ") == words:
+        elif getpass("The same once more: ") == words:
             return words
         else:
             _tell("The two differ.")
@@ -54,7 +54,7 @@ def known_passphrase(file: Path | None) -> str:
     if file is not None:
         return _read(file)
     _require_terminal()
-    return _ask("Passphrase of the recovery kit: ")
+    return getpass("Passphrase of the recovery kit: ")
 
 
 def _mistake(words: str) -> str | None:
@@ -67,7 +67,7 @@ def _mistake(words: str) -> str | None:
 
 def _read(file: Path) -> str:
     try:
-        text = files.read_private(file, "the passphrase", limit=_LIMIT)
+        text = private_files.read_private(file, "the passphrase", limit=_LIMIT)
         return text.decode().rstrip("\r\n")
     except FileNotFoundError:
         found = "there is no such file"
@@ -90,13 +90,6 @@ def _require_terminal() -> None:
             kept="nothing was changed",
             next="give it in a file with mode 0600: --passphrase-file FILE",
         ) from None
-
-
-def _ask(question: str) -> str:
-    try:
-        return getpass(question)
-    except EOFError:
-        raise KeyboardInterrupt from None
 
 
 def _tell(line: str) -> None:

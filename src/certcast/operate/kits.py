@@ -53,8 +53,7 @@ def handed_out(kit: Kit, words: str, file: Path | None, signing_key: Path) -> It
     armored = encrypted(kit, datetime.now(timezone.utc), words)
     try:
         if file is None:
-            click.echo(armored, nl=False)
-            sys.stdout.flush()
+            click.echo(armored, nl=False)  # flushes: a full disk behind stdout shows here
         else:
             files.write_new(file, armored.encode())
     except OSError as error:
