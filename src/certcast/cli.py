@@ -367,10 +367,10 @@ class _Run:
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
     ) -> str | None:
         """Do `work`; tell of its failure unless it has the code `unless`. Return the failure's code."""
-        from certcast import files
+        from certcast import private_files
 
         try:
-            files.require_own_dir(self.config.state_dir)
+            private_files.require_own_dir(self.config.state_dir)
             work()
         except CertcastError as failure:
             if failure.code != unless:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from certcast import clock, files, redaction
+from certcast import clock, private_files, redaction
 
 if TYPE_CHECKING:
     import logging
@@ -146,7 +146,7 @@ def _official_chain(profile: str | None) -> Callable[[], Keys]:
     for path in _files(profile):
         # Asked as the package does: what it takes for missing is not ours to complain about.
         if os.path.isfile(path):  # noqa: PTH113
-            files.require_private(path, "the AccessKey")
+            private_files.require_private(path, "the AccessKey")
     _silence()
     from alibabacloud_credentials.client import Client
     from alibabacloud_credentials.provider import CLIProfileCredentialsProvider

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import files, private_files
 from certcast.errors import IdentityUnusable
 from certcast.ssh_keys import PublicKey, public_half
 
@@ -35,7 +35,7 @@ class Identity:
 def load(path: Path) -> Identity:
     """Return the identity in `path`. Raises IdentityUnusable, SecretExposed, LocalFault."""
     try:
-        private = files.read_private(path, "this host's identity", limit=LIMIT)
+        private = private_files.read_private(path, "this host's identity", limit=LIMIT)
     except FileNotFoundError:
         raise IdentityUnusable(
             "this host has no identity yet",

@@ -52,11 +52,11 @@ def sign(document: bytes, signing_key: Path) -> bytes:
 
     The document ends with a line feed. Raises SigningFailed, SecretExposed, LocalFault.
     """
-    from certcast import children, files
+    from certcast import children, private_files
 
     advice = "`certcast publisher init` makes a signing key; a lost one is replaced with the recovery kit"
     try:
-        files.require_private(signing_key, "the publisher's signing key")
+        private_files.require_private(signing_key, "the publisher's signing key")
         done = subprocess.run(
             ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(signing_key)],
             input=document,

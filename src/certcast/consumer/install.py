@@ -32,7 +32,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import files, private_files
 from certcast.consumer import containers
 from certcast.errors import ConfigInvalid
 
@@ -80,7 +80,7 @@ class Folder:
                     kept="nothing was changed",
                     next="choose another state_dir" if root == self.root else "mend consumer.nginx.paths",
                 )
-        files.require_no_link(self.root.parent, self.root, self.versions)
+        private_files.require_no_link(self.root.parent, self.root, self.versions)
 
     def snippet_of(self, nginx: NginxConfig) -> Path:
         """Return the snippet that an nginx is to include, as this host sees it."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import private_files
 from certcast.errors import CertcastError, MailNotSent
 from certcast.lifetime import remaining_text
 from certcast.names import readable
@@ -226,7 +226,7 @@ def _deliver(
 
     with contextlib.closing(_connect(mail, port, host)) as client:
         if mail.username is not None and mail.password_file is not None:
-            body = files.read_private(mail.password_file, "the mail password", limit=4096)
+            body = private_files.read_private(mail.password_file, "the mail password", limit=4096)
             password = body.decode().rstrip("\r\n")
             remember(password)
             client.login(mail.username, password)

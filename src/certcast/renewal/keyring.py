@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import files, private_files
 from certcast.errors import SigningFailed
 from certcast.renewal.press import public_file, recovery_file, spare_file
 from certcast.ssh_keys import PublicKey, public_half
@@ -123,7 +123,7 @@ def _write_public(signing_key: Path, key: PublicKey) -> None:
 
 def _working(path: Path) -> PublicKey | None:
     try:
-        private = files.read_private(path, "the publisher's signing key", limit=_LIMIT)
+        private = private_files.read_private(path, "the publisher's signing key", limit=_LIMIT)
         return PublicKey(public_half(private).blob, "certcast-publisher")
     except FileNotFoundError:
         return None

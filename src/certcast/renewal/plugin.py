@@ -31,7 +31,7 @@ from certbot import errors, interfaces
 from certbot.display import util as display
 from certbot.plugins import common
 
-from certcast import files
+from certcast import private_files
 from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges, log_warning
 from certcast.dns01.ledger import Run
@@ -97,7 +97,7 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
     @cached_property
     def _challenges(self) -> Challenges:
         config = load(config_path(self.conf("config")))
-        files.require_own_dir(config.state_dir)  # the ledger is kept there
+        private_files.require_own_dir(config.state_dir)  # the ledger is kept there
         return Challenges(config, progress=_notify, warn=self._warn)
 
     @cached_property
