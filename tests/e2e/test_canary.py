@@ -186,7 +186,7 @@ def test_no_secret_leaves_its_place(story: Story) -> None:
     assert [] == list((story.folder / "tmp").iterdir())
     ours = [path for host in lab.hosts.values() for path in host.certcast_folder.rglob("*")]
     assert [] == [path for path in ours if not path.is_symlink() and path.stat().st_mode & 0o077]
-    # certbot's debug log is 0600, but rotated ones 0644: their folder keeps them.
+    # certbot's debug logs are 0644: their folder keeps them.
     assert 0o700 == stat.S_IMODE((renewal.root / "var/log/letsencrypt").stat().st_mode)
 
 
