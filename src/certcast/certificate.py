@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,14 @@ def read_chain(pem: bytes) -> Chain:
 
 
 def read_key(pem: bytes) -> PrivateKeyTypes:
-    """Parse privkey.pem (PKCS#8 or traditional, unencrypted). ValueError if it is not that."""
+    """Parse privkey.pem (PKCS#8 or traditional, unencrypted). ValueError if it is not that, or more."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    # What stands behind the key is nothing that was signed, and readers differ in what they take of it.
+    # openssl ecparam writes the curve before the key.
+    kinds = [kind for kind in re.findall(rb"-----BEGIN ([^-\n]*)-----", pem) if kind != b"EC PARAMETERS"]
+    if len(kinds) > 1:
+        raise ValueError(f"{len(kinds)} PEM blocks where one private key has to be")
     with _in_words():
         return load_pem_private_key(pem, password=None)
 
