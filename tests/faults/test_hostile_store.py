@@ -109,7 +109,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("hostile")
     with consumer(folder) as web:
         web.publisher.enrol("web2", folder / "web2")
-        web.publish("O", sequence=OLD)
+        web.publish("O", sequence=OLD, revoked=("cd" * 32,))
         old = web.store.get(manifest_key(NAME), limit=LIMIT)
         assert isinstance(old, Object)
         web.publish("A", sequence=SERVED)
@@ -153,13 +153,13 @@ def test_a_good_release_is_taken(site: Site) -> None:
 
 
 def test_another_publishers_valid_release(site: Site) -> None:
-    """A whole good release, valid signature, right names, right CA, sealed to this host: but not our publisher's."""
+    """A good release, well signed, of the right CA and sealed to this host: but not our publisher's."""
     site.mallory.publish(site.web.store, NAME, site.web.issue(days_ago=0), sequence=NEW, now=DAY)
     site.repels(SignatureInvalid, f"signed by another key: {site.mallory.public.fingerprint}")
 
 
 def test_a_pinned_key_of_before_that_is_pinned_no_more(site: Site) -> None:
-    """A publisher whose key was taken out of the configuration is believed no more, its last manifest included."""
+    """A publisher whose key was taken out of the configuration is believed no more, in anything."""
     store = replace(site.web.config.store, publishers=(site.mallory.public,))
     site.web.config = replace(site.web.config, store=store)
     site.repels(SignatureInvalid, "signed by another key")
@@ -190,7 +190,7 @@ def test_the_signature_of_another_manifest(site: Site) -> None:
     ],
 )
 def test_a_field_changed_under_a_genuine_signature(site: Site, field: str, value: object) -> None:
-    """Who counts the sequence up, dates the expiry later, or calls it a step back, has lost the signature."""
+    """A later sequence or expiry, a step back, no revoked leaf: with any change the signature is lost."""
     document, begin, armor = site.old.rpartition(BEGIN)
     changed = {**json.loads(document), field: value}
     site.put_manifest(json.dumps(changed, indent=2).encode() + b"\n" + begin + armor)
@@ -326,7 +326,7 @@ def test_a_rehearsals_release(site: Site) -> None:
 
 
 def test_a_valid_certificate_for_other_names(site: Site) -> None:
-    """A certificate of the right CA for names of her own: neither Mallory's signature nor ours makes it fit."""
+    """A certificate of the right CA for names of her own fits under no signature, not even ours."""
     pair = site.web.issue("mallory.test", "*.mallory.test", days_ago=0)
     site.mallory.publish(site.web.store, NAME, pair, sequence=NEW, now=DAY)
     site.repels(SignatureInvalid)
@@ -360,7 +360,13 @@ def test_a_self_made_pair_with_a_manifest_of_her_own(site: Site) -> None:
 
 def test_the_chain_of_another_release(site: Site) -> None:
     """The served release's chain under the new manifest has another digest."""
-    manifest = site.publish_new()
+    longest = len(
+        site.web.pairs["A"].fullchain_pem
+    )  # signatures vary by an octet; a longer one is "too large"
+    new = next(
+        pair for pair in iter(lambda: site.web.issue(days_ago=0), None) if len(pair.fullchain_pem) >= longest
+    )
+    manifest = site.publish_new(new)
     served = site.keys(site.manifest(site.web.pairs["A"]))
     site.web.store.put(site.keys(manifest)["fullchain"], site.get(served["fullchain"]))
     site.repels(DigestMismatch, FULLCHAIN)
@@ -418,7 +424,7 @@ def test_the_right_key_with_something_more_sealed_to_the_host(site: Site, more: 
 
 
 def test_the_served_releases_sealed_key_exchanged(site: Site) -> None:
-    """Also with nothing new to install, a host says at its next look that its sealed key is not its own any more."""
+    """With nothing new to install, too, a host says at its next look that its sealed key is another."""
     keys = site.keys(site.manifest(site.web.pairs["A"]))
     site.web.store.put(keys["sealed"], site.get(keys["web2"]))
     site.repels(SealedInvalid, "does not open")
@@ -449,7 +455,7 @@ GONE: dict[str, type[CertcastError]] = {
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_an_object_that_is_something_else(site: Site, target: str, body: bytes) -> None:
-    """An empty object, a proxy's page, a compressed or blank one: each is refused as what it should have been."""
+    """Empty, blank, compressed, a proxy's page: each is refused as what it should have been."""
     site.web.store.put(site.keys(site.publish_new())[target], body)
     site.repels(TARGETS[target])
 
@@ -509,7 +515,7 @@ def test_a_trick_in_a_signed_manifest(site: Site, trick: str) -> None:
     site.put_manifest(site.web.publisher.sign(json.dumps(document).encode() + b"\n"))
     caught = site.repels(error)
     report = caught.value.report()
-    assert report.isascii() or not set(report) & {"\x1b", "\u202e", "\u2028", "\0"}
+    assert not set(report) & {"\x1b", "\u202e", "\u2028", "\0"}
     assert "\nkept     everything is well" not in report
 
 
