@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,25 @@ def test_rotate_goes_unnoticed_by_hosts(company: Company) -> None:
     company.pin(web1, company.printed(rotated))
     company.takes_over("web1")
     assert served == company.journey.served("web1")
+
+
+def test_a_thief_of_the_former_key_is_not_believed(company: Company) -> None:
+    """
+    What is signed with the exchanged key, other than this host's own last words, is an alarm on the renewal
+    host; its sequence is not taken up, and the right manifest is put back.
+    """
+    company.renew()
+    stolen = company.safe / "stolen"
+    shutil.copy(company.renewal.root / "etc/certcast/publisher", stolen)
+    rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
+    company.pin(company.renewal, company.printed(rotated))
+    forged = replace(company.manifest, sequence=50)
+    company.put_back({"manifest": signing.sign(manifest.write(forged), stolen)})
+
+    refused = company.certcast("renew")
+    assert 33 == refused.returncode, refused.stderr
+    assert 1 == company.manifest.sequence
+    assert PublicKey.parse(company.pins[1]).fingerprint == company.signer
 
 
 def test_a_new_kit_opens_what_is_published(company: Company) -> None:

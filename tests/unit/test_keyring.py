@@ -54,7 +54,7 @@ def test_a_first_set_is_whole_or_not_there(
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("writes", range(WRITES))
+@pytest.mark.parametrize("writes", range(WRITES + 1))  # who signed before is noted besides
 def test_an_exchange_that_stops_can_be_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:

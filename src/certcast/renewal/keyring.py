@@ -4,6 +4,8 @@
     publisher.pub           its public half
     publisher-spare.pub     the spare key's public half        ┐ their secrets are in the
     publisher-recovery.pub  the kit's age recipient            ┘ recovery kit, nowhere else
+    publisher-former.pub    who signed before: what this host has published bears its signature until it is
+                            signed again (publish.py)
 
 A first set is complete once `publisher` is there: it is written last, so a crash before
 leaves a host that cannot sign, and says so. When the spare becomes the working key,
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from certcast import files, private_files
 from certcast.errors import SigningFailed
-from certcast.renewal.press import public_file, recovery_file, spare_file
+from certcast.renewal.press import former_file, public_file, recovery_file, spare_file
 from certcast.ssh_keys import PublicKey, public_half
 
 if TYPE_CHECKING:
@@ -88,6 +90,9 @@ def exchange(signing_key: Path, former: Kit, kit: Kit) -> None:
     kept = "hosts believe the old key and the new one; the same command again finishes the exchange"
     with files.reported(f"write {signing_key}", kept=kept):
         files.make_private_dir(signing_key.parent)
+        left = _public(public_file(signing_key))
+        if left is not None and left.blob != former.spare.blob:  # or this is a second try
+            files.write_atomically(former_file(signing_key), f"{left.bare} certcast-former\n".encode())
         files.write_atomically(signing_key, former.spare_private)
         _write_public(signing_key, former.spare)
         _write_kit_halves(signing_key, kit)

@@ -3,6 +3,7 @@
 /etc/certcast/publisher                the signing key
 /etc/certcast/publisher.pub            its public half        ┐ what this host believes in the
 /etc/certcast/publisher-spare.pub      the spare key's        ┘ store, with store.publishers
+/etc/certcast/publisher-former.pub     who signed before `rotate`: its last words still count here
 /etc/certcast/publisher-recovery.pub   the kit's age recipient: every release is sealed to it
 /etc/certcast/hosts                    who else gets the private key (enrolled.py)
 {state_dir}/publisher/{name}.json      the record of what was published
@@ -33,6 +34,11 @@ def spare_file(signing_key: Path) -> Path:
     return signing_key.with_name(f"{signing_key.name}-spare.pub")
 
 
+def former_file(signing_key: Path) -> Path:
+    """Where the public half of the key lies that signed before the last `certcast publisher rotate`."""
+    return signing_key.with_name(f"{signing_key.name}-former.pub")
+
+
 def recovery_file(signing_key: Path) -> Path:
     """Where the recovery kit's age recipient lies."""
     return signing_key.with_name(f"{signing_key.name}-recovery.pub")
@@ -57,6 +63,7 @@ class Press:
     state_dir: Path
     config_dir: Path
     encryption: str
+    former: PublicKey | None = None
 
     @classmethod
     def of(cls, config: Config, renewal: RenewalConfig, publisher: str) -> Press:
@@ -82,6 +89,7 @@ class Press:
             state_dir=config.state_dir,
             config_dir=renewal.config_dir,
             encryption=config.store.encryption,
+            former=_public_key(former_file(key)),
         )
 
     @property
