@@ -1,0 +1,63 @@
+"""What a person sees of a run: redacted, in their alphabet, and on the right stream.
+
+    changed    on stdout: something is another way than before; cron mails it
+    warned     on stderr: it works, and should not stay like this
+    progress   on stderr, at a terminal only
+
+Not here: failures (errors.py makes the report), and mail.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from certcast.names import readable
+from certcast.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certcast.renewal.publish import Published
+
+
+def shown(text: str) -> str:
+    """Return what a person may see of a text that others have a part in, such as certbot."""
+    return readable(redacted(text))
+
+
+def changed(text: str) -> None:
+    """Print a change."""
+    # A terminal of another alphabet must not stop what is done already.
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(shown(text).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def warned(text: str) -> None:
+    """Print a warning."""
+    click.echo(shown(f"warning: {text}"), err=True)
+
+
+def progress() -> Callable[[str], None]:
+    """Return what tells a person what is going on; a timer's journal doesn't need it."""
+    if not sys.stderr.isatty():
+        return lambda _text: None
+    return lambda text: click.echo(shown(text), err=True)
+
+
+def tell_published(name: str, published: Published) -> None:
+    """Print what changed, and what is as it should not be."""
+    from certcast.lifetime import utc_text
+
+    to = ", ".join(published.sealed_to[:5])
+    if len(published.sealed_to) > 5:
+        to += f" and {len(published.sealed_to) - 5} more"
+    if published.result not in {"unchanged", "re-dated"}:
+        leaf = published.manifest.leaf
+        changed(f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}")
+    if to:
+        changed(f"{name}: private key sealed to {to}")
+    for warning in published.warnings:
+        warned(f"{name}: {warning}")
