@@ -297,7 +297,7 @@ def _where_to_look(lab: Lab, keep: bool, story: Story) -> None:
         story.tell(
             "certcast-lab demo --keep    the same, and it stays for you to look into\n"
             "certcast-lab up             the local cloud alone, to try certcast by hand\n"
-            "README.md                   a real renewal host and a real consumer, five commands each"
+            "README.md                   a real renewal host and a real consumer"
         )
 
 
