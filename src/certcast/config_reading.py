@@ -68,7 +68,7 @@ def load(path: Path) -> Config:
             kept="nothing was changed",
             next=f"run as the file's owner, or `ls -l {path}`",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigInvalid(
             f"{path} is not TOML", found=_where(error, path), kept="nothing was changed", next=next_step
         ) from None
@@ -84,7 +84,7 @@ def load(path: Path) -> Config:
     return config
 
 
-def _where(error: ValueError, path: Path) -> str:
+def _where(error: Exception, path: Path) -> str:
     """Return the parser's words, with the line that it speaks of."""
     line = re.search(r"at line (\d+)", str(error))
     if not line:

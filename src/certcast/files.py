@@ -136,7 +136,7 @@ def understood(path: Path, *, advice: str | None = None) -> Iterator[None]:
     """Turn what a document raises that certcast did not write like this into a LocalFault."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise LocalFault(
             f"{path} is damaged",
             expected="what certcast wrote",
