@@ -212,7 +212,7 @@ def test_a_certificate_without_a_configured_name_is_not_published(host: Publishe
 def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
     host: Publisher, damage: bytes | None
 ) -> None:
-    """Whoever deletes or overwrites it finds it restored, under the same sequence; overwriting is an alarm."""
+    """Whoever deletes or overwrites it finds it restored under its sequence; overwriting is an alarm."""
     lineage = host.issue()
     host.publish(lineage)
     first = host.published()
@@ -277,6 +277,21 @@ def test_old_releases_and_their_keys_leave_the_store(host: Publisher) -> None:
         host.now += DAY
     kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
     assert set(leaves[-KEPT_RELEASES:]) == kept
+
+
+def test_a_new_renewal_host_deletes_what_the_lost_one_left(host: Publisher, tmp_path: Path) -> None:
+    """Releases of a host that burned down do not lie in the store for ever."""
+    for _ in range(KEPT_RELEASES):
+        host.publish(host.issue())
+        host.now += DAY
+    successor = Publisher(tmp_path / "new", host.store)
+    successor.now = host.now
+    successor.press = replace(successor.press, pinned=(successor.press.working, host.press.working))
+    latest = host.published().leaf.sha256
+    successor.publish(successor.issue())
+    kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
+    assert KEPT_RELEASES == len(kept)
+    assert {latest, successor.published().leaf.sha256} <= kept
 
 
 def test_another_store_starts_with_a_higher_sequence(host: Publisher, tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ def _desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator[_De
     with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
         record = records.read(press.folder, wanted.name, store.url)
         found, signed_by, trouble = _read_manifest(wanted, store, press, record)
+        if record.manifest is None and found is not None:
+            record = records.adopted(record, found, store)
         current = records.latest(found, record.manifest)
         yield _Desk(wanted, store, press, record, found, signed_by, current, trouble)
 

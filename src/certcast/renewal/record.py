@@ -45,8 +45,18 @@ def latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None
     return max(known, key=lambda manifest: manifest.sequence, default=None)
 
 
+def adopted(record: Record, found: Manifest, store: Store) -> Record:
+    """Return the record of a host that replaces another one: its releases are now this host's to delete.
+
+    Which of those before `found` came first is not known any more.
+    """
+    prefix = manifest.releases_prefix(found.certificate)
+    leaves = {key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)}
+    return replace(record, leaves=appended(tuple(sorted(leaves)), found))
+
+
 def prune(wanted: CertificateConfig, store: Store, record: Record, current: Manifest, folder: Path) -> None:
-    """Delete releases that nobody may step back to; only such as this host published."""
+    """Delete releases that nobody may step back to; only such as this host published, or has adopted."""
     old = [leaf for leaf in record.leaves[:-KEPT_RELEASES] if leaf not in current.held_off]
     if not old:
         return
