@@ -247,7 +247,9 @@ def consumer(
         publisher = Publisher(folder)
         publisher.enrol("web1", folder / "identity")
         config = configuration(folder, host, publisher)
-        yield Consumer(host, config, open_store(config.store), publisher, root, Authority("Test Issuer", parent=root))
+        yield Consumer(
+            host, config, open_store(config.store), publisher, root, Authority("Test Issuer", parent=root)
+        )
     finally:
         host.stop()
 

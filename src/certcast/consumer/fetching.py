@@ -42,7 +42,8 @@ class Fetcher:
     def privkey(self, release: Manifest) -> tuple[bytes, str | None]:
         """Return the private key (PEM), opened with this host's identity, and the sealed object's ETag.
 
-        Nothing says yet that it fits the certificate. Raises StoreError, NotEnrolled, SealedInvalid, IdentityUnusable, SecretExposed.
+        Nothing says yet that it fits the certificate.
+        Raises StoreError, NotEnrolled, SealedInvalid, IdentityUnusable, SecretExposed.
         """
         if self.config.store.encryption == "none":
             return self._present(release, PRIVKEY, FILE_LIMIT), None
