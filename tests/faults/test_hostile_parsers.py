@@ -3,8 +3,8 @@
 What comes from a bucket, a colleague's list, a safe or an editor may be any bytes. Hypothesis
 writes them: wholly at random, of the right shape with odd contents, and good ones with a few
 changes. A parser's contract is one kind of exception; anything else, a Rust panic in a library
-included (it is a BaseException), fails the test. The same examples come on each run;
-`--long` takes ten times as many.
+included (it is a BaseException), fails the test. The same code gets the same examples on each
+run; `--long` takes ten times as many.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import string as letters
+import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 
 from by_hand import BEGIN, END, armored, string
@@ -43,6 +45,10 @@ from certcast.sealing import Recipient
 from certcast.ssh_keys import PublicKey, public_half
 from certcast_lab.ca import Authority, Pair
 from consuming import DAY, NAMES
+
+# Hypothesis keeps what it finds out about the code, and would do so in the working directory.
+_HOME = tempfile.TemporaryDirectory(prefix="hypothesis-")
+set_hypothesis_home_dir(_HOME.name)
 
 Holds = Callable[[SearchStrategy[Any], Callable[[Any], object]], None]
 NORMAL, LONG = 150, 1500
