@@ -223,6 +223,7 @@ def test_certbot_fails(journey: Journey) -> None:
     old = journey.live().leaf
     journey.lab.cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
     failed = journey.renew(*COMPROMISED)
+    assert ["error: "] == [line[:7] for line in failed.stderr.splitlines() if line.startswith("error")]
     assert "DNS-API" in failed.stderr
     assert "nothing was revoked" in failed.stderr
     assert "`certcast renew --replace example.test --reason keyCompromise` does so at once" in failed.stderr
