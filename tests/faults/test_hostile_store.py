@@ -423,11 +423,19 @@ def test_the_right_key_with_something_more_sealed_to_the_host(site: Site, more: 
     site.repels(GateRefused, "it cannot be read")
 
 
-def test_the_served_releases_sealed_key_exchanged(site: Site) -> None:
+@pytest.mark.parametrize("by", ["another host's", "a key of Mallory's", "no key"])
+def test_the_served_releases_sealed_key_exchanged(site: Site, by: str) -> None:
     """With nothing new to install, too, a host says at its next look that its sealed key is another."""
-    keys = site.keys(site.manifest(site.web.pairs["A"]))
-    site.web.store.put(keys["sealed"], site.get(keys["web2"]))
-    site.repels(SealedInvalid, "does not open")
+    manifest = site.manifest(site.web.pairs["A"])
+    keys = site.keys(manifest)
+    if by == "another host's":
+        site.web.store.put(keys["sealed"], site.get(keys["web2"]))
+    else:
+        own = Authority("Mallory").issue(*NAMES, not_before=DAY).key_pem
+        site.seal_to_host(manifest, own if by == "a key of Mallory's" else b"no key")
+    site.repels(
+        SealedInvalid, "does not open" if by == "another host's" else "is not the key of the published"
+    )
 
 
 # -- objects that are none

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from certcast import identity
-from certcast.errors import DigestMismatch, NotEnrolled
+from certcast.errors import DigestMismatch, NotEnrolled, SealedInvalid
 from certcast.manifest import FILE_LIMIT, FULLCHAIN, PRIVKEY, release_key
 from certcast.storage.store import Object, Unchanged
 
@@ -52,13 +52,21 @@ class Fetcher:
         return opened, etag
 
     def look_at_sealed(self, release: Manifest, etag: str | None) -> str | None:
-        """Return the ETag of what is sealed to this host, once it is known to open; `etag` is known already.
+        """Return the ETag of what is sealed to this host, once it opens to the right key; `etag` is known.
 
         None where nothing is sealed. Raises as `privkey` does.
         """
         if self.config.store.encryption == "none":
             return None
-        return self._opened(release, etag)[1]
+        opened, found = self._opened(release, etag)
+        if opened is not None and not _is_key_of(opened, release):
+            raise SealedInvalid(
+                f"{release.certificate}: what is sealed to this host is not the key of the published release",
+                expected=f"the private key of leaf {release.leaf.sha256[:16]}…",
+                found="another key, or none; whoever may write to the bucket can seal something to a host",
+                next=self._enrol(identity.load(self.config.identity)),
+            )
+        return found
 
     def _opened(self, release: Manifest, etag: str | None) -> tuple[bytes | None, str]:
         """Return the private key, None if the object has still `etag`, and the object's ETag."""
@@ -105,3 +113,12 @@ class Fetcher:
                 next=f"run `certcast renew {release.certificate}` on the renewal host, which puts it back",
             )
         return found.body
+
+
+def _is_key_of(opened: bytes, release: Manifest) -> bool:
+    from certcast import certificate
+
+    try:
+        return certificate.key_fits(certificate.read_key(opened), release.leaf)
+    except ValueError:
+        return False
