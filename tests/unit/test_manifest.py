@@ -70,6 +70,8 @@ def test_a_person_can_read_it() -> None:
         manifest.write(ONE).replace(b'"sequence": 7', b'"sequence": NaN'),
         manifest.write(ONE) + b" " * manifest.LIMIT,
         changed(format=2),
+        changed(format=True),
+        changed(format=1.0),
         changed(sequence=0),
         changed(sequence=True),
         changed(sequence=2**53 + 1),
@@ -86,7 +88,7 @@ def test_a_person_can_read_it() -> None:
         changed(files={"fullchain.pem": {"size": 1, "md5": "a" * 32, "sha256": "a" * 63}}),
         changed(files={**json.loads(manifest.write(ONE))["files"], "../x": {}}),
     ],
-    ids=range(25),
+    ids=range(27),
 )
 def test_anything_else_is_refused_in_words(body: bytes) -> None:
     """Garbage, duplicate fields, NaN, unknown fields, paths and odd types all end in ManifestInvalid."""
