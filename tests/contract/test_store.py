@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -383,6 +384,25 @@ def test_listing_is_by_prefix_and_sorted(store):
     assert ["certs/b/10", "certs/b/2"] == store.list("certs/b/")
     assert ["certs/b/10", "certs/b/2", "certs/bc/1"] == store.list("certs/b")
     assert ["certs/a/1", "certs/b/10", "certs/b/2", "certs/bc/1", "hosts/b"] == store.list("")
+
+
+def test_a_listing_shows_no_key_that_certcast_could_not_have_written(request, place):
+    """A folder that somebody made in the console, or an object of an odd name, is left out and left alone."""
+    store = place.open()
+    store.put("certs/a/1", b"ours")
+    odd = ["with blank", "privkey.pem\u00e9", ".hidden", "semi;colon"]
+    if place.config.url.startswith("oss://"):
+        bucket = Bucket("bucket", account="1234567890")
+        request.getfixturevalue("emulator")[0].add_bucket(bucket)
+        store.put("certs/a/1", b"ours")
+        for key in ("", *odd, "control\x01", "line\nfeed"):
+            bucket.put(f"prefix/certs/a/{key}", Stored(b"theirs", 0))
+    else:
+        for key in odd:
+            obstore.put(store._inner, f"certs/a/{key}", b"theirs")
+
+    assert ["certs/a/1"] == store.list("certs/a/")
+    assert ["certs/a/1"] == store.list("")
 
 
 def test_a_long_listing_is_complete(place):

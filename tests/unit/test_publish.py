@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import pytest
 
 from certcast import identity, manifest, sealing, signing
@@ -566,6 +567,21 @@ def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
     assert key not in host.store.list("")
     assert any("lay open" in line for line in done.warnings)
     assert lineage.privkey == host.opened_by("web1", lineage)
+
+
+@pytest.mark.parametrize(
+    "name", ["odd name/privkey.pem", "keys/web1 copy.age", "keys/web2.0123456789abcdef.age "]
+)
+def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> None:
+    """Whoever may write to the bucket, or clicks in its console, ends no run of the publisher."""
+    lineage = host.issue()
+    host.publish(lineage)
+    key = manifest.release_key("example.test", lineage.leaf.sha256, name)
+    obstore.put(host.store._inner, key, b"theirs")  # type: ignore[attr-defined]
+    host.enrol("web2")
+    assert ("web2",) == host.publish(lineage).sealed_to
+    assert take_away(WANTED, host.store, host.press, "web2", key=host.hosts["web2"].public)
+    assert b"theirs" == bytes(obstore.get(host.store._inner, key).bytes())  # type: ignore[attr-defined]
 
 
 # -- who signs

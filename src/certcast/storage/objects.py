@@ -30,7 +30,15 @@ from certcast.errors import (
     StoreNoBucket,
     StoreUnreachable,
 )
-from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, too_large
+from certcast.storage.store import (
+    DEADLINE_SECONDS,
+    Object,
+    Unchanged,
+    checked_key,
+    checked_prefix,
+    listed,
+    too_large,
+)
 
 try:
     import obstore
@@ -110,7 +118,7 @@ class ObjectsStore:
         folder = prefix.rpartition("/")[0]
         with _translated(self.url, f"list {prefix}"):
             pages = obstore.list(self._inner, prefix=folder or None)
-            return sorted(
+            return listed(
                 found["path"] for page in pages for found in page if found["path"].startswith(prefix)
             )
 

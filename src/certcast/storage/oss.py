@@ -42,7 +42,7 @@ from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, repeated
 from certcast.storage.endpoints import Endpoints, is_custom_domain
 from certcast.storage.oss_answers import present, version_ids, whole_body
 from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
-from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix
+from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, listed
 from certcast.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class OssStore:
             for page in client.list_objects_v2_paginator(limit=1000).iter_page(request):
                 present(self.url, page.name)
                 keys += [found.key[len(self._prefix) :] for found in page.contents or ()]
-            return sorted(keys)
+            return listed(keys)
 
         return self._within_deadline("oss:ListObjects", prefix, attempt)
 

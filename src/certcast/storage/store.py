@@ -13,7 +13,8 @@ An implementation MUST keep these:
 
 - Keys are relative to the store's prefix, parted by "/", and made of the
   characters in `KEY`. Anything else is a defect of the caller: ValueError,
-  before anything is sent.
+  before anything is sent. `list` leaves out what others have put there under
+  such a name (a console's folders, say): nobody could ask for it.
 - A missing key is None from `get`, nothing from `list`, no error from `delete`.
   A missing *bucket* (or folder) is StoreNoBucket: who reads "no such key" for a
   mistyped bucket or an unmounted disk believes that nothing was published yet.
@@ -48,9 +49,12 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from certcast.errors import StoreTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEADLINE_SECONDS = 30.0
 
@@ -92,7 +96,7 @@ class Store(Reader, Protocol):
         """Write the object and return its etag."""
 
     def list(self, prefix: str) -> list[str]:
-        """Return all keys that begin with `prefix` ("" for every key), sorted."""
+        """Return all keys in the sense of `KEY` that begin with `prefix` ("" for every key), sorted."""
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is fine."""
@@ -106,6 +110,11 @@ def checked_key(key: str) -> str:
     if not KEY.fullmatch(key):
         raise ValueError(f"not a key of a store: {key!r}")
     return key
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Return those of the names in a bucket that are keys of a store, sorted."""
+    return sorted(name for name in names if KEY.fullmatch(name))
 
 
 def checked_prefix(prefix: str) -> str:
