@@ -63,8 +63,14 @@ def _one_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(_one_lab: Lab) -> Iterator[Lab]:
-    """A lab on its first day."""
+    """A lab on its first day; when a test ends, no version of any object in the bucket is a private key."""
     try:
         yield _one_lab
+        readable = [
+            key
+            for key, version in _one_lab.cloud.bucket.versions()
+            if version.stored is not None and b"PRIVATE KEY" in version.stored.body
+        ]
+        assert [] == readable, "private keys lie open in the bucket"
     finally:
         _one_lab.reset()
