@@ -160,6 +160,9 @@ def test_another_publishers_valid_release(site: Site) -> None:
 
 def test_a_pinned_key_of_before_that_is_pinned_no_more(site: Site) -> None:
     """A publisher whose key was taken out of the configuration is believed no more, in anything."""
+    assert "current" == site.web.pull(IN_WINDOW).result
+    assert "current" == site.web.pull(IN_WINDOW, store=(asked := Wrapped(site.web.store))).result
+    assert "manifest" in asked.unchanged  # with an ETag that still holds, a 304 must not hide the change
     store = replace(site.web.config.store, publishers=(site.mallory.public,))
     site.web.config = replace(site.web.config, store=store)
     site.repels(SignatureInvalid, "signed by another key")
