@@ -33,6 +33,8 @@ from certcast.lifetime import from_utc_text, utc_text
 FORMAT = 1
 LIMIT = 64 * 1024
 EXPIRES_AFTER = timedelta(days=7)
+# The largest whole number that every JSON reader keeps (RFC 8259, 6).
+LAST_SEQUENCE = 2**53
 
 FULLCHAIN = "fullchain.pem"
 PRIVKEY = "privkey.pem"
@@ -246,8 +248,7 @@ def _texts(document: dict[str, Any], name: str) -> list[str]:
 
 def _count(document: dict[str, Any], name: str) -> int:
     value = document[name]
-    # 2**53: the largest whole number that every JSON reader keeps (RFC 8259, 6).
-    if type(value) is not int or not 0 < value <= 2**53:
+    if type(value) is not int or not 0 < value <= LAST_SEQUENCE:
         raise ValueError(f"{name} is not a positive whole number")
     return value
 

@@ -39,7 +39,7 @@ from certcast.errors import (
     SignatureInvalid,
     StoreTooLarge,
 )
-from certcast.manifest import FULLCHAIN, Digest, manifest_key, release_key, write
+from certcast.manifest import FULLCHAIN, LAST_SEQUENCE, Digest, manifest_key, release_key, write
 from certcast_lab.ca import Authority, Pair
 from consuming import (
     DAY,
@@ -55,7 +55,7 @@ from consuming import (
     program,
 )
 from full_disk import DISK
-from publishing import release
+from publishing import Publisher, release
 
 IN_WINDOW = DAY + timedelta(days=60)
 SOON = DAY + timedelta(minutes=1)
@@ -175,6 +175,27 @@ def test_version_directories_remember_the_sequence(web: Consumer) -> None:
         web.pull(IN_WINDOW)
     web.publish("A", web.pairs["A"], sequence=1)
     assert "installed" == web.pull(IN_WINDOW).result
+
+
+def test_a_stolen_key_that_counted_to_the_end(web: Consumer, tmp_path: Path) -> None:
+    """
+    A thief of the signing key published under the highest sequence that there is. Once the key is not
+    pinned any more, what it signed holds nobody back: the new publisher's releases are taken, in their order.
+    """
+    web.publish("thief's", web.issue(days_ago=0.5), sequence=LAST_SEQUENCE)
+    assert "installed" == web.pull(IN_WINDOW).result
+    (tmp_path / "new").mkdir()
+    former, web.publisher = web.publisher, Publisher(tmp_path / "new")
+    web.publisher.recipients = former.recipients
+    web.config = replace(web.config, store=replace(web.config.store, publishers=(web.publisher.public,)))
+
+    for letter, sequence in (("B", 1), ("C", 2)):
+        web.publish(letter, web.issue(days_ago=0.5 - sequence / 10), sequence=sequence)
+        assert "installed" == web.pull(IN_WINDOW).result
+        assert web.leaf(letter) == web.served()
+    web.publish("B", web.pairs["B"], sequence=1)
+    with pytest.raises(ManifestReplayed, match="older manifest"):
+        web.pull(IN_WINDOW)
 
 
 def test_second_release_of_one_sequence_is_refused(web: Consumer) -> None:

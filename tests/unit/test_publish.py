@@ -12,7 +12,7 @@ import pytest
 from certcast import identity, manifest, sealing, signing
 from certcast.certificate import describe, read_chain
 from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
-from certcast.errors import LineageUnusable, SignatureInvalid, SigningFailed, StoreUnreachable
+from certcast.errors import LineageUnusable, ManifestInvalid, SignatureInvalid, SigningFailed, StoreUnreachable
 from certcast.identity import Identity
 from certcast.manifest import Manifest
 from certcast.renewal.lineage import Lineage
@@ -337,6 +337,16 @@ def test_the_sequence_goes_beyond_what_an_operator_says_that_hosts_have_seen(hos
     assert 42 == host.published().sequence
     host.publish(lineage, at_least=50)
     assert 51 == host.published().sequence
+
+
+def test_what_no_host_would_take_is_not_signed(host: Publisher) -> None:
+    """Behind the last sequence that there is comes none: the store and the record stay what they were."""
+    lineage = host.issue()
+    host.publish(lineage)
+    with pytest.raises(ManifestInvalid, match="no host would take"):
+        host.publish(lineage, at_least=manifest.LAST_SEQUENCE)
+    assert 1 == host.published().sequence
+    assert "unchanged" == host.publish(lineage).result
 
 
 def test_the_sequence_goes_beyond_the_stores_after_a_restore(host: Publisher, tmp_path: Path) -> None:

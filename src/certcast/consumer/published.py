@@ -4,8 +4,9 @@
     store ─────── look ───────> the one that is published now, or the same (304)
 
 A manifest is refused when no pinned publisher has signed it, before anything of it is read;
-and when its sequence is lower than any that this host has seen: in its state, in the names of
-its version directories, in its configuration (`at_least`). With an equal sequence only
+and when its sequence is lower than any that this host has seen: in its state (without one, in the
+names of its version directories), in its configuration (`at_least`). What was signed by a key that is
+pinned no more doesn't count: its thief may have counted to the end. With an equal sequence only
 `published_at` and a later `expires` may differ: the renewal host dates an ageing
 manifest anew without any change. After a 304 the accepted manifest's `expires` is
 what counts, so a store that answers 304 for ever freezes nobody silently.
@@ -91,14 +92,17 @@ def look(
 
     verified = signing.verify(found.body, pinned(config), what=f"{name}: the published manifest")
     manifest = manifests.read(verified.document, store=state.store, certificate=name)
-    _require_one_release_a_sequence(manifest, seen, folder)
-    highest = max(state.sequence, folder.highest_sequence(), certificate.at_least)
-    _require_not_older(manifest, seen, highest)
+    highest = 0
+    if state.seen_by is None or state.seen_by in {key.fingerprint for key in pinned(config)}:
+        _require_one_release_a_sequence(manifest, seen, folder)
+        # Without the state (moved away, say) the version directories still know.
+        highest = state.sequence or folder.highest_sequence()
+    _require_not_older(manifest, seen, max(highest, certificate.at_least))
     return Published(manifest, verified.document.decode(), verified.publisher, found.etag)
 
 
 def _require_one_release_a_sequence(manifest: Manifest, seen: Published | None, folder: Folder) -> None:
-    # Without the state (moved away, say) the version directories still know 16 digits of the leaf.
+    # Without the state the version directories still know 16 digits of the leaf.
     known = {leaf for sequence, leaf in folder.held().values() if sequence == manifest.sequence}
     differs = bool(known) and manifest.leaf.sha256[:16] not in known
     if seen is not None and seen.manifest.sequence == manifest.sequence:

@@ -281,7 +281,9 @@ class _Desk:
         return found
 
     def _put_manifest(self, following: Manifest) -> None:
-        signed = signing.sign(manifest.write(following), self.press.signing_key)
+        document = manifest.write(following)
+        _require_readable(following, document)
+        signed = signing.sign(document, self.press.signing_key)
         # Does the private key belong to the public one that hosts were given?
         signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
         if len(signed) > manifest.LIMIT:
@@ -341,6 +343,21 @@ def _require_newer(wanted: CertificateConfig, lineage: Lineage, current: Manifes
             kept=kept,
             next=f"was this host restored from a backup? {force} gets a newer one",
         )
+
+
+def _require_readable(following: Manifest, document: bytes) -> None:
+    """Refuse what readers refuse: hosts would be stuck, and this host's own record unreadable."""
+    try:
+        manifest.read(document, store=following.store, certificate=following.certificate)
+    except ManifestInvalid as error:
+        raise ManifestInvalid(
+            f"{following.certificate}: no host would take this manifest",
+            expected=error.expected,
+            found=error.found,
+            kept="what is published and served stays",
+            next="a sequence beyond its end comes of a wrong --at-least, or of a thief who had the key: "
+            "docs/runbook.md#the-renewal-host-burned-down",
+        ) from None
 
 
 def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None:
