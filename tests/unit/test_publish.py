@@ -12,7 +12,13 @@ import pytest
 from certcast import identity, manifest, sealing, signing
 from certcast.certificate import describe, read_chain
 from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
-from certcast.errors import LineageUnusable, ManifestInvalid, SignatureInvalid, SigningFailed, StoreUnreachable
+from certcast.errors import (
+    LineageUnusable,
+    ManifestInvalid,
+    SignatureInvalid,
+    SigningFailed,
+    StoreUnreachable,
+)
 from certcast.identity import Identity
 from certcast.manifest import Manifest
 from certcast.renewal.lineage import Lineage
