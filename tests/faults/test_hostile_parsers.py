@@ -15,6 +15,7 @@ import string as letters
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,11 @@ def test_a_chain_is_read_or_refused(holds: Holds, pair: Pair) -> None:
         )
         for at, der in enumerate(blocks)
     ]
+    # The version and the serial number, whose sign too, are in the first octets.
+    for at in range(48 * 8):
+        flipped = bytearray(blocks[0])
+        flipped[at // 8] ^= 1 << at % 8
+        refused(ValueError, partial(check, _pem("CERTIFICATE", bytes(flipped))))
     for bodies in changes:
         holds(bodies, lambda body: refused(ValueError, lambda: check(body)))
 
