@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast.names import readable
+from certcast.names import printable, readable
 from certcast.redaction import redacted
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def shown(text: str) -> str:
     """Return what a person may see of a text that others have a part in, such as certbot."""
-    return readable(redacted(text))
+    return printable(readable(redacted(text)))
 
 
 def changed(text: str) -> None:

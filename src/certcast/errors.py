@@ -60,7 +60,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from certcast.names import readable
+from certcast.names import printable, readable
 from certcast.redaction import redacted
 
 
@@ -108,7 +108,7 @@ class CertcastError(Exception):
             if text:
                 lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
         lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
-        return readable(redacted("\n".join(lines)))
+        return printable(readable(redacted("\n".join(lines))))
 
 
 class Defect(CertcastError):

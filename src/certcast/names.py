@@ -39,6 +39,14 @@ def readable(text: str) -> str:
     return "`".join(part if number % 2 else _NAME.sub(explained, part) for number, part in enumerate(parts))
 
 
+def printable(text: str) -> str:
+    """Return the text with a blank for each character that a terminal would act on; lines stay lines.
+
+    For what others have a part in: a server's answer, a file's content, another program's output.
+    """
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
 def to_unicode(name: str) -> str:
     """Return the name with its punycode labels decoded, as far as they are valid."""
     return ".".join(_decoded(label) if label.startswith("xn--") else label for label in name.split("."))

@@ -24,6 +24,14 @@ def test_every_code_and_every_exit_status_means_one_thing() -> None:
     assert not {0, 2, 130} & {kind.exit_status for kind in kinds()}
 
 
+def test_a_report_gives_a_terminal_nothing_to_act_on() -> None:
+    """What a server or a file puts into a report clears no screen and forges no line's beginning."""
+    error = DigestMismatch("what\x1b[2Jever", found="Content-Encoding: \x9b31m\rerror: all is well\u202e")
+    report = error.report()
+    assert [] == [sign for sign in report if not sign.isprintable() and sign != "\n"]
+    assert "31m error: all is well" in report
+
+
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.code)
 def test_every_code_has_its_heading_in_the_runbook_and_its_line_in_the_tree(
     kind: type[CertcastError],

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from certcast import private_files
 from certcast.errors import CertcastError, MailNotSent
 from certcast.lifetime import remaining_text
-from certcast.names import readable
+from certcast.names import printable, readable
 from certcast.redaction import redacted, remember
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def failure_text(
     if failure.next:
         lines += ["", "What to do next:", "", *(f"    {line}" for line in failure.next.splitlines())]
     lines += ["", f"Code {failure.code} (exit status {failure.exit_status}): {failure.runbook}"]
-    return _printable("\n".join(lines) + "\n")
+    return printable("\n".join(lines) + "\n")
 
 
 _SAME = "the same: what was configured or stood on this host had changed"
@@ -147,7 +147,7 @@ def installed_text(
         lines += [f"    {remark}" for remark in remarks]
     else:
         lines += ["", "There is nothing to do."]
-    return _printable("\n".join(lines) + "\n")
+    return printable("\n".join(lines) + "\n")
 
 
 def _replaced(previous: Leaf | None) -> str:
@@ -166,11 +166,6 @@ def _moment(moment: datetime) -> str:
     from datetime import timezone
 
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def _printable(text: str) -> str:
-    """Replace everything but line feeds and characters that print."""
-    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def _send(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, host: str, now: datetime) -> None:
@@ -199,7 +194,7 @@ def _compose(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, no
 
     # 7bit: not every relay on the way has 8BITMIME (RFC 6152).
     message = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
-    subject = " ".join(_printable(readable(redacted(subject))).split())
+    subject = " ".join(printable(readable(redacted(subject))).split())
     if len(subject) > _SUBJECT_CHARACTERS:
         subject = subject[: _SUBJECT_CHARACTERS - 1] + "…"
     message["From"] = mail.sender
@@ -269,8 +264,8 @@ def _not_sent(mail: MailConfig, port: int, to: Sequence[str], subject: str, reas
     return MailNotSent(
         f"nobody was told: the mail to {', '.join(to)} was not sent",
         expected=f"{mail.host}:{port} ({mail.security}) takes mail from {mail.sender}",
-        found=_printable(reason),
-        kept=f'only the mail is missing: "{" ".join(_printable(subject).split())}"',
+        found=printable(reason),
+        kept=f'only the mail is missing: "{" ".join(printable(subject).split())}"',
         next=f"check [mail] in the configuration; {probe} shows whether the server answers",
     )
 
