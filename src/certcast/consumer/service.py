@@ -84,6 +84,7 @@ class _Done:
     deadline: float
     before: dict[Handshake, Shown] = field(default_factory=dict)
     reloaded: list[Site] = field(default_factory=list)
+    retiring: tuple[Worker, ...] = ()  # the workers of `reloaded` from before
 
 
 def put_into_service(
@@ -123,16 +124,17 @@ def _put_into_service(
         _require_included(change, sites)
     after("tested")
     with _staying(change):
-        workers = _workers(sites)
+        workers = [_workers([site]) for site in sites]
     plan = targets.plan(sites, names, done.clients.kinds)
     with _way_back(change, done):
         if not plan.handshakes:
             raise unproved.nowhere(folder.certificate, untold)
         done.before = first_round.completed(folder.handshakes, done.clients.try_all(plan.handshakes))
         first_round.note(folder.handshakes, done.before)
-        for site in sites:
+        for site, its_workers in zip(sites, workers, strict=True):
             nginx.reload(site.nginx)
             done.reloaded.append(site)
+            done.retiring += its_workers
         after("reloaded")
         verdict = proof.prove(
             done.before,
@@ -140,7 +142,7 @@ def _put_into_service(
             done.clients,
             release=change.release,
             ours=[*change.ours, *(leaf for _, leaf in folder.held().values())],
-            workers=workers,
+            workers=done.retiring,
             seconds=consumer.proof_deadline,
             give_up=_given_up(change, consumer),
             first=change.previous is None,
@@ -263,6 +265,9 @@ def _go_back(change: Change, done: _Done) -> str:
         change.folder.point_current(previous)
     if not done.reloaded:
         return f"{back}; nginx was not reloaded"
+    # A reload is asynchronous: the one to take back may not have begun, and then those
+    # who are to retire, the workers with the refused version, do not run yet.
+    proof.wait_for_retirement(done.retiring, done.deadline)
     workers = _workers(done.reloaded)
     for site in done.reloaded:
         nginx.reload(site.nginx)
