@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from certcast import redaction
 from certcast_lab.lab import Lab
 
 # The official credential chain would ask an ECS instance's metadata service, for seconds.
@@ -53,6 +54,12 @@ def _current() -> str:
     if not CURRENT_NGINX.exists():
         pytest.fail("the current nginx is not here: run scripts/current-nginx (`make test` does)")
     return str(CURRENT_NGINX)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_struck_out_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test's secret is struck out of what the next one reads."""
+    monkeypatch.setattr(redaction, "_known", set())
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,6 @@ from certcast import errors, redaction
 from certcast.redaction import STRUCK, redacted
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", set())
-
-
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, form: str) -> str:
     written = key.private_bytes(
         serialization.Encoding.PEM,
