@@ -20,7 +20,7 @@ from certcast.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.renewal.publish import Published
+    from certcast.renewal.desk import Published
 
 
 def shown(text: str) -> str:

@@ -21,9 +21,10 @@ from certcast.errors import (
 )
 from certcast.identity import Identity
 from certcast.manifest import Manifest
+from certcast.renewal.desk import Published
 from certcast.renewal.lineage import Lineage
 from certcast.renewal.press import Press
-from certcast.renewal.publish import Published, publish, seal_to, step_back, take_away
+from certcast.renewal.publish import publish, seal_to, step_back, take_away
 from certcast.renewal.record import KEPT_RELEASES
 from certcast.sealing import Recipient
 from certcast.storage import open_store

@@ -6,6 +6,7 @@ plugin.py    certcast inside certbot: its authenticator plugin
 hooks.py     certcast called by a certbot that is already there
 lineage.py   certbot's live files
 publish.py   what is newer, into the store
+desk.py      in which order the store is written
 due.py       whether an order may be placed, or must
 ari.py       the CA's own word on when to renew
 orders.py    the local cap on orders

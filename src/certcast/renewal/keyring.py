@@ -5,7 +5,7 @@
     publisher-spare.pub     the spare key's public half        ┐ their secrets are in the
     publisher-recovery.pub  the kit's age recipient            ┘ recovery kit, nowhere else
     publisher-former.pub    who signed before: what this host has published bears its signature until it is
-                            signed again (publish.py)
+                            signed again (desk.py)
 
 A first set is complete once `publisher` is there: it is written last, so a crash before
 leaves a host that cannot sign, and says so. When the spare becomes the working key,

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from certcast.errors import CertcastError, LineageUnusable, OrderCapReached, Overdue
 from certcast.lifetime import remaining_text, utc_text
 from certcast.renewal import certbot, due, lineage, orders, record, replacement
-from certcast.renewal.publish import Published, publish, published_now
+from certcast.renewal.desk import Published
+from certcast.renewal.publish import publish, published_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,264 @@
+"""One certificate's releases in the store, under the lock of this host.
+
+    published manifest + this host's record ──> current ──> following ──> objects, manifest, no old releases
+
+What is published counts as far as its signature is ours; if it isn't, the record tells what this
+host had published, and it is put back. Objects come first and the manifest last, so that a reader
+never meets a manifest whose files are not there.
+
+OSS has no conditional PUT, so one flock on the renewal host covers the manifest's
+read and write; two renewal hosts for one certificate are not supported.
+
+Rules of the sequence (docs/adr/0005): it grows when the leaf, `revoked`, `held_off` or `step_back`
+change, or an administrator says how far; otherwise a manifest is only dated and signed anew.
+
+Not here: whether a release may be published (publish.py), who may read (sealed.py).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from certcast import files, manifest, signing
+from certcast.errors import ManifestInvalid, SignatureInvalid, StoreTooLarge
+from certcast.manifest import FULLCHAIN, Digest, Manifest
+from certcast.renewal import record as records
+from certcast.renewal import sealed
+from certcast.renewal.lineage import in_archive
+from certcast.storage.store import Object, Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from certcast.config import CertificateConfig
+    from certcast.errors import CertcastError
+    from certcast.renewal.lineage import Lineage
+    from certcast.renewal.press import Press
+    from certcast.renewal.record import Record
+    from certcast.ssh_keys import PublicKey
+    from certcast.storage.store import Store
+
+Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was found or done: `sealed_to` are the hosts that got the private key now.
+
+    `warnings` are for a person, about what is as it should not be. `alarm` is about what stood in the
+    store and was neither ours nor legible: it is put right, but somebody can write there.
+    """
+
+    result: Result
+    manifest: Manifest
+    sealed_to: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    alarm: CertcastError | None = None
+
+
+@contextmanager
+def open_desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator[Desk]:
+    """Hold the lock, with everything read that is to be changed.
+
+    Raises StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read, and this
+    host has no record of its own), Busy, LocalFault.
+    """
+    with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
+        record = records.read(press.folder, wanted.name, store.url)
+        found, signed_by, trouble = _read_manifest(wanted, store, press, record)
+        if record.manifest is None and found is not None:
+            record = records.adopted(record, found, store)
+        current = records.latest(found, record.manifest)
+        yield Desk(wanted, store, press, record, found, signed_by, current, trouble)
+
+
+@dataclass
+class Desk:
+    """One certificate under the lock: `found` in the store, signed by `signed_by`; `current` counts."""
+
+    wanted: CertificateConfig
+    store: Store
+    press: Press
+    record: Record
+    found: Manifest | None
+    signed_by: str | None
+    current: Manifest | None
+    trouble: CertcastError | None
+
+    def first(self, lineage: Lineage, now: datetime) -> Manifest:
+        """Return the manifest of a certificate that was never published; `put` numbers it."""
+        return Manifest(
+            store=self.store.url,
+            certificate=self.wanted.name,
+            sequence=0,
+            published_at=now,
+            expires=now + manifest.EXPIRES_AFTER,
+            publisher=self.press.publisher,
+            leaf=lineage.leaf,
+            files={FULLCHAIN: Digest.of(lineage.fullchain)},
+        )
+
+    def next(self, current: Manifest, lineage: Lineage) -> Manifest:
+        """Return `current` with another release; `put` numbers and dates it."""
+        digests = {FULLCHAIN: Digest.of(lineage.fullchain)}
+        return replace(current, leaf=lineage.leaf, files=digests, step_back=False)
+
+    def put(self, following: Manifest, lineage: Lineage, now: datetime, at_least: int) -> Published:
+        """Bring the store to `following`: the release's objects, then the manifest, then no old releases."""
+        highest = max(self.record.sequence, self.current.sequence if self.current else 0)
+        changes = self.current is None or following != self.current or at_least >= highest
+        leaf = following.leaf.sha256
+        mended = self._put_chain(leaf, lineage)
+        sealed_to, warnings = self.seal(leaf, lineage)
+        if changes:
+            sequence = max(highest, at_least) + 1
+            following = replace(following, sequence=sequence, publisher=self.press.publisher)
+        if changes or following.expires - now < manifest.EXPIRES_AFTER / 2:
+            following = replace(following, published_at=now, expires=now + manifest.EXPIRES_AFTER)
+        result = self._result(following, changes=changes, mended=mended)
+        if following != self.found or self.signed_by != self.press.working.fingerprint:
+            self._put_manifest(following)
+        records.prune(self.wanted, self.store, self.record, following, self.press.folder)
+        return Published(result, following, sealed_to, warnings, self.trouble)
+
+    def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
+        if changes or (self.found is not None and self.found.leaf != following.leaf):
+            return "published"
+        if self.found is None or self.found.sequence != following.sequence or mended:
+            return "repaired"
+        return "unchanged" if following == self.found else "re-dated"
+
+    def _put_chain(self, leaf: str, live: Lineage) -> bool:
+        """Put fullchain.pem where it isn't byte for byte; return whether that was needed.
+
+        A consumer sends its operator here otherwise. A release that is not certbot's live one, after a step
+        back, comes from its archive.
+        """
+        lineage = live if live.leaf.sha256 == leaf else self._archived(leaf)
+        key = manifest.release_key(self.wanted.name, leaf, FULLCHAIN)
+        try:
+            found = self.store.get(key, limit=len(lineage.fullchain))
+        except StoreTooLarge:
+            found = None
+        if isinstance(found, Object) and found.body == lineage.fullchain:
+            return False
+        self.store.put(key, lineage.fullchain)
+        return True
+
+    def seal(
+        self, leaf: str, live: Lineage | None, *, anew: frozenset[str] = frozenset()
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Let who is enrolled, and nobody else, have the key of a release; return the hosts, and warnings."""
+        name, store = self.wanted.name, self.store
+
+        def privkey() -> bytes:
+            return (live if live and live.leaf.sha256 == leaf else self._archived(leaf)).privkey
+
+        warnings = self.press.warnings()
+        if self.press.encryption == "none":
+            sealed.lay_open(store, name, leaf, privkey())
+            return (), tuple(warnings)
+        keys = store.list(manifest.releases_prefix(name))
+        if sealed.cover(store, keys):
+            warnings.append(
+                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
+                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
+            )
+        recipients = self.press.recipients(name)
+        if not recipients:
+            warnings.append("no host is enrolled, so nobody can open what is published: `certcast host add`")
+        return sealed.reconcile(store, name, leaf, recipients, privkey, keys=keys, anew=anew), tuple(warnings)
+
+    def _archived(self, leaf: str) -> Lineage:
+        found = in_archive(self.press.config_dir, self.wanted.name, leaf)
+        if found is None:
+            raise sealed.not_in_archive(self.wanted.name, leaf, "hosts that lack it")
+        return found
+
+    def _put_manifest(self, following: Manifest) -> None:
+        document = manifest.write(following)
+        _require_readable(following, document)
+        signed = signing.sign(document, self.press.signing_key)
+        # Does the private key belong to the public one that hosts were given?
+        signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
+        if len(signed) > manifest.LIMIT:
+            raise ManifestInvalid(
+                f"{self.wanted.name}: the manifest would be larger than hosts read",
+                expected=f"at most {manifest.LIMIT:,} octets",
+                found=f"{len(signed):,} octets, with {len(following.leaf.names)} names",
+                kept="what is published and served stays",
+                next="divide the names over several certificates",
+            )
+        # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
+        sequence = max(self.record.sequence, following.sequence)
+        self.record = records.Record(sequence, records.appended(self.record.leaves, following), following)
+        records.write(self.press.folder, self.wanted.name, self.record)
+        self.store.put(manifest.manifest_key(self.wanted.name), signed)
+
+
+def _require_readable(following: Manifest, document: bytes) -> None:
+    """Refuse what readers refuse: hosts would be stuck, and this host's own record unreadable."""
+    try:
+        manifest.read(document, store=following.store, certificate=following.certificate)
+    except ManifestInvalid as error:
+        raise ManifestInvalid(
+            f"{following.certificate}: no host would take this manifest",
+            expected=error.expected,
+            found=error.found,
+            kept="what is published and served stays",
+            next="a sequence beyond its end comes of a wrong --at-least, or of a thief who had the key: "
+            "docs/runbook.md#the-renewal-host-burned-down",
+        ) from None
+
+
+def _read_manifest(
+    wanted: CertificateConfig, store: Store, press: Press, record: Record
+) -> tuple[Manifest | None, str | None, CertcastError | None]:
+    """Return what is published, and whose signature it has; or the trouble if only our record is legible.
+
+    What somebody else has written there is no different from what a disk has garbled.
+    """
+    key = manifest.manifest_key(wanted.name)
+    try:
+        found = store.get(key, limit=manifest.LIMIT)
+        if found is None:
+            return None, None, None
+        assert not isinstance(found, Unchanged)  # no condition was sent
+        if press.former and record.manifest and _signed_by_former(found.body, press.former, record.manifest):
+            return record.manifest, press.former.fingerprint, None
+        verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
+        found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
+        return found_there, verified.publisher, None
+    except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
+        if record.manifest is not None:
+            return None, None, _foreign(wanted, store, error)
+        raise type(error)(
+            f"{wanted.name}: the published manifest cannot be believed, and this host did not write it",
+            found=error.found or error.what,
+            kept="nothing was published",
+            next="does this host replace another one? Then store.publishers here needs its public key. "
+            f"If not, look at {store.url}/{key}; if nobody needs it, delete it and run again",
+        ) from None
+
+
+def _signed_by_former(body: bytes, former: PublicKey, last: Manifest) -> bool:
+    """Whether it is what this host wrote last, before its key was exchanged; no other words of it count."""
+    try:
+        verified = signing.verify(body, [former], what="the published manifest")
+    except SignatureInvalid:
+        return False
+    return verified.document == manifest.write(last)
+
+
+def _foreign(wanted: CertificateConfig, store: Store, error: CertcastError) -> CertcastError:
+    return type(error)(
+        f"{wanted.name}: the manifest in the store was not what this host had published",
+        expected="its own, with its own signature",
+        found=error.found or error.what,
+        kept="this run has put its own back; hosts refused the other one",
+        next=f"who else may write to {store.url}? Withdraw that right (`certcast policy publisher`), "
+        "and look at the bucket's access log",
+    )
