@@ -49,9 +49,14 @@ class Recipient:
         """The recipient that opens with the recovery kit; `age` is its `age1…`."""
         return cls(RECOVERY, age, hashlib.sha256(age.encode()).hexdigest()[:16])
 
+    @property
+    def file(self) -> str:
+        """What the private key that is sealed to it is called, in each release."""
+        return f"{self.host}.{self.recipient16}.age"
+
     def object_key(self, certificate: str, leaf_sha256: str) -> str:
         """Return the object key of the private key that is sealed to it, relative to the prefix."""
-        return sealed_prefix(certificate, leaf_sha256) + f"{self.host}.{self.recipient16}.age"
+        return sealed_prefix(certificate, leaf_sha256) + self.file
 
 
 def sealed_prefix(certificate: str, leaf_sha256: str) -> str:

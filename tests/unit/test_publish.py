@@ -17,10 +17,12 @@ from certcast.errors import (
     ManifestInvalid,
     SignatureInvalid,
     SigningFailed,
+    StoreDenied,
     StoreUnreachable,
 )
 from certcast.identity import Identity
 from certcast.manifest import Manifest
+from certcast.renewal import sealed
 from certcast.renewal.desk import Published
 from certcast.renewal.lineage import Lineage
 from certcast.renewal.press import Press
@@ -54,6 +56,21 @@ class Cut:
         if self._left == 0:
             raise StoreUnreachable("the cable was pulled")
         return self._inner.put(key, body)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+class Undeletable:
+    """A store that lets nothing whose name has `word` in it be deleted: a retention policy, say."""
+
+    def __init__(self, inner: Store, word: str) -> None:
+        self._inner, self._word, self.url = inner, word, inner.url
+
+    def purge(self, key: str) -> bool:
+        if self._word in key:
+            raise StoreDenied("the object is immutable")
+        return self._inner.purge(key)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -500,13 +517,16 @@ def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> Non
 
 
 def test_a_host_that_left_the_list_is_left_out(host: Publisher) -> None:
-    """Its sealed key goes with the next run, and the next release has none for it."""
+    """Its sealed keys go with the next run, of kept releases too, and the next one has none for it."""
     host.enrol("web2")
+    former = host.issue()
+    host.publish(former)
+    host.now += DAY
     lineage = host.issue()
     host.publish(lineage)
     host.remove("web2")
     host.publish(lineage)
-    assert ["web1"] == host.sealed_keys(lineage)
+    assert ["web1"] == host.sealed_keys(lineage) == host.sealed_keys(former)
     host.now += DAY
     renewed = host.issue()
     host.publish(renewed)
@@ -586,6 +606,18 @@ def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
     assert lineage.privkey == host.opened_by("web1", lineage)
 
 
+def test_a_strangers_object_in_the_place_of_an_open_key_is_overwritten(host: Publisher) -> None:
+    """With encryption = "none", too, nobody who may write to the bucket ends the publisher's runs."""
+    host.press = replace(host.press, encryption="none")
+    lineage = host.issue()
+    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.PRIVKEY)
+    host.store.put(key, b"x" * 5000)
+    host.publish(lineage)
+    found = host.store.get(key, limit=5000)
+    assert isinstance(found, Object)
+    assert lineage.privkey == found.body
+
+
 @pytest.mark.parametrize(
     "name", ["odd name/privkey.pem", "keys/web1 copy.age", "keys/web2.0123456789abcdef.age "]
 )
@@ -599,6 +631,39 @@ def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> Non
     assert ("web2",) == host.publish(lineage).sealed_to
     assert take_away(WANTED, host.store, host.press, "web2", key=host.hosts["web2"].public)
     assert b"theirs" == bytes(obstore.get(host.store._inner, key).bytes())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["keys/web2.0123456789abcdef.age", "privkey.pem"])
+def test_what_cannot_be_deleted_keeps_no_release_from_the_hosts(host: Publisher, name: str) -> None:
+    """What should be gone from the bucket and is not is an alarm, after the new release was published."""
+    host.publish(host.issue())
+    foreign = manifest.release_key("example.test", "0" * 64, name)
+    host.store.put(foreign, b"theirs")
+    host.store.put(foreign.replace("0", "1"), b"theirs")
+    host.now += DAY
+    lineage = host.issue()
+    done = host.publish(lineage, Undeletable(host.store, foreign))  # type: ignore[arg-type]
+    assert lineage.leaf == host.published().leaf
+    assert isinstance(done.alarm, StoreDenied)
+    assert [foreign] == [key for key in host.store.list("") if "0000" in key or "1111" in key]
+    assert host.publish(lineage).alarm is None
+    assert foreign not in host.store.list("")
+
+
+def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever fills the bucket holds no run up for hours; each takes a part away, old releases at the end."""
+    monkeypatch.setattr(sealed, "AT_ONCE", 10)
+    for _ in range(KEPT_RELEASES):
+        host.publish(host.issue())
+        host.now += DAY
+    for number in range(15):
+        host.store.put(f"certs/example.test/releases/{number:064x}/keys/web9.0123456789abcdef.age", b"theirs")
+    lineage = host.issue()
+    host.publish(lineage)
+    assert 5 == len([key for key in host.store.list("") if "/keys/web9." in key])
+    host.publish(lineage)
+    kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
+    assert KEPT_RELEASES == len(kept)
 
 
 # -- who signs

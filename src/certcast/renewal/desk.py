@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from certcast import files, manifest, signing
-from certcast.errors import ManifestInvalid, SignatureInvalid, StoreTooLarge
+from certcast.errors import ManifestInvalid, SignatureInvalid, StoreError, StoreTooLarge
 from certcast.manifest import FULLCHAIN, Digest, Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
@@ -49,7 +49,8 @@ class Published:
     """What was found or done: `sealed_to` are the hosts that got the private key now.
 
     `warnings` are for a person, about what is as it should not be. `alarm` is about what stood in the
-    store and was neither ours nor legible: it is put right, but somebody can write there.
+    store and was neither ours nor legible: it is put right, but somebody can write there. Or it is about
+    what should be deleted there and was not.
     """
 
     result: Result
@@ -107,7 +108,7 @@ class Desk:
         return replace(current, leaf=lineage.leaf, files=digests, step_back=False)
 
     def put(self, following: Manifest, lineage: Lineage, now: datetime, at_least: int) -> Published:
-        """Bring the store to `following`: the release's objects, then the manifest, then no old releases."""
+        """Bring the store to `following`: the release's objects, then the manifest; then tidy up."""
         highest = max(self.record.sequence, self.current.sequence if self.current else 0)
         changes = self.current is None or following != self.current or at_least >= highest
         leaf = following.leaf.sha256
@@ -121,8 +122,44 @@ class Desk:
         result = self._result(following, changes=changes, mended=mended)
         if following != self.found or self.signed_by != self.press.working.fingerprint:
             self._put_manifest(following)
-        records.prune(self.wanted, self.store, self.record, following, self.press.folder)
+        try:
+            warnings += self._tidy(following)
+        except StoreError as failure:
+            failure.kept = failure.kept or f"{self.wanted.name}: what is published is right, and signed"
+            return Published(result, following, sealed_to, warnings, self.trouble or failure)
         return Published(result, following, sealed_to, warnings, self.trouble)
+
+    def _tidy(self, current: Manifest) -> tuple[str, ...]:
+        """Remove from the store what nobody may have or needs any more; return warnings. Raises StoreError.
+
+        At last: whatever cannot be deleted must not keep a release from the hosts.
+        """
+        name = self.wanted.name
+        keys = self.store.list(manifest.releases_prefix(name))
+        sealing = self.press.encryption != "none"
+        opened = sealed.lying_open(keys) if sealing else []
+        strays = sealed.strays(keys, self.press.recipients(name)) if sealing else []
+        outdated = records.outdated(self.record, current)
+        old = [
+            key for leaf in outdated for key in keys if key.startswith(manifest.release_key(name, leaf, ""))
+        ]
+        doomed = list(dict.fromkeys([*opened, *strays, *old]))
+        whole = sealed.purge(self.store, doomed[: sealed.AT_ONCE])
+        if outdated and len(doomed) <= sealed.AT_ONCE:
+            self.record = records.without(self.record, outdated)
+            records.write(self.press.folder, name, self.record)
+        warnings = []
+        if opened:
+            warnings.append(
+                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
+                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
+            )
+        if (opened or strays) and not whole:
+            warnings.append(
+                "older versions of deleted keys may be left in the bucket: delete there every version of\n"
+                + "\n".join(f"{self.store.url}/{key}" for key in [*opened, *strays][:10])
+            )
+        return tuple(warnings)
 
     def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
         if changes or (self.found is not None and self.found.leaf != following.leaf):
@@ -151,7 +188,7 @@ class Desk:
     def seal(
         self, leaf: str, live: Lineage | None, *, anew: frozenset[str] = frozenset()
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Let who is enrolled, and nobody else, have the key of a release; return the hosts, and warnings."""
+        """Let who is enrolled have the key of a release; return the hosts, and warnings."""
         name, store = self.wanted.name, self.store
 
         def privkey() -> bytes:
@@ -161,16 +198,10 @@ class Desk:
         if self.press.encryption == "none":
             sealed.lay_open(store, name, leaf, privkey())
             return (), tuple(warnings)
-        keys = store.list(manifest.releases_prefix(name))
-        if sealed.cover(store, keys):
-            warnings.append(
-                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
-                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
-            )
         recipients = self.press.recipients(name)
         if not recipients:
             warnings.append("no host is enrolled, so nobody can open what is published: `certcast host add`")
-        return sealed.reconcile(store, name, leaf, recipients, privkey, keys=keys, anew=anew), tuple(warnings)
+        return sealed.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
 
     def _archived(self, leaf: str) -> Lineage:
         found = in_archive(self.press.config_dir, self.wanted.name, leaf)

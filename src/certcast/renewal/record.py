@@ -17,7 +17,6 @@ from certcast.errors import ManifestInvalid
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from certcast.config import CertificateConfig
     from certcast.manifest import Manifest
     from certcast.storage.store import Store
 
@@ -55,16 +54,14 @@ def adopted(record: Record, found: Manifest, store: Store) -> Record:
     return replace(record, leaves=appended(tuple(sorted(leaves)), found))
 
 
-def prune(wanted: CertificateConfig, store: Store, record: Record, current: Manifest, folder: Path) -> None:
-    """Delete releases that nobody may step back to; only such as this host published, or has adopted."""
-    old = [leaf for leaf in record.leaves[:-KEPT_RELEASES] if leaf not in current.held_off]
-    if not old:
-        return
-    for leaf in old:
-        for key in store.list(manifest.release_key(wanted.name, leaf, "")):
-            store.delete(key)
-    kept = tuple(leaf for leaf in record.leaves if leaf not in old)
-    write(folder, wanted.name, replace(record, leaves=kept))
+def outdated(record: Record, current: Manifest) -> tuple[str, ...]:
+    """Return the releases that nobody may step back to; only such as this host published, or has adopted."""
+    return tuple(leaf for leaf in record.leaves[:-KEPT_RELEASES] if leaf not in current.held_off)
+
+
+def without(record: Record, gone: tuple[str, ...]) -> Record:
+    """Return the record after releases have been deleted from the store."""
+    return replace(record, leaves=tuple(leaf for leaf in record.leaves if leaf not in gone))
 
 
 def appended(leaves: tuple[str, ...], following: Manifest) -> tuple[str, ...]:

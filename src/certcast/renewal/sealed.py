@@ -2,8 +2,10 @@
 
     enrolled hosts, recovery kit ──> releases/{leaf}/keys/{host}.{recipient16}.age
 
-Reconciled like everything: what is missing is sealed, what belongs to nobody
-any more is purged. The private key comes from certbot's archive, found by its leaf.
+Reconciled like everything: what is missing is sealed, then the manifest is written, then what
+belongs to nobody any more is purged, of every release. In this order, since anybody who may write to the
+bucket may put things there that cannot be deleted, or very many of them: that must not keep a
+release from the hosts. The private key comes from certbot's archive, found by its leaf.
 
 A sealed key that was damaged in the bucket is not found here: only its host can open it,
 and reading a thousand objects at each run to compare them would cost more than it is
@@ -15,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from certcast.errors import EnrolRefused, LineageUnusable, StoreError
+from certcast.errors import EnrolRefused, LineageUnusable, StoreError, StoreTooLarge, StoreUnreachable
 from certcast.manifest import PRIVKEY, release_key, releases_prefix
 from certcast.sealing import seal, sealed_prefix
 
@@ -26,52 +28,71 @@ if TYPE_CHECKING:
     from certcast.storage.store import Store
 
 
-def reconcile(
+# Each takes a few requests, and the certificate's lock is held meanwhile; the next run goes on.
+AT_ONCE = 1000
+
+
+def seal_missing(
     store: Store,
     certificate: str,
     leaf_sha256: str,
     recipients: Sequence[Recipient],
     privkey: Callable[[], bytes],
     *,
-    keys: Sequence[str],
     anew: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
-    """Let exactly `recipients` have the private key of a release; return the hosts it was sealed to now.
+    """Let `recipients` have the private key of a release; return the hosts it was sealed to now.
 
-    `keys` are the store's below the certificate. `privkey` (PEM) is called only if something is to be
-    sealed; hosts in `anew` are sealed to again.
+    `privkey` (PEM) is called only if something is to be sealed; hosts in `anew` are sealed to again.
     Raises StoreError, EnrolRefused for a key that age does not take, and what `privkey` raises.
     """
     wanted = {one.object_key(certificate, leaf_sha256): one for one in recipients}
-    found = {key for key in keys if key.startswith(sealed_prefix(certificate, leaf_sha256))}
+    found = set(store.list(sealed_prefix(certificate, leaf_sha256)))
     missing = [one for key, one in wanted.items() if key not in found or one.host in anew]
     if missing:
         pem = privkey()
         for one in missing:
             store.put(one.object_key(certificate, leaf_sha256), _seal(pem, one))
-    # After the new ones: a host that was given another key is never without.
-    for key in sorted(found - set(wanted)):
-        store.purge(key)
     return tuple(one.host for one in missing)
+
+
+def strays(keys: Sequence[str], recipients: Sequence[Recipient]) -> list[str]:
+    """Return which of `keys`, of any release, are private keys sealed to nobody of `recipients`."""
+    wanted = {one.file for one in recipients}
+    return [key for key in keys if "/keys/" in key and key.rpartition("/keys/")[2] not in wanted]
+
+
+def lying_open(keys: Sequence[str]) -> list[str]:
+    """Return which of `keys` are private keys that everybody who reads the bucket can read."""
+    return [key for key in keys if key.endswith(f"/{PRIVKEY}")]
+
+
+def purge(store: Store, keys: Sequence[str]) -> bool:
+    """Remove objects and their older versions; False if older versions may be left.
+
+    A refusal at one object doesn't keep the others; the first StoreError is raised at the end.
+    """
+    whole, refused = True, None
+    for key in keys:
+        try:
+            whole = store.purge(key) and whole
+        except StoreUnreachable:
+            raise
+        except StoreError as failure:
+            refused = refused or failure
+    if refused:
+        raise refused
+    return whole
 
 
 def take_away(store: Store, certificate: str, host: str, hidden: Sequence[str] = ()) -> bool:
     """Remove what is sealed to a host in every release; False if older versions of it may be left.
 
-    `hidden` are object keys that may have older versions though no listing shows them. A failure with one
-    object doesn't keep the others; the first StoreError is raised at the end.
+    `hidden` are object keys that may have older versions though no listing shows them. Raises as `purge`.
     """
     prefix = releases_prefix(certificate)
     keys = [key for key in store.list(prefix) if is_sealed_to(host, key)]
-    gone, failures = [], []
-    for key in dict.fromkeys([*keys, *hidden]):
-        try:
-            gone.append(store.purge(key))
-        except StoreError as failure:
-            failures.append(failure)
-    if failures:
-        raise failures[0]
-    return all(gone)
+    return purge(store, list(dict.fromkeys([*keys, *hidden])))
 
 
 def is_sealed_to(host: str, object_key: str) -> bool:
@@ -82,17 +103,12 @@ def is_sealed_to(host: str, object_key: str) -> bool:
 def lay_open(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
     """Put the private key where everybody who reads the bucket can read it: encryption = "none"."""
     key = release_key(certificate, leaf_sha256, PRIVKEY)
-    found = store.get(key, limit=len(privkey))
+    try:
+        found = store.get(key, limit=len(privkey))
+    except StoreTooLarge:  # somebody else's
+        found = None
     if getattr(found, "body", None) != privkey:
         store.put(key, privkey)
-
-
-def cover(store: Store, keys: Sequence[str]) -> bool:
-    """Remove each private key that lies open among `keys`; return whether there was one."""
-    lying_open = [key for key in keys if key.endswith(f"/{PRIVKEY}")]
-    for key in lying_open:
-        store.purge(key)
-    return bool(lying_open)
 
 
 def _seal(pem: bytes, recipient: Recipient) -> bytes:
