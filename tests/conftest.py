@@ -9,6 +9,7 @@ bucket, no mail, all switches off. What stays is the CA, with its root.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from certcast_lab.lab import Lab
 
 # The official credential chain would ask an ECS instance's metadata service, for seconds.
 os.environ["ALIBABA_CLOUD_ECS_METADATA_DISABLED"] = "true"
+
+# Who is started in the background (nohup, some CI) ignores these, and so would all that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The developer's own keys, proxies and configuration are no business of a test.
 for name in list(os.environ):

@@ -334,6 +334,7 @@ def _pem(label: str, der: bytes) -> bytes:
     return begin + base64.encodebytes(der) + end
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # by cryptography, of a negative one
 def test_a_chain_is_read_or_refused(holds: Holds, pair: Pair) -> None:
     """
     Changed in the PEM or deep in the DER, a chain is a chain or a ValueError, through every question that

@@ -50,7 +50,7 @@ def interrupted(
 ) -> tuple[int, str]:
     """Run a command, stop it once `when` holds; return its exit status and what it printed."""
     with subprocess.Popen(
-        ["env", "--default-signal=INT", *argv],
+        argv,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
