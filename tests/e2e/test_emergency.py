@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from certcast.errors import GateRefused, Overdue
 from certcast.lifetime import from_utc_text, utc_text
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.oss_bucket import Stored
 from consuming import DAY, consumer, sha256
 from journey import Done, Journey
 
@@ -262,18 +264,26 @@ def test_publish_fails(journey: Journey) -> None:
 
 
 def test_asked_twice(journey: Journey) -> None:
-    """A second `--replace` before the CA has revoked orders nothing; with `--revoke-after 0s` it finishes."""
+    """
+    A second `--replace` before the CA has revoked orders nothing, and says so: nobody believes that there is
+    one more new key. With `--revoke-after 0s` it finishes, and then another one makes a new key.
+    """
     journey.renew()
     old = journey.live().leaf
     journey.renew(*COMPROMISED)
     orders, new = journey.lab.renewal_info.orders, journey.live().leaf
-    assert 0 == journey.renew(*COMPROMISED).returncode
+    again = journey.renew(*COMPROMISED)
+    assert 0 == again.returncode
+    assert re.search(r"example\.test: was replaced at \S+, not again now\n", again.stdout)
+    assert "The same with `--revoke-after 0s` ends this replacement; then ask again" in again.stderr
     done = journey.renew(*COMPROMISED, "--revoke-after", "0s")
 
     assert 0 == done.returncode, done.stderr
     assert orders == journey.lab.renewal_info.orders
     assert new == journey.live().leaf
     assert (True, False) == (revoked(journey, old.serial), revoked(journey, new.serial))
+    assert 0 == journey.renew(*COMPROMISED).returncode
+    assert new.public_key_sha256 != journey.live().leaf.public_key_sha256
 
 
 @pytest.mark.parametrize(
@@ -602,3 +612,12 @@ def test_a_step_back_is_not_overdue(tmp_path: Path) -> None:
         assert "current" == web.pull(force=True).result
         with pytest.raises(Overdue):
             web.pull(now=DAY + timedelta(days=11))
+
+
+def test_publish_tells_what_it_has_put_right(journey: Journey) -> None:
+    """A manifest that somebody else has written is put right by `publish` as well, and never silently."""
+    journey.renew()
+    journey.lab.cloud.bucket.put("certcast/certs/example.test/manifest", Stored(b"theirs", 0))
+    done = publish(journey, "--at-least", "9")
+    assert (33, 10) == (done.returncode, manifest(journey)["sequence"])
+    assert "was not what this host had published" in done.stderr

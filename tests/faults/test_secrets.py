@@ -324,7 +324,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
 
 
 def test_a_state_folder_that_others_may_write_to_stops_every_command(lab: Lab) -> None:
-    """`renew` and `pull` end with exit status 4 and a mail, before anything is written or asked."""
+    """Who could forge there what was published gets nothing signed: exit status 4, and nothing is written."""
     journey = Journey(lab)
     state = config_reading.load(journey.renewal.certcast_toml).state_dir
     state.mkdir(parents=True, exist_ok=True)
@@ -335,6 +335,18 @@ def test_a_state_folder_that_others_may_write_to_stops_every_command(lab: Lab) -
     assert [] == [*state.iterdir()]
     assert [] == lab.cloud.alidns.log
     assert "somebody else may change" in lab.mailbox.messages[0].text
+
+    key = lab.trust.signing_key.with_name("publisher.pub").read_text()
+    for command in (
+        ("renew", "--replace", "example.test", "--reason", "keyCompromise"),
+        ("publish", "--at-least", "9"),
+        ("host", "add", "web9", key),
+        ("host", "remove", "web1"),
+        ("publisher", "kit", "--replace"),
+    ):
+        done = lab.certcast(journey.renewal.certcast_toml, *command, user="renewal")
+        assert 4 == done.returncode, (command, done.stderr)
+        assert [] == [*state.iterdir()], command
 
 
 # -- hostile variables

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from certcast import private_files
 from certcast.config_reading import config_path, load
 from certcast.errors import LineageUnusable
 from certcast.lifetime import utc_text
@@ -61,6 +62,7 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
         raise click.UsageError("say what to publish: --release LEAF, or --at-least N; `renew` does the rest")
     config = load(config_path(context.obj))
     renewal = config.renewal or config.lacks("renewal", "certcast publish")
+    private_files.require_own_dir(config.state_dir)
     wanted = _only_one(config, name)
     now = datetime.now(timezone.utc)
     leaf = None if prefix is None else _chosen(renewal, wanted, prefix, now)
@@ -81,6 +83,9 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     for warning in done.warnings:
         click.echo(readable(f"warning: {wanted.name}: {warning}"), err=True)
     click.echo("hosts take it over when they look next; `certcast pull --now` looks at once", err=True)
+    if done.alarm is not None:
+        click.echo(done.alarm.report(), err=True)
+        return done.alarm.exit_status
     return 0
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast import files
+from certcast import files, private_files
 from certcast.errors import KitRefused, SigningFailed
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ def _config(context: click.Context) -> tuple[Config, Path]:
 
     config = load(config_path(context.obj))
     renewal = config.renewal or config.lacks("renewal", f"certcast publisher {context.info_name}")
+    private_files.require_own_dir(config.state_dir)
     return config, renewal.signing_key
 
 

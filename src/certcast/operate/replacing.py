@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from certcast import private_files
 from certcast.config_values import seconds
 from certcast.renewal import replacement
 from certcast.renewal.replacement import REVOKE_AFTER, Reason
@@ -42,6 +43,7 @@ def ask(
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--revoke-after") from None
     (wanted,) = config.chosen(to_replace)
+    private_files.require_own_dir(config.state_dir)
     replacement.ask(
         config.state_dir,
         renewal.config_dir,
