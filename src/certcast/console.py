@@ -20,6 +20,7 @@ from certcast.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from certcast.config import Config
     from certcast.renewal.desk import Published
 
 
@@ -38,6 +39,12 @@ def changed(text: str) -> None:
 def warned(text: str) -> None:
     """Print a warning."""
     click.echo(shown(f"warning: {text}"), err=True)
+
+
+def caveat(config: Config) -> None:
+    """Warn of what the configuration allows, on purpose, and nobody should want for long: on every run."""
+    if config.store.encryption == "none":
+        warned('store.encryption = "none": whoever can read the bucket has the private keys')
 
 
 def progress() -> Callable[[str], None]:

@@ -33,8 +33,7 @@ class Run:
         self.config: Config = load(config_path(config_file))
         self.doing = doing
         self.status = 0
-        if self.config.store.encryption == "none":
-            console.warned('store.encryption = "none": whoever can read the bucket has the private keys')
+        console.caveat(self.config)
         self._store: Store | None = None
         self._reader: Reader | None = None
 

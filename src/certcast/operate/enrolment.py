@@ -40,7 +40,10 @@ def seal(
         click.echo("nothing was published here yet; `certcast renew` seals to them", err=True)
         return []
     if press.encryption == "none":
-        click.echo('nothing is sealed to anybody, by encryption = "none"', err=True)
+        click.echo(
+            f'nothing is sealed to anybody: {config.path} has encryption = "none"; hosts that seal wait in vain',
+            err=True,
+        )
 
     def act(certificate: CertificateConfig, store: Store) -> None:
         name = certificate.name

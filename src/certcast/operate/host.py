@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from certcast import private_files
+from certcast import console, private_files
 from certcast.config import Address
 from certcast.config_reading import config_path, load
 from certcast.config_values import host_name
@@ -225,6 +225,7 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
 
 def _renewal_host(context: click.Context, command: str) -> tuple[Config, RenewalConfig]:
     config = load(config_path(context.obj))
+    console.caveat(config)
     renewal = config.renewal or config.lacks("renewal", f"certcast host {command}")
     private_files.require_own_dir(config.state_dir)
     return config, renewal

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast import private_files
+from certcast import console, private_files
 from certcast.config_reading import config_path, load
 from certcast.errors import LineageUnusable
 from certcast.lifetime import utc_text
@@ -61,6 +61,7 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     if prefix is None and at_least is None:
         raise click.UsageError("say what to publish: --release LEAF, or --at-least N; `renew` does the rest")
     config = load(config_path(context.obj))
+    console.caveat(config)
     renewal = config.renewal or config.lacks("renewal", "certcast publish")
     private_files.require_own_dir(config.state_dir)
     wanted = _only_one(config, name)
