@@ -36,6 +36,7 @@ class _Commands(click.Group):
     """The commands of this file, and those of operate/, which are imported when they are asked for."""
 
     LATER: ClassVar[dict[str, str]] = {
+        "check": "check",
         "host": "host",
         "identity": "identity",
         "policy": "policy",
@@ -268,25 +269,6 @@ def _deploy(run: Run, name: str) -> None:
         run.failed(certificate, published.alarm)
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
-
-
-@cli.command()
-@click.pass_context
-def check(context: click.Context) -> int:
-    """Read the configuration and say what this host would do with it."""
-    from certcast.config_reading import config_path, load
-
-    config = load(config_path(context.obj))
-    roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
-    click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
-    for certificate in config.certificates:
-        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
-    click.echo(f"  store {config.store.url}")
-    if config.mail is None:
-        click.echo("  nobody is told of failures: there is no [mail]")
-    else:
-        click.echo(f"  failures are mailed to {', '.join(config.mail.failures_to)}")
-    return 0
 
 
 def _require_extra(*packages: str) -> None:

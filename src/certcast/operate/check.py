@@ -1,0 +1,107 @@
+"""`certcast check`: read the configuration, and say what this host would do with it. It changes nothing.
+
+    /etc/certcast/certcast.toml: good. This host serves.
+      example.com: example.com, *.example.com
+      store oss://my-bucket/tls
+      takes what is signed by SHA256:…, SHA256:…
+      is called web1; identity SHA256:… in /etc/certcast/identity
+      failures are mailed to it@example.com
+
+What is not there yet is no mistake: a new host is checked before its keys are made. What is there and
+cannot be used is one, with the report and exit status that every other command would end with. What
+works and should not stay so is a warning, on stderr.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from certcast import console
+from certcast.config_reading import config_path, load
+from certcast.errors import CertcastError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certcast.config import Config, RenewalConfig
+
+
+@click.command()
+@click.pass_context
+def check(context: click.Context) -> int:
+    """Read the configuration and say what this host would do with it."""
+    config = load(config_path(context.obj))
+    roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
+    click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
+    for certificate in config.certificates:
+        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
+    by = f", read by {config.store.read_from}" if config.store.read_from else ""
+    click.echo(f"  store {config.store.url}{by}")
+    parts: list[Callable[[], str]] = []
+    if config.store.publishers:
+        parts.append(lambda: _pinned(config))
+    if config.consumer is not None:
+        parts.append(lambda: _identity(config))
+    if config.renewal is not None:
+        renewal = config.renewal
+        parts += [lambda: _signing_key(renewal), lambda: _enrolled(renewal)]
+    failures = [failure for part in parts if (failure := _tell(part))]
+    if config.mail is None:
+        click.echo("  nobody is told of failures: there is no [mail]")
+    else:
+        click.echo(f"  failures are mailed to {', '.join(config.mail.failures_to)}")
+    console.caveat(config)
+    if len(config.store.publishers) == 1 and config.renewal is None:
+        console.warned(
+            "store.publishers names one key, not the spare one: if the renewal host is lost, this host must be "
+            "set up anew; `certcast publisher show` there prints both"
+        )
+    for failure in failures:
+        click.echo(failure.report(), err=True)
+    return failures[0].exit_status if failures else 0
+
+
+def _tell(part: Callable[[], str]) -> CertcastError | None:
+    try:
+        click.echo(f"  {part()}")
+    except CertcastError as failure:
+        failure.kept = failure.kept or "nothing was changed"
+        return failure
+    return None
+
+
+def _pinned(config: Config) -> str:
+    return "takes what is signed by " + ", ".join(key.fingerprint for key in config.store.publishers)
+
+
+def _identity(config: Config) -> str:
+    from certcast import identity
+
+    group = config.consumer is not None and config.consumer.group is not None
+    called = f"is called {config.enrolled_as}{', as all of its group' if group else ''}"
+    if config.store.encryption == "none":
+        return called
+    if not config.identity.exists():
+        return f"{called}; no identity in {config.identity} yet: `certcast identity` makes one"
+    return f"{called}; identity {identity.load(config.identity).public.fingerprint} in {config.identity}"
+
+
+def _signing_key(renewal: RenewalConfig) -> str:
+    from certcast.renewal import keyring
+
+    ring = keyring.read(renewal.signing_key)
+    if ring.working is None:
+        return f"no signing key in {renewal.signing_key} yet: `certcast publisher init` makes one"
+    kit = "" if ring.recovery else "; no recovery kit: `certcast publisher kit` makes one"
+    return f"signs with {ring.working.fingerprint} in {renewal.signing_key}{kit}"
+
+
+def _enrolled(renewal: RenewalConfig) -> str:
+    from certcast.renewal import enrolled
+
+    hosts = enrolled.read(renewal.hosts_file)
+    if not hosts:
+        return f"nobody is enrolled in {renewal.hosts_file} yet: `certcast host add`"
+    return f"{len(hosts)} enrolled in {renewal.hosts_file}: `certcast host list` shows them"

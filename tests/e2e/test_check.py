@@ -1,0 +1,85 @@
+"""`certcast check`: what an administrator is told before anything runs, and what is not right yet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from certcast.ssh_keys import PublicKey
+from certcast_lab.lab import Lab
+from journey import Done, Journey
+
+
+@pytest.fixture
+def journey(lab: Lab) -> Journey:
+    return Journey(lab)
+
+
+def check(journey: Journey, toml: Path) -> Done:
+    return journey.lab.certcast(toml, "check", user="consumer")
+
+
+def replaced(toml: Path, pattern: str, new: str) -> None:
+    text, count = re.subn(pattern, lambda _: new, toml.read_text())
+    assert 1 == count
+    toml.write_text(text)
+
+
+def test_a_host_that_serves(journey: Journey) -> None:
+    """It shows whom the host believes, and its name and identity, to be compared with the other side."""
+    host = journey.consumer("web1")
+    done = check(journey, host.certcast_toml)
+    trust = journey.lab.trust
+    pins = ", ".join(PublicKey.parse(line).fingerprint for line in trust.publishers)
+    identity = PublicKey.parse(trust.public("web1")).fingerprint
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"\n  takes what is signed by {pins}\n" in done.stdout
+    assert f"\n  is called web1; identity {identity} in {trust.identity_file('web1')}\n" in done.stdout
+
+
+def test_a_host_that_is_new(journey: Journey, tmp_path: Path) -> None:
+    """Without an identity the file is good all the same, and the next command is named; none is made."""
+    toml, path = journey.consumer("web1").certcast_toml, tmp_path / "identity"
+    replaced(toml, "(?m)^identity = .*$", f'identity = "{path}"')
+    done = check(journey, toml)
+    assert 0 == done.returncode, done.stderr
+    assert f"no identity in {path} yet: `certcast identity` makes one" in done.stdout
+    assert not path.exists()
+
+
+def test_an_identity_that_others_can_read(journey: Journey, tmp_path: Path) -> None:
+    """What each later run would refuse is refused here, with that error; the rest is still shown."""
+    toml, path = journey.consumer("web1").certcast_toml, tmp_path / "identity"
+    path.write_bytes(journey.lab.trust.identity("web1").read_bytes())
+    path.chmod(0o644)
+    replaced(toml, "(?m)^identity = .*$", f'identity = "{path}"')
+    done = check(journey, toml)
+    assert 6 == done.returncode
+    assert "SECRET-FILE" in done.stderr
+    assert "failures are mailed to it@example.test" in done.stdout
+
+
+def test_one_pin_only(journey: Journey) -> None:
+    """Whoever has pinned the working key alone is told what the spare one is for."""
+    toml = journey.consumer("web1").certcast_toml
+    replaced(toml, "(?m)^publishers = .*$", f'publishers = ["{journey.lab.trust.publishers[0]}"]')
+    done = check(journey, toml)
+    assert 0 == done.returncode
+    assert "warning: store.publishers names one key, not the spare one" in done.stderr
+
+
+def test_a_renewal_host(journey: Journey) -> None:
+    """It shows who signs and how many are enrolled; without keys, what makes them."""
+    done = check(journey, journey.renewal.certcast_toml)
+    working = PublicKey.parse(journey.lab.trust.publishers[0]).fingerprint
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"\n  signs with {working} in {journey.lab.trust.signing_key}\n" in done.stdout
+    enrolled = len(journey.lab.trust.hosts_file.read_text().splitlines())
+    assert f"\n  {enrolled} enrolled in {journey.lab.trust.hosts_file}: " in done.stdout
+
+    journey.configure(str(journey.lab.trust.signing_key), "/nonexistent/publisher")
+    done = check(journey, journey.renewal.certcast_toml)
+    assert 0 == done.returncode
+    assert "no signing key in /nonexistent/publisher yet: `certcast publisher init` makes one" in done.stdout
