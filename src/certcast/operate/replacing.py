@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from certcast import private_files
+from certcast import console, private_files
 from certcast.config_values import seconds
+from certcast.lifetime import utc_text
 from certcast.renewal import replacement
 from certcast.renewal.replacement import REVOKE_AFTER, Reason
 
@@ -44,7 +45,7 @@ def ask(
             raise click.BadParameter(str(error), param_hint="--revoke-after") from None
     (wanted,) = config.chosen(to_replace)
     private_files.require_own_dir(config.state_dir)
-    replacement.ask(
+    asked = replacement.ask(
         config.state_dir,
         renewal.config_dir,
         wanted.name,
@@ -52,4 +53,12 @@ def ask(
         after=after,
         now=datetime.now(timezone.utc),
     )
+    if asked.published_at is not None and after:
+        # The timer is silent about it; a person who asks for a new key must not believe that there is one more.
+        console.changed(f"{wanted.name}: was replaced at {utc_text(asked.published_at)}, not again now")
+        console.changed(asked.text())
+        click.echo(
+            "is another new key wanted? The same with `--revoke-after 0s` ends this replacement; then ask again",
+            err=True,
+        )
     return wanted.name
