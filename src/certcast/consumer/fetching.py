@@ -119,7 +119,7 @@ class Fetcher:
                 expected=f"{release.store}/{key}",
                 found="no such object: the renewal host seals private keys, as it does by default",
                 next=f"take `encryption` out of [store] in {self.config.path}, then `certcast identity`\n"
-                'prints the command that enrols this host; if the renewal host has encryption = "none", too,\n'
+                'prints the command that enrols this host; if encryption = "none" is meant and said there, too,\n'
                 f"`certcast renew {release.certificate}` there puts it back",
             )
         return found.body, found.etag

@@ -55,8 +55,8 @@ def check(context: click.Context) -> int:
     console.caveat(config)
     if len(config.store.publishers) == 1 and config.renewal is None:
         console.warned(
-            "store.publishers names one key, not the spare one: if the renewal host is lost, this host must be "
-            "set up anew; `certcast publisher show` there prints both"
+            "store.publishers names one key, not the spare one: if the renewal host is lost, this host must "
+            "be set up anew; `certcast publisher show` there prints both"
         )
     for failure in failures:
         click.echo(failure.report(), err=True)

@@ -41,7 +41,8 @@ def seal(
         return []
     if press.encryption == "none":
         click.echo(
-            f'nothing is sealed to anybody: {config.path} has encryption = "none"; hosts that seal wait in vain',
+            f'nothing is sealed to anybody: {config.path} has encryption = "none"; '
+            "who waits for a sealed key waits in vain",
             err=True,
         )
 

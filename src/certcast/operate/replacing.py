@@ -54,11 +54,12 @@ def ask(
         now=datetime.now(timezone.utc),
     )
     if asked.published_at is not None and after:
-        # The timer is silent about it; a person who asks for a new key must not believe that there is one more.
+        # A person who asks for a new key must not believe that there is one more.
         console.changed(f"{wanted.name}: was replaced at {utc_text(asked.published_at)}, not again now")
         console.changed(asked.text())
         click.echo(
-            "is another new key wanted? The same with `--revoke-after 0s` ends this replacement; then ask again",
+            "is another new key wanted? The same with `--revoke-after 0s` ends this replacement; "
+            "then ask again",
             err=True,
         )
     return wanted.name
