@@ -36,7 +36,9 @@ class Trust:
         if not self.recovery_identity.exists():
             made = _run("age-keygen", "-o", str(self.recovery_identity)).stderr
             recipient = made.partition("Public key: ")[2].strip()
-            self.folder.joinpath("publisher-recovery.pub").write_text(recipient + "\n")
+            file = self.folder / "publisher-recovery.pub"
+            file.write_text(recipient + "\n")
+            file.chmod(0o644)  # whatever the umask: one that others may write is refused
 
     def identity_file(self, host: str) -> Path:
         """Return where the private key of a host is, or will be."""

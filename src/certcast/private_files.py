@@ -1,6 +1,7 @@
 """Who else may read or write what certcast relies on.
 
     read_private, require_private    files with secrets that others wrote: a signing key, a password
+    others_may_write                 files that say whom this host believes, and who gets what
     require_own_dir                  the state, in which root must not be led astray
     require_no_link                  folders that only certcast makes
 
@@ -116,6 +117,11 @@ def _group_bits_are_ours(file: int | Path) -> bool:
         for tag, permissions, number in struct.iter_unpack("<HHI", acl[4:])
         if tag in {group, named_group} or (tag == user and number not in {0, os.geteuid()})
     )
+
+
+def others_may_write(status: os.stat_result) -> bool:
+    """Whether somebody else than this user and root may change a file."""
+    return bool(status.st_mode & 0o022) or status.st_uid not in {0, os.geteuid()}
 
 
 def require_own_dir(path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from certcast import files
-from certcast.errors import LocalFault
+from certcast.config import AbsolutePath, Config, RenewalConfig, StoreConfig, StoreUrl
+from certcast.errors import LocalFault, SigningFailed
 from certcast.identity import new_key
 from certcast.renewal import keyring, kit
 from certcast.renewal.kit import Kit
+from certcast.renewal.press import Press
 from certcast.ssh_keys import PublicKey
 
 WRITES = 4
@@ -94,3 +96,18 @@ def test_a_kit_that_came_into_force_is_known_by_it(tmp_path: Path, monkeypatch: 
     with pytest.raises(LocalFault, match="could not write"):
         keyring.replace_kit(key, made)
     assert keyring.is_in_force(key, made)
+
+
+@pytest.mark.parametrize("name", ["publisher.pub", "publisher-spare.pub", "publisher-recovery.pub"])
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_public_file_that_others_may_write_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    """Nobody but root exchanges whom this host believes, or adds himself to who gets every private key."""
+    key = tmp_path / "publisher"
+    begun(key)
+    (tmp_path / name).chmod(mode)
+    with pytest.raises(SigningFailed, match="written by others"):
+        keyring.read(key)
+    config = Config(store=StoreConfig(StoreUrl("file:///store")), certificates=())
+    with pytest.raises(SigningFailed, match=name) as caught:
+        Press.of(config, RenewalConfig(signing_key=AbsolutePath(key)), "renewal-1")
+    assert f"chmod go-w {tmp_path / name}" in caught.value.report()

@@ -22,7 +22,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import files, private_files
 from certcast.config_values import certificate_name, host_name
 from certcast.errors import EnrolRefused
 from certcast.ssh_keys import PublicKey
@@ -191,12 +191,11 @@ def _twice(lines: Sequence[_Line]) -> list[str]:
 
 
 def _require_not_writable_by_others(path: Path, status: os.stat_result) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o022 or status.st_uid not in {0, os.geteuid()}:
+    if private_files.others_may_write(status):
         raise EnrolRefused(
             f"{path} can be written by others, who could enrol themselves and get the private keys",
             expected="mode 0644 or less, owner root or whoever runs certcast",
-            found=f"mode {mode:04o}, owner {status.st_uid}",
+            found=f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}",
             kept="nothing was changed",
             next=f"look who is in it, then `chown root {path} && chmod go-w {path}`",
         )

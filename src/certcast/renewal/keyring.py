@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 
 from certcast import files, private_files
 from certcast.errors import SigningFailed
-from certcast.renewal.press import former_file, public_file, recovery_file, spare_file
+from certcast.renewal.press import (
+    former_file,
+    public_file,
+    read_public_key,
+    read_text,
+    recovery_file,
+    spare_file,
+)
 from certcast.ssh_keys import PublicKey, public_half
 
 if TYPE_CHECKING:
@@ -55,13 +62,13 @@ class Keyring:
 
 
 def read(signing_key: Path) -> Keyring:
-    """Look at the files. Raises SigningFailed (a damaged key), SecretExposed, LocalFault."""
-    recovery = _text(recovery_file(signing_key))
+    """Look at the files. Raises SigningFailed (damaged, or others may write), SecretExposed, LocalFault."""
+    recovery = read_text(recovery_file(signing_key))
     return Keyring(
         signing_key,
         working=_working(signing_key),
-        published=_public(public_file(signing_key)),
-        spare=_public(spare_file(signing_key)),
+        published=read_public_key(public_file(signing_key)),
+        spare=read_public_key(spare_file(signing_key)),
         recovery=recovery,
     )
 
@@ -90,7 +97,7 @@ def exchange(signing_key: Path, former: Kit, kit: Kit) -> None:
     kept = "hosts believe the old key and the new one; the same command again finishes the exchange"
     with files.reported(f"write {signing_key}", kept=kept):
         files.make_private_dir(signing_key.parent)
-        left = _public(public_file(signing_key))
+        left = read_public_key(public_file(signing_key))
         if left is not None and left.blob != former.spare.blob:  # or this is a second try
             files.write_atomically(former_file(signing_key), f"{left.bare} certcast-former\n".encode())
         files.write_atomically(signing_key, former.spare_private)
@@ -141,19 +148,3 @@ def _working(path: Path) -> PublicKey | None:
             next=f"restore {path} from a backup; if there is none, move it away, and see the runbook: "
             "docs/runbook.md#the-renewal-host-burned-down",
         ) from None
-
-
-def _public(path: Path) -> PublicKey | None:
-    text = _text(path)
-    if text is None:
-        return None
-    with files.understood(path, advice=f"restore {path} from a backup"):
-        return PublicKey.parse(text)
-
-
-def _text(path: Path) -> str | None:
-    with files.reported(f"read {path}", kept="nothing was changed"):
-        try:
-            return path.read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            return None

@@ -7,15 +7,20 @@
 /etc/certcast/publisher-recovery.pub   the kit's age recipient: every release is sealed to it
 /etc/certcast/hosts                    who else gets the private key (enrolled.py)
 {state_dir}/publisher/{name}.json      the record of what was published
+
+Who could write one of these would choose whom this host believes, or get every private key: like
+the list of hosts, none may be writable by others.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast import files
+from certcast import files, private_files
 from certcast.errors import SigningFailed
 from certcast.sealing import Recipient
 from certcast.ssh_keys import PublicKey
@@ -46,7 +51,7 @@ def recovery_file(signing_key: Path) -> Path:
 
 def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
     """Return the public halves of the working and the spare key, those that there are. Raises LocalFault."""
-    found = [_public_key(path(renewal.signing_key)) for path in (public_file, spare_file)]
+    found = [read_public_key(path(renewal.signing_key)) for path in (public_file, spare_file)]
     return tuple(key for key in found if key is not None)
 
 
@@ -84,12 +89,12 @@ class Press:
             signing_key=key,
             working=own[0],
             pinned=(*own, *config.store.publishers),
-            recovery=_text(recovery_file(key)),
+            recovery=read_text(recovery_file(key)),
             hosts_file=renewal.hosts_file,
             state_dir=config.state_dir,
             config_dir=renewal.config_dir,
             encryption=config.store.encryption,
-            former=_public_key(former_file(key)),
+            former=read_public_key(former_file(key)),
         )
 
     @property
@@ -121,17 +126,33 @@ class Press:
         return found
 
 
-def _public_key(path: Path) -> PublicKey | None:
-    text = _text(path)
+def read_public_key(path: Path) -> PublicKey | None:
+    """Return the key in one of these files, None if there is none. Raises SigningFailed, LocalFault."""
+    text = read_text(path)
     if text is None:
         return None
     with files.understood(path, advice=f"restore {path} from a backup"):
         return PublicKey.parse(text)
 
 
-def _text(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """Return what stands in one of these files, None if there is none. Raises SigningFailed, LocalFault."""
     with files.reported(f"read {path}", kept="what is published and served stays"):
         try:
-            return path.read_text(encoding="utf-8", errors="replace").strip()
+            with path.open(encoding="utf-8", errors="replace") as file:
+                _require_not_writable_by_others(path, os.fstat(file.fileno()))
+                return file.read().strip()
         except FileNotFoundError:
             return None
+
+
+def _require_not_writable_by_others(path: Path, status: os.stat_result) -> None:
+    if private_files.others_may_write(status):
+        raise SigningFailed(
+            f"{path} can be written by others, who could put a key of their own there",
+            expected="mode 0644 or less, owner root or whoever runs certcast",
+            found=f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}",
+            kept="what is published and served stays",
+            next="compare it with the recovery kit's text and with store.publishers on the hosts, "
+            f"then `chown root {path} && chmod go-w {path}`",
+        )
