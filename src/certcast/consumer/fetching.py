@@ -119,8 +119,8 @@ class Fetcher:
                 expected=f"{release.store}/{key}",
                 found="no such object: the renewal host seals private keys, as it does by default",
                 next=f"take `encryption` out of [store] in {self.config.path}, then `certcast identity`\n"
-                'prints the command that enrols this host; if encryption = "none" is meant and said there, too,\n'
-                f"`certcast renew {release.certificate}` there puts it back",
+                'prints the command that enrols this host; if both sides are to have encryption = "none",\n'
+                f"`certcast renew {release.certificate}` on the renewal host puts the key there",
             )
         return found.body, found.etag
 
