@@ -100,13 +100,16 @@ def _own_key(renewal: RenewalConfig, asked: Replacement, old: Old) -> Path | Non
 
 
 def _from_store(name: str, old: Old, store: Store) -> str:
-    """Return the chain of a leaf that was published, and that certbot here does not hold."""
+    """Return a leaf that was published, and that certbot here does not hold; nothing else that lies there."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     from certcast.manifest import FILE_LIMIT, FULLCHAIN, release_key
 
     key = release_key(name, old.sha256, FULLCHAIN)
     body: bytes = getattr(store.get(key, limit=FILE_LIMIT), "body", b"")
     try:
-        found = certificate.describe(certificate.read_chain(body).leaf).sha256
+        leaf = certificate.read_chain(body).leaf
+        found = certificate.describe(leaf).sha256
     except ValueError:
         found = None
     if found != old.sha256:
@@ -118,4 +121,4 @@ def _from_store(name: str, old: Old, store: Store) -> str:
             next="find it by its serial in a Certificate Transparency search, revoke it by `certbot revoke "
             "--cert-path FILE`, then take it out of state_dir/revocations.json",
         )
-    return body.decode("ascii")
+    return leaf.public_bytes(Encoding.PEM).decode("ascii")
