@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 
 from by_hand import BEGIN
+from certcast import identity
+from certcast.config import AbsolutePath
 from certcast.errors import (
     CertcastError,
     DigestMismatch,
@@ -36,7 +38,7 @@ from certcast.errors import (
 )
 from certcast.manifest import FILE_LIMIT, FULLCHAIN, LIMIT, Manifest, manifest_key, release_key, write
 from certcast.sealing import LIMIT as SEALED_LIMIT
-from certcast.sealing import seal
+from certcast.sealing import Recipient, seal
 from certcast.storage.store import Object, Unchanged
 from certcast_lab.ca import Authority, Pair
 from consuming import DAY, NAME, NAMES, Consumer, Wrapped, consumer
@@ -439,6 +441,30 @@ def test_the_served_releases_sealed_key_exchanged(site: Site, by: str) -> None:
     site.repels(
         SealedInvalid, "does not open" if by == "another host's" else "is not the key of the published"
     )
+
+
+class OneMoment(Wrapped):
+    """A relay behind which all sealed keys share an ETag, as nginx makes it: of one size, written at once."""
+
+    def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
+        if not key.endswith(".age"):
+            return super().get(key, limit=limit, unless=unless)
+        if unless == '"one moment"':
+            return Unchanged.UNCHANGED
+        found = super().get(key, limit=limit)
+        return Object(found.body, '"one moment"') if isinstance(found, Object) else found
+
+
+def test_an_etag_says_nothing_of_what_is_sealed_to_another_identity(site: Site, tmp_path: Path) -> None:
+    """A host with a new identity opens what is sealed to that, whatever it knows of what was before."""
+    store = OneMoment(site.web.store)
+    assert "current" == site.web.pull(IN_WINDOW, store=store).result
+    new = identity.make(tmp_path / "identity", "web1")
+    recipient = Recipient.of_host(site.web.config.enrolled_as, new.public)
+    leaf = site.manifest(site.web.pairs["A"]).leaf.sha256
+    site.web.store.put(recipient.object_key(NAME, leaf), seal(b"no key", recipient))
+    site.web.config = replace(site.web.config, identity=AbsolutePath(new.path))
+    site.repels(SealedInvalid, "not the key of the published", store=store)
 
 
 # -- objects that are none

@@ -196,12 +196,17 @@ class _Run:
 
         if self.store is None:
             return None
-        same = self.state.sealed_etag if self.state.sealed_leaf == manifest.leaf.sha256 else None
+        state = self.state
         try:
-            etag = Fetcher(self.config, self.store).look_at_sealed(manifest, same)
+            ours = {"sealed_leaf": manifest.leaf.sha256, "sealed_to": self._identity()}
+            # Of another object the ETag says nothing: a relay may make it of size and time alone.
+            same = ours == {"sealed_leaf": state.sealed_leaf, "sealed_to": state.sealed_to}
+            etag = Fetcher(self.config, self.store).look_at_sealed(
+                manifest, state.sealed_etag if same else None
+            )
         except CertcastError as error:
             return error
-        self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256, sealed_to=self._identity())
+        self._save(sealed_etag=etag, **ours)
         return None
 
     def _derived(self, version: str) -> dict[str, bytes]:
