@@ -373,6 +373,31 @@ def test_what_no_host_would_take_is_not_signed(host: Publisher) -> None:
     assert "unchanged" == host.publish(lineage).result
 
 
+def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_says(host: Publisher) -> None:
+    """With another signing key, without the record and without the manifest, publishing begins anew."""
+    lineage = host.issue()
+    host.publish(lineage)
+    last = replace(host.published(), sequence=manifest.LAST_SEQUENCE, expires=host.now + DAY)
+    host.store.put(POINTER, signing.sign(manifest.write(last), host.press.signing_key))
+    host.publish(lineage)  # dates it anew, as its own
+    other = identity.make(host.folder / "spare", "spare")
+    host.press = replace(
+        host.press,
+        signing_key=other.path,
+        working=other.public,
+        pinned=(other.public,),
+        former=host.press.working,
+    )
+    host.now += DAY
+    renewed = host.issue()
+    with pytest.raises(ManifestInvalid, match="no host would take"):
+        host.publish(renewed)
+    (host.press.folder / "example.test.json").unlink()
+    host.store.delete(POINTER)
+    assert "published" == host.publish(renewed).result
+    assert 1 == host.published().sequence
+
+
 def test_the_sequence_goes_beyond_the_stores_after_a_restore(host: Publisher, tmp_path: Path) -> None:
     """A renewal host restored from an old backup never uses a number a second time."""
     host.publish(host.issue())
