@@ -76,6 +76,21 @@ class Undeletable:
         return getattr(self._inner, name)
 
 
+class Overfull:
+    """A store in which the releases are more than can be listed in time."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner, self.url = inner, inner.url
+
+    def list(self, prefix: str) -> list[str]:
+        if prefix == manifest.releases_prefix("example.test"):
+            raise StoreUnreachable("no complete answer within 30 s")
+        return self._inner.list(prefix)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
 class Publisher:
     """A renewal host with one certificate, at a clock that the test moves; web1 is enrolled."""
 
@@ -673,6 +688,23 @@ def test_what_cannot_be_deleted_keeps_no_release_from_the_hosts(host: Publisher,
     assert [foreign] == [key for key in host.store.list("") if "0000" in key or "1111" in key]
     assert host.publish(lineage).alarm is None
     assert foreign not in host.store.list("")
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["the same host", "a new host"])
+def test_more_objects_than_can_be_listed_keep_no_release_from_the_hosts(
+    host: Publisher, tmp_path: Path, new: bool
+) -> None:
+    """Whoever fills the bucket until listing it takes too long delays no release; somebody is told."""
+    host.publish(host.issue())
+    publisher = host
+    if new:
+        publisher = Publisher(tmp_path / "new", host.store)
+        publisher.press = replace(publisher.press, pinned=(publisher.press.working, host.press.working))
+    publisher.now = host.now + DAY
+    lineage = publisher.issue()
+    done = publisher.publish(lineage, Overfull(host.store))  # type: ignore[arg-type]
+    assert (lineage.leaf, 2) == (publisher.published().leaf, publisher.published().sequence)
+    assert isinstance(done.alarm, StoreUnreachable)
 
 
 def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ Not here: whether a release may be published (publish.py), who may read (sealed.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -71,7 +71,9 @@ def open_desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator
         record = records.read(press.folder, wanted.name, store.url)
         found, signed_by, trouble = _read_manifest(wanted, store, press, record)
         if record.manifest is None and found is not None:
-            record = records.adopted(record, found, store)
+            # A bucket with more in it than can be listed keeps old releases; that is told at the end.
+            with suppress(StoreError):
+                record = records.adopted(record, found, store)
         current = records.latest(found, record.manifest)
         yield Desk(wanted, store, press, record, found, signed_by, current, trouble)
 
