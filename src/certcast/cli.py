@@ -16,6 +16,7 @@ it was about; alone it is exit status 40.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from functools import partial
@@ -84,16 +85,18 @@ def main() -> None:
     try:
         status = cli.main(prog_name="certcast", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        console.failed(console.shown(text.getvalue().rstrip()))  # what was pasted there may be a private key
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again, it goes on from what it finds", err=True)
         status = 130
     except CertcastError as error:
-        click.echo(error.report(), err=True)
+        console.failed(error.report())
         status = error.exit_status
     except Exception as error:
-        click.echo(defect(error).report(), err=True)
+        console.failed(defect(error).report())
         status = Defect.exit_status
     sys.exit(status if isinstance(status, int) else 0)
 

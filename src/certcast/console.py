@@ -3,12 +3,15 @@
     changed    on stdout: something is another way than before; cron mails it
     warned     on stderr: it works, and should not stay like this
     progress   on stderr, at a terminal only
+    failed     on stderr: a report, which errors.py makes
 
-Not here: failures (errors.py makes the report), and mail.
+Not here: mail.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,12 +36,12 @@ def changed(text: str) -> None:
     """Print a change."""
     # A terminal of another alphabet must not stop what is done already.
     encoding = sys.stdout.encoding or "utf-8"
-    click.echo(shown(text).encode(encoding, "backslashreplace").decode(encoding))
+    _say(shown(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def warned(text: str) -> None:
     """Print a warning."""
-    click.echo(shown(f"warning: {text}"), err=True)
+    _say(shown(f"warning: {text}"), err=True)
 
 
 def caveat(config: Config) -> None:
@@ -51,7 +54,33 @@ def progress() -> Callable[[str], None]:
     """Return what tells a person what is going on; a timer's journal doesn't need it."""
     if not sys.stderr.isatty():
         return lambda _text: None
-    return lambda text: click.echo(shown(text), err=True)
+    return lambda text: _say(shown(text), err=True)
+
+
+def hint(text: str) -> None:
+    """Print what a person may want to do next, on stderr."""
+    _say(shown(text), err=True)
+
+
+def failed(report: str) -> None:
+    """Print a failure's report (errors.py), which is redacted already."""
+    _say(report, err=True)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print a line, or drop it and all that follows where nobody reads any more: `| head -1`, a full disk.
+
+    What is done must not stop for it, and the mail about it must still be sent.
+    """
+    stream = sys.stderr if err else sys.stdout
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            # Python would fail at its end, too, with what it could not write: exit status 120.
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def tell_published(name: str, published: Published) -> None:

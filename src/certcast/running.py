@@ -11,8 +11,6 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
-
 from certcast import console
 from certcast.errors import CertcastError, Defect, MailNotSent
 
@@ -100,7 +98,7 @@ class Run:
 
     def failed(self, certificate: CertificateConfig | None, failure: CertcastError) -> None:
         """Print and mail a failure. The first gives the exit status; an unsent mail yields to any other."""
-        click.echo(failure.report(), err=True)
+        console.failed(failure.report())
         if self.status in {0, MailNotSent.exit_status}:
             self.status = failure.exit_status
         if isinstance(failure, MailNotSent):
@@ -117,7 +115,7 @@ class Run:
                 now=now(),
             )
         except MailNotSent as second:
-            click.echo(second.report(), err=True)
+            console.failed(second.report())
 
     def _mail_installed(self, outcome: Outcome) -> None:
         from certcast.notify import mail

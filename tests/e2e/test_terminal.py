@@ -158,3 +158,48 @@ def test_a_consumers_installation_says_what_renewing_needs(journey: Journey) -> 
     )
     assert 3 == done.returncode
     assert "pip install 'certcast[renewal]'" in done.stderr
+
+
+@pytest.mark.parametrize("gone", ["a reader that went away", "a log on a full disk"])
+def test_nobody_reads_what_is_printed(journey: Journey, gone: str) -> None:
+    """
+    `| head -1`, or a log file on a full disk: whatever cannot be printed is dropped, and nothing else. The
+    work is done, the exit status is that of the work, and its mail is sent.
+    """
+
+    def unread(name: str, *words: str, user: str) -> int:
+        """Run a command whose output nobody takes, errors neither."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        if gone == "a log on a full disk":
+            os.close(writer)
+            writer = os.open("/dev/full", os.O_WRONLY)
+        try:
+            argv = [CERTCAST, "--config", str(journey.lab.host(name).certcast_toml), *words]
+            environment = {**os.environ, **journey.lab.environment(user)}
+            return subprocess.run(argv, env=environment, stdout=writer, stderr=writer, check=False).returncode
+        finally:
+            os.close(writer)
+
+    assert 0 == unread("renewal", "renew", user="renewal")
+    assert journey.live().leaf.sha256 == journey.published()
+    host = journey.consumer("web1")
+    assert 39 == unread("web1", "pull", user="consumer")
+    assert "NOT-INCLUDED" in journey.lab.mailbox.messages[-1].text
+    host.include(host.certcast_folder / "certs/example.test/nginx.conf")
+    assert 0 == unread("web1", "pull", user="consumer")
+    assert journey.published() == journey.served("web1")
+    assert "is valid until" in journey.lab.mailbox.messages[-1].subject
+    removed = unread("renewal", "host", "remove", "web1", user="renewal")
+    sealed = [key for key in journey.lab.cloud.bucket.keys("certcast/") if "/keys/web1." in key]
+    assert (0, []) == (removed, sealed)
+
+
+def test_a_private_key_pasted_by_mistake(journey: Journey) -> None:
+    """Who pastes the private key where a public one belongs doesn't find it in the output again."""
+    private = journey.lab.trust.identity("web1").read_text()
+    for words in (["host", "add", "web1", private], ["host", "add", "web1", "--", private], [private]):
+        done = journey.lab.certcast(journey.renewal.certcast_toml, *words, user="renewal")
+        assert 0 != done.returncode
+        assert private.splitlines()[2] not in done.stdout + done.stderr
+        assert "error" in done.stderr.lower()

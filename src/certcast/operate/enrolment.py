@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast import manifest
+from certcast import console, manifest
 from certcast.errors import CertcastError, SigningFailed
 from certcast.renewal import publish, record, sealed
 from certcast.renewal.press import Press
@@ -57,7 +57,7 @@ def seal(
                 click.echo(f"{name}: nothing is published yet; `certcast renew` seals to them", err=True)
             return
         if done.sealed_to:
-            click.echo(f"{name}: private key sealed to {_some(done.sealed_to)}")
+            console.changed(f"{name}: private key sealed to {_some(done.sealed_to)}")
         for warning in done.warnings:
             click.echo(f"warning: {name}: {warning}", err=True)
 

@@ -83,7 +83,7 @@ def add(
     lock = enrolled.lock_of(config.state_dir)
     changed = enrolled.add(renewal.hosts_file, hosts, lock=lock, mistakes=mistakes)
     for one in hosts:
-        click.echo(f"{one.name}: {_came_to(before.get(one.name), one)}, {one.key.fingerprint}")
+        console.changed(f"{one.name}: {_came_to(before.get(one.name), one)}, {one.key.fingerprint}")
     narrowed = [one.name for one in changed if one.name in before and one.certificates]
     return _told(enrolment.seal(config, renewal, hosts, narrowed=narrowed))
 
@@ -202,11 +202,11 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
     known = _host(name, " ".join(key), group=False, certificates=()) if key else None
     gone = enrolled.remove(renewal.hosts_file, name, lock=enrolled.lock_of(config.state_dir))
     if gone is not None:
-        click.echo(f"{name}: removed, {gone.key.fingerprint}")
+        console.changed(f"{name}: removed, {gone.key.fingerprint}")
     leaver = gone or known
     deleted, failures = enrolment.take_away(config, renewal, name, leaver.key if leaver else None)
     for certificate, count in deleted.items():
-        click.echo(f"{name}: {count} sealed key{'s' if count != 1 else ''} of {certificate} deleted")
+        console.changed(f"{name}: {count} sealed key{'s' if count != 1 else ''} of {certificate} deleted")
     if leaver is None and not deleted and not failures:
         raise EnrolRefused(
             f"nobody is enrolled as {name}",
@@ -214,11 +214,10 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
             next="`certcast host list` shows who is",
         )
     which = ", ".join(one.name for one in config.certificates if leaver is None or leaver.gets(one.name))
-    click.echo(
+    console.hint(
         f"What {name} has fetched it still has, private keys included. To make that worthless, for each of\n"
         f"{which}: `certcast renew --replace NAME --reason superseded`\n"
-        "(`--reason keyCompromise` if somebody else may have it).",
-        err=True,
+        "(`--reason keyCompromise` if somebody else may have it)."
     )
     return _told(failures)
 
@@ -234,5 +233,5 @@ def _renewal_host(context: click.Context, command: str) -> tuple[Config, Renewal
 def _told(failures: list[CertcastError]) -> int:
     """Print failures; return the exit status, the first one's."""
     for failure in failures:
-        click.echo(failure.report(), err=True)
+        console.failed(failure.report())
     return failures[0].exit_status if failures else 0
