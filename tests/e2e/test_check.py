@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,24 @@ def test_a_renewal_host(journey: Journey) -> None:
     done = check(journey, journey.renewal.certcast_toml)
     assert 0 == done.returncode
     assert "no signing key in /nonexistent/publisher yet: `certcast publisher init` makes one" in done.stdout
+
+
+def test_the_public_half_is_lost(journey: Journey) -> None:
+    """
+    A signing key without its .pub file: `check` and `renew` show the command that writes it anew, and
+    after that command both work.
+    """
+    public = journey.lab.trust.signing_key.with_name("publisher.pub")
+    line = public.read_text()
+    public.unlink()
+    try:
+        done, renewed = check(journey, journey.renewal.certcast_toml), journey.renew()
+        assert (17, 17) == (done.returncode, renewed.returncode)
+        (command,) = re.findall(r"`([^`]*ssh-keygen -y[^`]*)`", done.stderr)
+        assert f"`{command}`" in renewed.stderr
+        subprocess.run(command, shell=True, check=True)
+        assert line.split()[:2] == public.read_text().split()[:2]
+        assert 0 == check(journey, journey.renewal.certcast_toml).returncode
+        assert 0 == journey.renew().returncode
+    finally:
+        public.write_text(line)

@@ -20,7 +20,7 @@ import click
 
 from certcast import console
 from certcast.config_reading import config_path, load
-from certcast.errors import CertcastError
+from certcast.errors import CertcastError, SigningFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,10 +90,18 @@ def _identity(config: Config) -> str:
 
 def _signing_key(renewal: RenewalConfig) -> str:
     from certcast.renewal import keyring
+    from certcast.renewal.press import public_file, public_half_command
 
     ring = keyring.read(renewal.signing_key)
     if ring.working is None:
         return f"no signing key in {renewal.signing_key} yet: `certcast publisher init` makes one"
+    if ring.published is None or ring.published.blob != ring.working.blob:
+        raise SigningFailed(
+            f"{public_file(renewal.signing_key)} is not the public half of the signing key",
+            expected=ring.working.fingerprint,
+            found=ring.published.fingerprint if ring.published else "no such file",
+            next=public_half_command(renewal.signing_key),
+        )
     kit = "" if ring.recovery else "; no recovery kit: `certcast publisher kit` makes one"
     return f"signs with {ring.working.fingerprint} in {renewal.signing_key}{kit}"
 

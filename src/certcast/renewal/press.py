@@ -76,14 +76,7 @@ class Press:
         key = renewal.signing_key
         own = own_keys(renewal)
         if not public_file(key).exists():
-            raise SigningFailed(
-                "this host has no signing key, so it cannot publish",
-                expected=f"{key}, and its public half in {public_file(key)}",
-                found=f"no {public_file(key)}",
-                kept="what is published and served stays",
-                next="`certcast publisher init` makes one; if this host replaces a lost one, read "
-                "docs/runbook.md#the-renewal-host-burned-down",
-            )
+            raise _no_key(key)
         return cls(
             publisher=publisher,
             signing_key=key,
@@ -124,6 +117,26 @@ class Press:
                 "`certcast publisher kit` makes one"
             )
         return found
+
+
+def _no_key(key: Path) -> SigningFailed:
+    makes_one = (
+        "`certcast publisher init` makes one; if this host replaces a lost one, read "
+        "docs/runbook.md#the-renewal-host-burned-down"
+    )
+    there = key.exists()
+    return SigningFailed(
+        f"this host has no {'public half of its ' if there else ''}signing key, so it cannot publish",
+        expected=f"{key}, and its public half in {public_file(key)}",
+        found=f"no {public_file(key)}",
+        kept="what is published and served stays",
+        next=public_half_command(key) if there else makes_one,
+    )
+
+
+def public_half_command(key: Path) -> str:
+    """Return the command that writes the public half of the signing key anew."""
+    return f"`(umask 022; ssh-keygen -y -f {key} > {public_file(key)})`"
 
 
 def read_public_key(path: Path) -> PublicKey | None:
