@@ -26,6 +26,8 @@ import click
 
 from certcast import console
 from certcast.errors import CertcastError, Defect, LocalFault
+from certcast.names import printable
+from certcast.redaction import redacted
 from certcast.running import Run, defect, host_name, now
 
 if TYPE_CHECKING:
@@ -87,7 +89,8 @@ def main() -> None:
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        console.failed(console.shown(text.getvalue().rstrip()))  # what was pasted there may be a private key
+        # What was pasted there may be a private key; a name that is to be typed otherwise stays as it is.
+        console.failed(printable(redacted(text.getvalue().rstrip())))
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; run the same command again, it goes on from what it finds", err=True)
