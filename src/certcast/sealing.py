@@ -64,6 +64,19 @@ def sealed_prefix(certificate: str, leaf_sha256: str) -> str:
     return release_key(certificate, leaf_sha256, "keys/")
 
 
+def require_sealable(key: PublicKey) -> PublicKey:
+    """Return the key of a host if age seals to it. Raises ValueError, in words.
+
+    Half of all 32 octets are no point of the curve: a character that was lost or changed in copying. Once
+    enrolled, such a key stops each publication.
+    """
+    try:
+        seal(b"-", Recipient.of_host("", key))
+    except ValueError:
+        raise ValueError("its key is damaged: age seals nothing to it") from None
+    return key
+
+
 def seal(privkey: bytes, recipient: Recipient) -> bytes:
     """Encrypt a private key (PEM) to one recipient. Raises ValueError if the recipient is none for age."""
     import pyrage

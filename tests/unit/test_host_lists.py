@@ -13,7 +13,8 @@ from certcast.errors import EnrolRefused, LocalFault
 from certcast.operate.host_lists import HostList, read
 from certcast.ssh_keys import PublicKey
 
-KEYS = [PublicKey(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([n]) * 32).bare for n in range(5)]
+# Points of the curve: of all 32 octets half are.
+KEYS = [PublicKey(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([n]) * 32).bare for n in (0, 1, 3, 6, 9)]
 RSA = "ssh-rsa " + base64.b64encode(b"\0\0\0\x07ssh-rsa\0\0\0\x01\3\0\0\0\x01\1").decode()
 
 
@@ -201,3 +202,16 @@ def test_a_list_that_is_not_there(path: Path) -> None:
     """A missing list is a fault of this host's files, not an empty list."""
     with pytest.raises(LocalFault, match="read"):
         read(path)
+
+
+def test_thousands_of_lines_are_left_out_in_one(path: Path) -> None:
+    """A reason is told once, with the first lines that it is about: who is to be enrolled stays in sight."""
+    found = listed(path, f"web1 {KEYS[0]}\n" + f"web1 {RSA}\n" * 3000)
+    assert ["line 2, line 3, line 4 and 2,997 more: the type of its key is 'ssh-rsa'"] == found.left_out
+
+
+def test_a_damaged_key_is_a_mistake(path: Path) -> None:
+    """No point of the curve: nobody could seal to it, and each publication would stop."""
+    damaged = PublicKey(b"\0\0\0\x0bssh-ed25519\0\0\0\x20\2" + bytes(31)).bare
+    found = listed(path, f"web1 {damaged}\n")
+    assert ["line 1: its key is damaged: age seals nothing to it"] == found.mistakes

@@ -27,6 +27,7 @@ from certcast.errors import CertcastError, EnrolRefused
 from certcast.operate import enrolment, host_lists, scan
 from certcast.renewal import enrolled
 from certcast.renewal.enrolled import Host
+from certcast.sealing import require_sealable
 from certcast.ssh_keys import PublicKey
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _scanned(
 
 def _host(name: str, key: str, *, group: bool, certificates: tuple[str, ...]) -> Host:
     try:
-        return Host(_checked(name), PublicKey.parse(key), group, certificates)
+        return Host(_checked(name), require_sealable(PublicKey.parse(key)), group, certificates)
     except ValueError as error:
         raise EnrolRefused(
             f"this is no key of a host: {error}",

@@ -25,6 +25,7 @@ from certcast import files
 from certcast.config_values import host_name
 from certcast.errors import EnrolRefused
 from certcast.renewal.enrolled import Host
+from certcast.sealing import require_sealable
 from certcast.ssh_keys import KIND, PublicKey
 
 if TYPE_CHECKING:
@@ -44,15 +45,28 @@ class HostList:
     certificates: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
     hosts: list[Host] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
+    _left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Why somebody was left out, one line for each reason: known_hosts has thousands of RSA keys."""
+        return [
+            f"{', '.join(places[:3])}{f' and {len(places) - 3:,} more' if len(places) > 3 else ''}: {reason}"
+            for reason, places in self._left_out.items()
+        ]
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Note that somebody is not in the list in a usable way."""
+        self._left_out.setdefault(reason, []).append(where)
 
     def take(self, name: str, key: str, where: str) -> None:
         """Add a host if it is wanted, or the mistake that it is; the same one twice is one."""
         if not self.wants(name):
             return
         try:
-            host = Host(host_name(name.lower()), PublicKey.parse(key), certificates=self.certificates)
+            sealable = require_sealable(PublicKey.parse(key))
+            host = Host(host_name(name.lower()), sealable, certificates=self.certificates)
         except ValueError as error:
             self.mistakes.append(f"{where}: {error}")
             return
@@ -101,7 +115,7 @@ def _read_lines(found: HostList, body: bytes) -> None:
             continue
         unfit = _unfit(row)
         if unfit:
-            found.left_out.append(f"{where}: {unfit}")
+            found.leave_out(where, unfit)
         elif len(row) < 3:
             found.mistakes.append(f"{where}: a line has a name, a type and a key")
         elif row[2] in revoked:
@@ -137,7 +151,7 @@ def _take_names(found: HostList, key: str, lines: list[tuple[str, str]]) -> None
             named = True
     if not named:
         names, where = lines[0]
-        found.left_out.append(f"{where}: {names[:80]} is an address without a name")
+        found.leave_out(where, f"{names[:80]} is an address without a name")
 
 
 def _without_port(name: str) -> str:
@@ -183,7 +197,7 @@ def _take_facts(found: HostList, facts: dict[str, Any], listed_as: str, where: s
     key = _fact(facts, "ssh_host_key_ed25519_public")
     name = _fact(facts, "nodename") or _fact(facts, "hostname") or _fact(facts, "fqdn") or listed_as
     if key is None:
-        found.left_out.append(f"{where}: has no ansible_ssh_host_key_ed25519_public")
+        found.leave_out(where, "has no ansible_ssh_host_key_ed25519_public")
     else:
         kind = _fact(facts, "ssh_host_key_ed25519_public_keytype") or KIND
         found.take(name, f"{kind} {key}", where)
