@@ -109,7 +109,7 @@ class Run:
             mail.send_failure(
                 self.config.mail,
                 failure,
-                host=host_name(),
+                host=self.config.host or host_name(),
                 doing=self.doing,
                 certificate=certificate.name if certificate else None,
                 now=now(),
@@ -123,7 +123,7 @@ class Run:
         assert outcome.leaf is not None  # an installation has a leaf
         mail.send_installed(
             self.config.mail,
-            host=host_name(),
+            host=self.config.host or host_name(),
             certificate=outcome.certificate,
             leaf=outcome.leaf,
             previous=outcome.previous,
@@ -151,7 +151,7 @@ def now() -> datetime:
 
 
 def host_name() -> str:
-    """The system's name for this host, which mails and manifests carry."""
+    """The system's name for this host, which mails and manifests carry where `host` names no other."""
     import socket
 
     return socket.gethostname()

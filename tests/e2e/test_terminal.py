@@ -186,6 +186,7 @@ def test_nobody_reads_what_is_printed(journey: Journey, gone: str) -> None:
     host = journey.consumer("web1")
     assert 39 == unread("web1", "pull", user="consumer")
     assert "NOT-INCLUDED" in journey.lab.mailbox.messages[-1].text
+    assert journey.lab.mailbox.messages[-1].subject.startswith("certcast on web1 failed")
     host.include(host.certcast_folder / "certs/example.test/nginx.conf")
     assert 0 == unread("web1", "pull", user="consumer")
     assert journey.published() == journey.served("web1")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast import console
+from certcast import console, files
 from certcast.config_reading import config_path, load
 from certcast.errors import CertcastError, SigningFailed
 
@@ -83,7 +83,9 @@ def _identity(config: Config) -> str:
     called = f"is called {config.enrolled_as}{', as all of its group' if group else ''}"
     if config.store.encryption == "none":
         return called
-    if not config.identity.exists():
+    with files.reported(f"look for {config.identity}", kept="nothing was changed"):
+        there = config.identity.exists()
+    if not there:
         return f"{called}; no identity in {config.identity} yet: `certcast identity` makes one"
     return f"{called}; identity {identity.load(config.identity).public.fingerprint} in {config.identity}"
 
