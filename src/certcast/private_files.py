@@ -80,7 +80,7 @@ _READING = dict.fromkeys(
 def _require_private(path: Path, what: str, status: os.stat_result, file: int | Path) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
-        trouble, advice = f"{path} with {what} is not a file", "name a file in the configuration"
+        trouble, advice = f"{path} with {what} is not a file", "give it in a file: no pipe, device or folder"
     elif status.st_uid not in {0, os.geteuid()}:
         trouble = f"{path} with {what} belongs to somebody else, who can read and exchange it"
         advice = f"if it is the right one: `chown {_user(os.geteuid())} {_quoted(path)}`"
@@ -91,7 +91,7 @@ def _require_private(path: Path, what: str, status: os.stat_result, file: int | 
         return
     raise SecretExposed(
         trouble,
-        expected=f"mode 0600 or less, owner {' or '.join(sorted({'root', _user(os.geteuid())}))}",
+        expected=f"a file of mode 0600 or less, owner {' or '.join(sorted({'root', _user(os.geteuid())}))}",
         found=f"mode {mode:04o}, owner {_user(status.st_uid)}",
         kept="nothing was taken from it",
         next=advice,

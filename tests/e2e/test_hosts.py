@@ -423,8 +423,9 @@ def test_a_person_sees_whom_a_list_enrols(fleet: Fleet, tmp_path: Path) -> None:
         str(path),
     ]
     status, shown = answering(argv, ["n"], {**os.environ, **fleet.lab.environment("renewal")})
-    assert 130 == status
+    assert 18 == status
     assert "github.com  SHA256:" in shown
+    assert "the list was not confirmed" in shown
     assert "" == fleet.hosts_file.read_text()
 
 

@@ -105,7 +105,12 @@ def _of_list(
         # A person's known_hosts has strangers in it, who would get the private key.
         for one in found.hosts:
             click.echo(f"  {one.name}  {one.key.fingerprint}", err=True)
-        click.confirm(f"Shall these {len(found.hosts)} get the private key?", abort=True, err=True)
+        if not click.confirm(f"Shall these {len(found.hosts)} get the private key?", err=True):
+            raise EnrolRefused(
+                "the list was not confirmed",
+                kept="nobody was enrolled",
+                next=f"name those you mean: `certcast host add --from {path} NAME…`, like '*.internal'",
+            )
     return found.hosts, found.mistakes
 
 

@@ -282,7 +282,8 @@ def _confirm() -> None:
             next="confirm it with --replace; hosts must be told of the new spare key",
         )
     _hint("A new kit has a new spare key. It is worth nothing until every host has been told of it.")
-    click.confirm("Replace the kit in force?", abort=True, err=True)
+    if not click.confirm("Replace the kit in force?", err=True):
+        raise KitRefused("another recovery kit was not confirmed", kept="the one in force stays")
 
 
 # -- what is told
