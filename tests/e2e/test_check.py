@@ -105,3 +105,20 @@ def test_the_public_half_is_lost(journey: Journey) -> None:
         assert 0 == journey.renew().returncode
     finally:
         public.write_text(line)
+
+
+def test_an_address_that_each_run_would_refuse(journey: Journey) -> None:
+    """A password in `read_from`, or plain HTTP with keys that lie open, is refused here, and not shown."""
+    toml = journey.consumer("web1").certcast_toml
+    text = toml.read_text()
+    for lines in (
+        'read_from = "https://me:hush-hush@relay.test"',
+        'read_from = "http://relay.test"\nencryption = "none"',
+    ):
+        toml.write_text(text.replace("[store]\n", f"[store]\n{lines}\n"))
+        done = check(journey, toml)
+        assert 3 == done.returncode
+        assert "store.read_from" in done.stderr
+        assert "hush" not in done.stdout + done.stderr
+    toml.write_text(text.replace("[store]\n", '[store]\nread_from = "https://relay.test/x"\n'))
+    assert "\n  store oss://certs/certcast, read by https://relay.test/x\n" in check(journey, toml).stdout

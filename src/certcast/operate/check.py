@@ -37,9 +37,7 @@ def check(context: click.Context) -> int:
     click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
         console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
-    by = f", read by {config.store.read_from}" if config.store.read_from else ""
-    click.echo(f"  store {config.store.url}{by}")
-    parts: list[Callable[[], str]] = []
+    parts: list[Callable[[], str]] = [lambda: _store(config)]
     if config.store.publishers:
         parts.append(lambda: _pinned(config))
     if config.consumer is not None:
@@ -70,6 +68,15 @@ def _tell(part: Callable[[], str]) -> CertcastError | None:
         failure.kept = failure.kept or "nothing was changed"
         return failure
     return None
+
+
+def _store(config: Config) -> str:
+    if config.store.read_from is None:
+        return f"store {config.store.url}"
+    from certcast.storage import open_reader
+
+    open_reader(config.store)  # asks nobody; refuses an address with a password, and what it would lay open
+    return f"store {config.store.url}, read by {config.store.read_from}"
 
 
 def _pinned(config: Config) -> str:
