@@ -388,6 +388,16 @@ def test_what_no_host_would_take_is_not_signed(host: Publisher) -> None:
     assert "unchanged" == host.publish(lineage).result
 
 
+def test_a_manifest_that_hosts_would_not_read_is_not_signed(host: Publisher) -> None:
+    """A list of revoked leaves that has grown too long says so; what is published stays."""
+    lineage = host.issue()
+    host.publish(lineage)
+    with pytest.raises(ManifestInvalid, match="larger than hosts read") as caught:
+        host.publish(lineage, revoke=tuple(f"{number:064x}" for number in range(1000)))
+    assert "1,000 leaves held off or revoked" in caught.value.report()
+    assert (1, ()) == (host.published().sequence, host.published().revoked)
+
+
 def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_says(host: Publisher) -> None:
     """With another signing key, without the record and without the manifest, publishing begins anew."""
     lineage = host.issue()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from certcast.ssh_keys import PublicKey
     from certcast.storage.store import Store
 
+# An SSH signature by an Ed25519 key has some 300 octets in armor.
+_SIGNATURE = 1024
+
 Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back"]
 
 
@@ -213,23 +216,29 @@ class Desk:
 
     def _put_manifest(self, following: Manifest) -> None:
         document = manifest.write(following)
+        _require_small(following, document)
         _require_readable(following, document)
         signed = signing.sign(document, self.press.signing_key)
         # Does the private key belong to the public one that hosts were given?
         signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
-        if len(signed) > manifest.LIMIT:
-            raise ManifestInvalid(
-                f"{self.wanted.name}: the manifest would be larger than hosts read",
-                expected=f"at most {manifest.LIMIT:,} octets",
-                found=f"{len(signed):,} octets, with {len(following.leaf.names)} names",
-                kept="what is published and served stays",
-                next="divide the names over several certificates",
-            )
         # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
         sequence = max(self.record.sequence, following.sequence)
         self.record = records.Record(sequence, records.appended(self.record.leaves, following), following)
         records.write(self.press.folder, self.wanted.name, self.record)
         self.store.put(manifest.manifest_key(self.wanted.name), signed)
+
+
+def _require_small(following: Manifest, document: bytes) -> None:
+    most = manifest.LIMIT - _SIGNATURE
+    if len(document) > most:
+        names, listed = len(following.leaf.names), len(following.held_off) + len(following.revoked)
+        raise ManifestInvalid(
+            f"{following.certificate}: the manifest would be larger than hosts read",
+            expected=f"at most {most:,} octets",
+            found=f"{len(document):,}: {names:,} names, {listed:,} leaves held off or revoked",
+            kept="what is published and served stays",
+            next="divide the names over several certificates; or begin one under another name",
+        )
 
 
 def _require_readable(following: Manifest, document: bytes) -> None:
