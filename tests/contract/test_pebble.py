@@ -167,6 +167,14 @@ def test_no_authorization_is_reused_by_chance():
     assert [False, False, False] == [lenient.refuses_order(order) for order in (first, second, mixed)]
 
 
+def test_no_order_is_held_back_twice_in_a_row():
+    """A client that tries again once, like certbot's, gets its order even if that one was reused, too."""
+    nonces = Nonces(reuse_authorizations=False)
+    first, reused = ["authz/1"], ["authz/1", "authz/2"]
+    answers = [nonces.refuses_order(order) for order in (first, reused, reused, reused)]
+    assert [False, True, False, True] == answers
+
+
 def test_an_order_with_a_reused_authorization_costs_a_client_one_more_try(ca: Ca, fullchain: bytes):
     """A stock client whose order was held back asks again and gets its certificate by one order."""
     answers: list[list[str]] = []
