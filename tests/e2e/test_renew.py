@@ -6,11 +6,13 @@ certbot, pebble, DNS, nginx and SMTP are real; `certcast` runs as the installed 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from certcast.errors import SigningFailed
 from certcast_lab.lab import Lab
 from certcast_lab.renewal_info import Window
 from journey import Journey
@@ -339,6 +341,19 @@ def test_an_unsent_mail_does_not_hide_what_it_was_about(journey: Journey) -> Non
 
     assert 12 == done.returncode
     assert done.stderr.index("DNS-DENIED") < done.stderr.index("MAIL-NOT-SENT")
+
+
+def test_the_first_order_waits_for_a_signing_key(journey: Journey) -> None:
+    """Before `certcast publisher init`, `renew` says so at once, and orders nothing that nobody could take."""
+    toml = journey.renewal.certcast_toml
+    (toml.parent / "nothing").mkdir()
+    toml.write_text(
+        re.sub(r'signing_key = ".*"', f'signing_key = "{toml.parent}/nothing/key"', toml.read_text())
+    )
+    done = journey.renew()
+    assert SigningFailed.exit_status == done.returncode, done.stderr
+    assert "`certcast publisher init` makes one" in done.stderr
+    assert 0 == journey.lab.renewal_info.orders
 
 
 def test_no_order_beyond_the_cap(journey: Journey) -> None:

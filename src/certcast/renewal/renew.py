@@ -81,6 +81,12 @@ def renew(
         # To publish the new one without what is to be revoked would be no replacement.
         done.failures.append(failure)
         return done
+    if before is None:
+        try:
+            press()  # a first order has time until somebody has made a signing key
+        except CertcastError as failure:
+            done.failures.append(failure)
+            return done
     try:
         _let_certbot_renew(
             config,
