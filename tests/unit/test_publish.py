@@ -637,6 +637,17 @@ def test_every_release_is_sealed_to_the_recovery_kit(host: Publisher) -> None:
     assert lineage.privkey == pyrage.decrypt(found.body, [kit])
 
 
+def test_while_no_host_is_enrolled_every_run_warns(host: Publisher) -> None:
+    """A release that opens with nothing but the recovery kit reaches no host; one host is enough."""
+    import pyrage
+
+    host.press = replace(host.press, recovery=str(pyrage.x25519.Identity.generate().to_public()))
+    host.press.hosts_file.write_text("")
+    assert any("no host is enrolled" in line for line in host.publish(host.issue()).warnings)
+    host.enrol("web2")
+    assert () == host.publish(host.issue()).warnings
+
+
 def test_without_a_kit_every_run_warns(host: Publisher) -> None:
     """Until there is one, losing this host means to set up all others anew."""
     assert any("no recovery kit" in line for line in host.publish(host.issue()).warnings)

@@ -27,6 +27,7 @@ from certcast.manifest import FULLCHAIN, Digest, Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
 from certcast.renewal.lineage import in_archive
+from certcast.sealing import RECOVERY
 from certcast.storage.store import Object, Unchanged
 
 if TYPE_CHECKING:
@@ -204,8 +205,8 @@ class Desk:
             sealed.lay_open(store, name, leaf, privkey())
             return (), tuple(warnings)
         recipients = self.press.recipients(name)
-        if not recipients:
-            warnings.append("no host is enrolled, so nobody can open what is published: `certcast host add`")
+        if all(one.host == RECOVERY for one in recipients):
+            warnings.append("no host is enrolled, so none can open what is published: `certcast host add`")
         return sealed.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
 
     def _archived(self, leaf: str) -> Lineage:
