@@ -5,9 +5,9 @@
 
 demo: ; @scripts/setup && exec .venv/bin/certcast-lab demo
 
-test: ; @scripts/setup --test && $(MAKE) --no-print-directory lint && exec .venv/bin/pytest -n 2 --dist loadfile
+test: ; @scripts/setup --test && $(MAKE) --no-print-directory lint && exec .venv/bin/pytest -n 4 --dist loadfile
 
-long: ; @scripts/setup --test && exec .venv/bin/pytest -n 2 --dist loadfile --long
+long: ; @scripts/setup --test && exec .venv/bin/pytest -n 4 --dist loadfile --long
 
 quick: ; @scripts/setup && exec .venv/bin/pytest tests/unit
 

@@ -344,7 +344,7 @@ def test_an_unsent_mail_does_not_hide_what_it_was_about(journey: Journey) -> Non
 
 
 def test_the_first_order_waits_for_a_signing_key(journey: Journey) -> None:
-    """Before `certcast publisher init`, `renew` says so at once, and orders nothing that nobody could take."""
+    """Before `certcast publisher init`, `renew` says so at once and orders nothing."""
     toml = journey.renewal.certcast_toml
     (toml.parent / "nothing").mkdir()
     toml.write_text(
