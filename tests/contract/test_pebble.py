@@ -69,6 +69,7 @@ class Ca:
         challenges = [
             next(c for c in authorization.body.challenges if isinstance(c.chall, acme.challenges.DNS01))
             for authorization in order.authorizations
+            if authorization.body.status == acme.messages.STATUS_PENDING  # a reused one is valid already
         ]
         key = self.client.net.key
         values = [
