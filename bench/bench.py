@@ -36,7 +36,7 @@ from certcast.consumer.state import State
 from certcast.renewal.lineage import Lineage
 from certcast.renewal.press import Press
 from certcast.renewal.publish import publish
-from certcast.renewal.sealed import reconcile
+from certcast.renewal.sealed import seal_missing
 from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.oss import OssStore
@@ -263,7 +263,9 @@ def trust(bench: Bench) -> None:
     fleet = [Recipient.of_host(f"web{number}", identity.new_key("")[1]) for number in range(1000)]
 
     def seal() -> None:
-        reconcile(store, "example.test", lineage.leaf.sha256, fleet, lambda: lineage.privkey, keys=())
+        for key in store.list(""):
+            store.delete(key)
+        seal_missing(store, "example.test", lineage.leaf.sha256, fleet, lambda: lineage.privkey)
 
     (sealing_all,) = in_turn(seal, runs=3)
     assert len(store.list("")) == len(fleet)
