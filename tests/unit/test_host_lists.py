@@ -163,6 +163,24 @@ def test_a_folder_of_facts(tmp_path: Path) -> None:
     assert ["web4: holds no facts of hosts: 'changed' is no object"] == read(folder).mistakes
 
 
+def test_no_host_chooses_itself_by_a_name_in_its_facts(tmp_path: Path) -> None:
+    """
+    Facts are what a host says of itself: one that calls itself like those who are meant is not enrolled with
+    them. Whom a name means is looked up in the inventory's names; a file that is named alone needs none.
+    """
+    folder = tmp_path / "facts"
+    folder.mkdir()
+    (folder / "web1.internal").write_text(json.dumps(facts(KEYS[0], ansible_nodename="web1")))
+    (folder / "db9").write_text(json.dumps(facts(KEYS[1], ansible_nodename="web7")))
+    inventory = {one.name: json.loads(one.read_text()) for one in folder.iterdir()}
+    found = listed(tmp_path / "all", json.dumps(inventory), wanted=("web*",))
+
+    assert {"web1": KEYS[0]} == names(read(folder, wanted=("web*",))) == names(found)
+    with pytest.raises(EnrolRefused):
+        read(folder, wanted=("web7",))
+    assert {"web7": KEYS[1]} == names(read(folder / "db9", wanted=("web7",)))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

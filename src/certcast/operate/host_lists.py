@@ -7,7 +7,8 @@
 
 The first two are one format. These keys are the hosts' SSH keys, so `identity` must name
 `/etc/ssh/ssh_host_ed25519_key` there; the name must be what the host calls itself, which
-`certcast identity` shows.
+`certcast identity` shows. Facts are what a host says of itself, its name included: whom an
+administrator means is looked for among the names that Ansible has for them.
 
 Who is not in such a list in a usable way (hashed names, patterns, addresses alone, no Ed25519
 key) is named and left out. What looks like a mistake is one, and stops the whole list.
@@ -61,9 +62,7 @@ class HostList:
         self._left_out.setdefault(reason, []).append(where)
 
     def take(self, name: str, key: str, where: str) -> None:
-        """Add a host if it is wanted, or the mistake that it is; the same one twice is one."""
-        if not self.wants(name):
-            return
+        """Add a host, or the mistake that it is; the same one twice is one."""
         try:
             sealable = require_sealable(PublicKey.parse(key))
             host = Host(host_name(name.lower()), sealable, certificates=self.certificates)
@@ -90,7 +89,7 @@ def read(path: Path, *, certificates: tuple[str, ...] = (), wanted: tuple[str, .
             with part.open("rb") as file:
                 body = file.read(LIMIT)
             if body.lstrip()[:1] in (b"{", b"[") or path.is_dir():
-                _read_facts(found, body, part)
+                _read_facts(found, body, part, alone=part is path)
             else:
                 _read_lines(found, body)
     if not found.hosts and not found.mistakes:
@@ -147,7 +146,8 @@ def _take_names(found: HostList, key: str, lines: list[tuple[str, str]]) -> None
         spoken = [name for name in plain if not _is_address(name)]
         if spoken:
             name = next(filter(found.wants, spoken), spoken[0])
-            found.take(name, f"{KIND} {key}", where)
+            if found.wants(name):
+                found.take(name, f"{KIND} {key}", where)
             named = True
     if not named:
         names, where = lines[0]
@@ -166,7 +166,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _read_facts(found: HostList, body: bytes, path: Path) -> None:
+def _read_facts(found: HostList, body: bytes, path: Path, *, alone: bool) -> None:
+    """Take the hosts of one file. One that is given `alone` may have any name if it is about one host."""
     try:
         document = json.loads(body)
         # The fact cache of ansible-core 2.19 and later: JSON within JSON, in s1_HOST (ansible#86162).
@@ -182,7 +183,8 @@ def _read_facts(found: HostList, body: bytes, path: Path) -> None:
         or _fact(document, "nodename")
         or _fact(document, "ssh_host_key_ed25519_public")
     ):
-        _take_facts(found, document, path.name.removeprefix("s1_"), path.name)
+        listed_as = path.name.removeprefix("s1_")
+        _take_facts(found, document, listed_as, path.name, chosen=alone)
         return
     for name, facts in document.items():
         if isinstance(facts, dict):
@@ -192,10 +194,17 @@ def _read_facts(found: HostList, body: bytes, path: Path) -> None:
             return
 
 
-def _take_facts(found: HostList, facts: dict[str, Any], listed_as: str, where: str) -> None:
-    """Take one host. Its node name is what the host calls itself; the list may know it by another."""
+def _take_facts(
+    found: HostList, facts: dict[str, Any], listed_as: str, where: str, *, chosen: bool = False
+) -> None:
+    """Take one host if it is wanted: by what it is listed as, or if its file was `chosen`, by its own name.
+
+    It is enrolled as what it calls itself, since it will look under that name.
+    """
     key = _fact(facts, "ssh_host_key_ed25519_public")
     name = _fact(facts, "nodename") or _fact(facts, "hostname") or _fact(facts, "fqdn") or listed_as
+    if not (found.wants(listed_as) or (chosen and found.wants(name))):
+        return
     if key is None:
         found.leave_out(where, "has no ansible_ssh_host_key_ed25519_public")
     else:
