@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from answering import answering
+from certcast.errors import SigningFailed
 from certcast.ssh_keys import PublicKey
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
@@ -261,6 +262,32 @@ def test_a_removed_host(fleet: Fleet) -> None:
     fleet.journey.renew()
     assert [] == fleet.sealed("web1")
     assert 18 == fleet.host("remove", "web1").returncode
+
+
+def test_hosts_where_the_publisher_cannot_sign(fleet: Fleet) -> None:
+    """
+    Removing a host deletes what is sealed to it also while the publisher's own files are refused: nobody has
+    to sign for that. Adding one says what is wrong, and that `certcast renew` does the rest.
+    """
+    for name in ("web1", "web2"):
+        fleet.web(name)
+    fleet.host("add", "web1", fleet.identity("web1").stdout)
+    public = fleet.lab.trust.signing_key.with_suffix(".pub")
+    public.chmod(0o664)
+    try:
+        removed = fleet.host("remove", "web1")
+        added = fleet.host("add", "web2", fleet.identity("web2").stdout)
+    finally:
+        public.chmod(0o644)
+
+    assert 0 == removed.returncode, removed.stderr
+    assert "web1: 1 sealed key of example.test deleted" in removed.stdout
+    assert [] == fleet.sealed("web1")
+    assert SigningFailed.exit_status == added.returncode
+    assert "can be written by others" in added.stderr
+    assert "web2: in the list; `certcast renew` seals to them too" in added.stderr
+    fleet.journey.renew()
+    assert ["example.test"] == fleet.sealed("web2")
 
 
 def test_older_versions_that_may_not_be_deleted(fleet: Fleet) -> None:

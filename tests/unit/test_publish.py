@@ -593,7 +593,7 @@ def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -
     second = host.issue()
     host.publish(second)
     host.remove("web2")
-    assert take_away(WANTED, host.store, host.press, "web2")
+    assert take_away(WANTED, host.store, host.press.folder, "web2")
     for lineage in (first, second):
         assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(lineage))
 
@@ -690,7 +690,7 @@ def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> Non
     obstore.put(host.store._inner, key, b"theirs")  # type: ignore[attr-defined]
     host.enrol("web2")
     assert ("web2",) == host.publish(lineage).sealed_to
-    assert take_away(WANTED, host.store, host.press, "web2", key=host.hosts["web2"].public)
+    assert take_away(WANTED, host.store, host.press.folder, "web2", key=host.hosts["web2"].public)
     assert b"theirs" == bytes(obstore.get(host.store._inner, key).bytes())  # type: ignore[attr-defined]
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from certcast import console, manifest
-from certcast.errors import CertcastError, SigningFailed
+from certcast.errors import CertcastError
 from certcast.renewal import publish, record, sealed
-from certcast.renewal.press import Press
+from certcast.renewal.press import Press, is_set_up
 from certcast.sealing import Recipient, sealed_prefix
 
 if TYPE_CHECKING:
@@ -35,10 +35,16 @@ def seal(
 
     `narrowed` are hosts that got more certificates before, which are taken away.
     """
-    press = _press(config, renewal)
-    if press is None:
+    names = _some([host.name for host in hosts])
+    kept = f"{names}: in the list; `certcast renew` seals to them too"
+    if not is_set_up(renewal.signing_key):
         click.echo("nothing was published here yet; `certcast renew` seals to them", err=True)
         return []
+    try:
+        press = Press.of(config, renewal, config.host or socket.gethostname())
+    except CertcastError as failure:
+        failure.kept = kept
+        return [failure]
     if press.encryption == "none":
         click.echo(
             f'nothing is sealed to anybody: {config.path} has encryption = "none"; '
@@ -49,7 +55,7 @@ def seal(
     def act(certificate: CertificateConfig, store: Store) -> None:
         name = certificate.name
         for one in (host for host in hosts if host.name in narrowed and not host.gets(name)):
-            publish.take_away(certificate, store, press, one.name)
+            publish.take_away(certificate, store, press.folder, one.name)
         anew = frozenset(host.name for host in hosts if host.gets(name))
         done = publish.seal_to(certificate, store, press, anew) if anew else None
         if done is None:
@@ -61,8 +67,6 @@ def seal(
         for warning in done.warnings:
             click.echo(f"warning: {name}: {warning}", err=True)
 
-    names = _some([host.name for host in hosts])
-    kept = f"{names}: in the list; `certcast renew` seals to them too"
     return _each(config, act, kept=kept)
 
 
@@ -73,17 +77,17 @@ def take_away(
 
     `key` is the host's, where it is known: an earlier try may have left older versions that no listing shows.
     """
-    press = _press(config, renewal)
     deleted: dict[str, int] = {}
-    if press is None:
+    if not is_set_up(renewal.signing_key):  # nothing was published here
         return deleted, []
+    folder = config.state_dir / "publisher"
 
     def act(certificate: CertificateConfig, store: Store) -> None:
         there = store.list(manifest.releases_prefix(certificate.name))
         count = sum(sealed.is_sealed_to(host, one) for one in there)
         if count == 0 and key is None:
             return
-        whole = publish.take_away(certificate, store, press, host, key=key)
+        whole = publish.take_away(certificate, store, folder, host, key=key)
         deleted[certificate.name] = count
         if not whole:
             where = f"{config.store.url}/{manifest.releases_prefix(certificate.name)}*/keys/{host}.*"
@@ -129,14 +133,6 @@ def lacking(
     if failures:
         found = dict.fromkeys(found)
     return found, failures
-
-
-def _press(config: Config, renewal: RenewalConfig) -> Press | None:
-    """Return who publishes; None while this host has no signing key, so nothing was published."""
-    try:
-        return Press.of(config, renewal, config.host or socket.gethostname())
-    except SigningFailed:
-        return None
 
 
 def _each(

@@ -49,6 +49,11 @@ def recovery_file(signing_key: Path) -> Path:
     return signing_key.with_name(f"{signing_key.name}-recovery.pub")
 
 
+def is_set_up(signing_key: Path) -> bool:
+    """Whether this host has, or had, a signing key: without one it has never published anything."""
+    return signing_key.exists() or public_file(signing_key).exists()
+
+
 def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
     """Return the public halves of the working and the spare key, those that there are. Raises LocalFault."""
     found = [read_public_key(path(renewal.signing_key)) for path in (public_file, spare_file)]

@@ -27,6 +27,7 @@ from certcast.sealing import Recipient
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from certcast.config import CertificateConfig
     from certcast.manifest import Manifest
@@ -125,15 +126,15 @@ def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozen
 
 
 def take_away(
-    wanted: CertificateConfig, store: Store, press: Press, host: str, *, key: PublicKey | None = None
+    wanted: CertificateConfig, store: Store, folder: Path, host: str, *, key: PublicKey | None = None
 ) -> bool:
     """Remove what is sealed to `host` in every release; False if older versions of it may be left.
 
-    With its `key`, also what an earlier try has deleted, but not its older versions.
-    Raises StoreError, Busy, LocalFault.
+    With its `key`, also what an earlier try has deleted, but not its older versions. `folder` is where the
+    publisher remembers: to delete, nobody has to be able to sign. Raises StoreError, Busy, LocalFault.
     """
-    with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
-        leaves = records.read(press.folder, wanted.name, store.url).leaves if key else ()
+    with files.lock(folder / f"{wanted.name}.lock", wait=60.0):
+        leaves = records.read(folder, wanted.name, store.url).leaves if key else ()
         hidden = [Recipient.of_host(host, key).object_key(wanted.name, leaf) for leaf in leaves if key]
         return sealed.take_away(store, wanted.name, host, hidden)
 
