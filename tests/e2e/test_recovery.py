@@ -271,16 +271,20 @@ def test_rotate_goes_unnoticed_by_hosts(company: Company) -> None:
     assert served == company.journey.served("web1")
 
 
-def test_a_thief_of_the_former_key_is_not_believed(company: Company) -> None:
+@pytest.mark.parametrize("pinned", ["both keys", "the former one too"])
+def test_a_thief_of_the_former_key_is_not_believed(company: Company, pinned: str) -> None:
     """
     What is signed with the exchanged key, other than this host's own last words, is an alarm on the renewal
-    host; its sequence is not taken up, and the right manifest is put back.
+    host; its sequence is not taken up, and the right manifest is put back. That is so as soon as the keys
+    are exchanged, whatever its own store.publishers still says.
     """
     company.renew()
     stolen = company.safe / "stolen"
+    former = company.pins[0]
     shutil.copy(company.renewal.root / "etc/certcast/publisher", stolen)
     rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
-    company.pin(company.renewal, company.printed(rotated))
+    now = company.printed(rotated)
+    company.pin(company.renewal, now if pinned == "both keys" else [former, *now])
     forged = replace(company.manifest, sequence=50)
     company.put_back({"manifest": signing.sign(manifest.write(forged), stolen)})
 

@@ -3,7 +3,8 @@
 /etc/certcast/publisher                the signing key
 /etc/certcast/publisher.pub            its public half        ┐ what this host believes in the
 /etc/certcast/publisher-spare.pub      the spare key's        ┘ store, with store.publishers
-/etc/certcast/publisher-former.pub     who signed before `rotate`: its last words still count here
+/etc/certcast/publisher-former.pub     who signed before `rotate`: of it this host's own last words count
+                                       here, and nothing else, also where store.publishers still names it
 /etc/certcast/publisher-recovery.pub   the kit's age recipient: every release is sealed to it
 /etc/certcast/hosts                    who else gets the private key (enrolled.py)
 {state_dir}/publisher/{name}.json      the record of what was published
@@ -82,17 +83,19 @@ class Press:
         own = own_keys(renewal)
         if not public_file(key).exists():
             raise _no_key(key)
+        former = read_public_key(former_file(key))
+        named = [one for one in config.store.publishers if former is None or one.blob != former.blob]
         return cls(
             publisher=publisher,
             signing_key=key,
             working=own[0],
-            pinned=(*own, *config.store.publishers),
+            pinned=(*own, *named),
             recovery=read_text(recovery_file(key)),
             hosts_file=renewal.hosts_file,
             state_dir=config.state_dir,
             config_dir=renewal.config_dir,
             encryption=config.store.encryption,
-            former=read_public_key(former_file(key)),
+            former=former,
         )
 
     @property
