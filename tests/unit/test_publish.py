@@ -13,8 +13,10 @@ from certcast import identity, manifest, sealing, signing
 from certcast.certificate import describe, read_chain
 from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
 from certcast.errors import (
+    DigestMismatch,
     LineageUnusable,
     ManifestInvalid,
+    ManifestReplayed,
     SignatureInvalid,
     SigningFailed,
     StoreDenied,
@@ -77,13 +79,13 @@ class Undeletable:
 
 
 class Overfull:
-    """A store in which the releases are more than can be listed in time."""
+    """A store in which more lies below `flooded` than can be listed in time."""
 
-    def __init__(self, inner: Store) -> None:
-        self._inner, self.url = inner, inner.url
+    def __init__(self, inner: Store, flooded: str = manifest.releases_prefix("example.test")) -> None:
+        self._inner, self._flooded, self.url = inner, flooded, inner.url
 
     def list(self, prefix: str) -> list[str]:
-        if prefix == manifest.releases_prefix("example.test"):
+        if self._flooded.startswith(prefix):
             raise StoreUnreachable("no complete answer within 30 s")
         return self._inner.list(prefix)
 
@@ -154,10 +156,14 @@ class Publisher:
 
     def opened_by(self, name: str, lineage: Lineage) -> bytes | None:
         """Return the private key that a host gets for a release, None if nothing is sealed to it."""
+        found = self.store.get(self.sealed_key(name, lineage), limit=sealing.LIMIT)
         who = self.hosts[name]
-        key = Recipient.of_host(name, who.public).object_key("example.test", lineage.leaf.sha256)
-        found = self.store.get(key, limit=sealing.LIMIT)
         return sealing.unseal(found.body, who, what="it", again="") if isinstance(found, Object) else None
+
+    def sealed_key(self, name: str, lineage: Lineage) -> str:
+        """Return where the private key of a release lies for a host."""
+        recipient = Recipient.of_host(name, self.hosts[name].public)
+        return recipient.object_key("example.test", lineage.leaf.sha256)
 
     def sealed_keys(self, lineage: Lineage) -> list[str]:
         """Return for whom the store has a sealed key of a release."""
@@ -267,16 +273,58 @@ def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
 
 
 def test_a_bucket_set_back_to_an_older_state_is_put_right(host: Publisher) -> None:
-    """An old manifest put back by somebody is replaced by the right one, not taken as the truth."""
+    """An old manifest put back by somebody is an alarm, and replaced by the right one, not taken as true."""
     host.publish(host.issue())
     old = host.store.get(POINTER, limit=manifest.LIMIT)
     assert isinstance(old, Object)
     host.now += DAY
     renewed = host.issue()
-    host.publish(renewed)
+    assert host.publish(renewed).alarm is None
     host.store.put(POINTER, old.body)
-    host.publish(renewed)
+    done = host.publish(renewed)
     assert (2, renewed.leaf) == (host.published().sequence, host.published().leaf)
+    assert isinstance(done.alarm, ManifestReplayed)
+    assert "sequence 1, published 2026-11-23T12:00:00Z: an earlier one" in done.alarm.report()
+    assert host.publish(renewed).alarm is None
+
+
+def test_an_earlier_date_under_the_same_sequence_is_an_alarm(host: Publisher) -> None:
+    """Whoever puts back the manifest of before it was dated anew would have hosts call this one silent."""
+    lineage = host.issue()
+    host.publish(lineage)
+    old = host.store.get(POINTER, limit=manifest.LIMIT)
+    assert isinstance(old, Object)
+    host.now += 4 * DAY
+    assert "re-dated" == host.publish(lineage).result
+    dated = host.published()
+    host.store.put(POINTER, old.body)
+    assert isinstance(host.publish(lineage).alarm, ManifestReplayed)
+    assert dated == host.published()
+
+
+def test_a_manifest_that_never_arrived_is_no_alarm(host: Publisher) -> None:
+    """After a run that was cut off before the bucket had the manifest, the one of before stands there."""
+    host.publish(host.issue())
+    host.now += DAY
+    renewed = host.issue()
+    with pytest.raises(StoreUnreachable):
+        host.publish(renewed, Cut(host.store, 3))  # type: ignore[arg-type]  # chain, sealed key, manifest
+    assert host.publish(renewed).alarm is None
+    assert renewed.leaf == host.published().leaf
+
+
+@pytest.mark.parametrize("octets", [b"theirs", b"x" * 100_000])
+def test_a_chain_that_somebody_has_exchanged_is_an_alarm(host: Publisher, octets: bytes) -> None:
+    """What is published is put back, and somebody is told; before it is published it is no news."""
+    lineage = host.issue()
+    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
+    host.store.put(key, octets)
+    assert host.publish(lineage).alarm is None
+    host.store.put(key, octets)
+    done = host.publish(lineage)
+    assert isinstance(done.alarm, DigestMismatch)
+    assert "fullchain.pem in the store was not what this host had published" in done.alarm.report()
+    assert host.publish(lineage).alarm is None
 
 
 def test_a_new_renewal_host_does_not_overwrite_what_it_cannot_read(host: Publisher, tmp_path: Path) -> None:
@@ -726,6 +774,34 @@ def test_more_objects_than_can_be_listed_keep_no_release_from_the_hosts(
     done = publisher.publish(lineage, Overfull(host.store))  # type: ignore[arg-type]
     assert (lineage.leaf, 2) == (publisher.published().leaf, publisher.published().sequence)
     assert isinstance(done.alarm, StoreUnreachable)
+
+
+def test_a_flood_in_the_current_release_stops_nothing(host: Publisher) -> None:
+    """
+    Whoever floods what is published now keeps this host neither from revoking, nor from dating it anew, nor
+    from sealing it to who lacks it; somebody is told.
+    """
+    lineage = host.issue()
+    host.publish(lineage)
+    flooded = Overfull(host.store, manifest.release_key("example.test", lineage.leaf.sha256, "keys/"))
+    host.enrol("web2")
+    host.store.put(host.sealed_key("web2", lineage), b"x" * 100_000)
+    done = host.publish(lineage, flooded, revoke=("a" * 64,))  # type: ignore[arg-type]
+    assert ("web2",) == done.sealed_to
+    assert ("a" * 64,) == host.published().revoked
+    assert isinstance(done.alarm, StoreUnreachable)
+    host.now += 4 * DAY
+    assert "re-dated" == host.publish(lineage, flooded, revoke=("a" * 64,)).result  # type: ignore[arg-type]
+
+
+def test_what_lies_in_a_release_before_it_is_published_counts_for_nothing(host: Publisher) -> None:
+    """Who puts something in the place of a host's sealed key first keeps no host from the new release."""
+    host.publish(host.issue())
+    host.now += DAY
+    lineage = host.issue()
+    host.store.put(host.sealed_key("web1", lineage), b"theirs")
+    assert ("web1",) == host.publish(lineage).sealed_to
+    assert lineage.privkey == host.opened_by("web1", lineage)
 
 
 def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from certcast import files, manifest, signing
-from certcast.errors import ManifestInvalid, SignatureInvalid, StoreError, StoreTooLarge
+from certcast.errors import (
+    DigestMismatch,
+    ManifestInvalid,
+    ManifestReplayed,
+    SignatureInvalid,
+    StoreError,
+    StoreTooLarge,
+)
+from certcast.lifetime import utc_text
 from certcast.manifest import FULLCHAIN, Digest, Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
@@ -118,8 +126,9 @@ class Desk:
         highest = max(self.record.sequence, self.current.sequence if self.current else 0)
         changes = self.current is None or following != self.current or at_least >= highest
         leaf = following.leaf.sha256
-        mended = self._put_chain(leaf, lineage)
-        sealed_to, warnings = self.seal(leaf, lineage)
+        is_new = self.current is None or leaf != self.current.leaf.sha256
+        mended = self._put_chain(leaf, lineage, is_new=is_new)
+        sealed_to, warnings = self.seal(leaf, lineage, is_new=is_new)
         if changes:
             sequence = max(highest, at_least) + 1
             following = replace(following, sequence=sequence, publisher=self.press.publisher)
@@ -152,8 +161,7 @@ class Desk:
         doomed = list(dict.fromkeys([*opened, *strays, *old]))
         whole = sealed.purge(self.store, doomed[: sealed.AT_ONCE])
         if outdated and len(doomed) <= sealed.AT_ONCE:
-            self.record = records.without(self.record, outdated)
-            records.write(self.press.folder, name, self.record)
+            self._remember(records.without(self.record, outdated))
         warnings = []
         if opened:
             warnings.append(
@@ -174,25 +182,34 @@ class Desk:
             return "repaired"
         return "unchanged" if following == self.found else "re-dated"
 
-    def _put_chain(self, leaf: str, live: Lineage) -> bool:
+    def _put_chain(self, leaf: str, live: Lineage, *, is_new: bool) -> bool:
         """Put fullchain.pem where it isn't byte for byte; return whether that was needed.
 
         A consumer sends its operator here otherwise. A release that is not certbot's live one, after a step
-        back, comes from its archive.
+        back, comes from its archive. Other octets in a published one are somebody's: that is told.
         """
         lineage = live if live.leaf.sha256 == leaf else self._archived(leaf)
         key = manifest.release_key(self.wanted.name, leaf, FULLCHAIN)
         try:
             found = self.store.get(key, limit=len(lineage.fullchain))
+            body = found.body if isinstance(found, Object) else None
         except StoreTooLarge:
-            found = None
-        if isinstance(found, Object) and found.body == lineage.fullchain:
+            body = b""
+        if body == lineage.fullchain:
             return False
         self.store.put(key, lineage.fullchain)
+        if body is not None and not is_new:
+            found_there = DigestMismatch("", found="other octets than this host had published")
+            self.trouble = self.trouble or _foreign(self.wanted, self.store, found_there, what=FULLCHAIN)
         return True
 
     def seal(
-        self, leaf: str, live: Lineage | None, *, anew: frozenset[str] = frozenset()
+        self,
+        leaf: str,
+        live: Lineage | None,
+        *,
+        anew: frozenset[str] = frozenset(),
+        is_new: bool = False,
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Let who is enrolled have the key of a release; return the hosts, and warnings."""
         name, store = self.wanted.name, self.store
@@ -207,6 +224,8 @@ class Desk:
         recipients = self.press.recipients(name)
         if all(one.host == RECOVERY for one in recipients):
             warnings.append("no host is enrolled, so none can open what is published: `certcast host add`")
+        if is_new:
+            anew = frozenset(one.host for one in recipients)
         return sealed.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
 
     def _archived(self, leaf: str) -> Lineage:
@@ -224,9 +243,14 @@ class Desk:
         signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
         # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
         sequence = max(self.record.sequence, following.sequence)
-        self.record = records.Record(sequence, records.appended(self.record.leaves, following), following)
-        records.write(self.press.folder, self.wanted.name, self.record)
+        leaves = records.appended(self.record.leaves, following)
+        self._remember(records.Record(sequence, leaves, following, arrived=False))
         self.store.put(manifest.manifest_key(self.wanted.name), signed)
+        self._remember(replace(self.record, arrived=True))
+
+    def _remember(self, record: Record) -> None:
+        self.record = record
+        records.write(self.press.folder, self.wanted.name, record)
 
 
 def _require_small(following: Manifest, document: bytes) -> None:
@@ -274,10 +298,10 @@ def _read_manifest(
             return record.manifest, press.former.fingerprint, None
         verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
         found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
-        return found_there, verified.publisher, None
+        return found_there, verified.publisher, _replayed(wanted, store, found_there, record)
     except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
         if record.manifest is not None:
-            return None, None, _foreign(wanted, store, error)
+            return None, None, _foreign(wanted, store, error, what="the manifest")
         raise type(error)(
             f"{wanted.name}: the published manifest cannot be believed, and this host did not write it",
             found=error.found or error.what,
@@ -296,10 +320,23 @@ def _signed_by_former(body: bytes, former: PublicKey, last: Manifest) -> bool:
     return verified.document == manifest.write(last)
 
 
-def _foreign(wanted: CertificateConfig, store: Store, error: CertcastError) -> CertcastError:
+def _replayed(
+    wanted: CertificateConfig, store: Store, found: Manifest, record: Record
+) -> CertcastError | None:
+    """Return the alarm if an older manifest of ours stands where the last one had arrived."""
+    last = record.manifest
+    if last is None or not record.arrived:  # a run that was interrupted leaves the one before
+        return None
+    if (found.sequence, found.expires) >= (last.sequence, last.expires):
+        return None
+    dated = f"sequence {found.sequence}, published {utc_text(found.published_at)}: an earlier one"
+    return _foreign(wanted, store, ManifestReplayed("", found=dated), what="the manifest")
+
+
+def _foreign(wanted: CertificateConfig, store: Store, error: CertcastError, *, what: str) -> CertcastError:
     return type(error)(
-        f"{wanted.name}: the manifest in the store was not what this host had published",
-        expected="its own, with its own signature",
+        f"{wanted.name}: {what} in the store was not what this host had published last",
+        expected="its own, as it had put it there",
         found=error.found or error.what,
         kept="this run has put its own back; hosts refused the other one",
         next=f"who else may write to {store.url}? Withdraw that right (`certcast policy publisher`), "

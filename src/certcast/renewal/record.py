@@ -30,12 +30,14 @@ class Record:
 
     `sequence` is the highest it has written; `leaves` the releases it has
     published, oldest first: what may one day be deleted from the store; `manifest`
-    the last one it wrote there, which puts right a store that lost or garbled it.
+    the last one it wrote there, which puts right a store that lost or garbled it. It has
+    `arrived` once the store has said so: an earlier one there is then somebody's doing.
     """
 
     sequence: int = 0
     leaves: tuple[str, ...] = ()
     manifest: Manifest | None = None
+    arrived: bool = False
 
 
 def latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None:
@@ -80,7 +82,8 @@ def read(folder: Path, name: str, store_url: str) -> Record:
             last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
         except ManifestInvalid:
             last = None  # store.url was changed: what stood at the other place says nothing of this one
-        return Record(int(document["sequence"]), tuple(document["leaves"]), last)
+        arrived = document.get("arrived") is True  # certcast 0.1 did not write it down
+        return Record(int(document["sequence"]), tuple(document["leaves"]), last, arrived)
 
 
 def write(folder: Path, name: str, record: Record) -> None:
@@ -89,6 +92,7 @@ def write(folder: Path, name: str, record: Record) -> None:
         "sequence": record.sequence,
         "leaves": list(record.leaves),
         "manifest": manifest.write(record.manifest).decode() if record.manifest else "",
+        "arrived": record.arrived,
     }
     with files.reported(f"save {folder / name}.json", kept="what was published before stays"):
         files.write_json(folder / f"{name}.json", document)

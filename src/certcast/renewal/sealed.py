@@ -5,7 +5,8 @@
 Reconciled like everything: what is missing is sealed, then the manifest is written, then what
 belongs to nobody any more is purged, of every release. In this order, since anybody who may write to the
 bucket may put things there that cannot be deleted, or very many of them: that must not keep a
-release from the hosts. The private key comes from certbot's archive, found by its leaf.
+release from the hosts. Of a new release nothing that lies there already counts: its leaf is public before
+it is published. The private key comes from certbot's archive, found by its leaf.
 
 A sealed key that was damaged in the bucket is not found here: only its host can open it,
 and reading a thousand objects at each run to compare them would cost more than it is
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from certcast.errors import EnrolRefused, LineageUnusable, StoreError, StoreTooLarge, StoreUnreachable
 from certcast.manifest import PRIVKEY, release_key, releases_prefix
-from certcast.sealing import seal, sealed_prefix
+from certcast.sealing import LIMIT, seal, sealed_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,13 +48,31 @@ def seal_missing(
     Raises StoreError, EnrolRefused for a key that age does not take, and what `privkey` raises.
     """
     wanted = {one.object_key(certificate, leaf_sha256): one for one in recipients}
-    found = set(store.list(sealed_prefix(certificate, leaf_sha256)))
-    missing = [one for key, one in wanted.items() if key not in found or one.host in anew]
+    asked = {key for key, one in wanted.items() if one.host not in anew}
+    found = _present(store, sealed_prefix(certificate, leaf_sha256), asked)
+    missing = [one for key, one in wanted.items() if key not in found]
     if missing:
         pem = privkey()
         for one in missing:
             store.put(one.object_key(certificate, leaf_sha256), _seal(pem, one))
     return tuple(one.host for one in missing)
+
+
+def _present(store: Store, prefix: str, asked: set[str]) -> set[str]:
+    """Return which of the keys `asked` are in the store; one by one where somebody has flooded the prefix."""
+    if not asked:
+        return set()
+    try:
+        return asked.intersection(store.list(prefix))
+    except StoreUnreachable:
+        return {key for key in asked if _is_there(store, key)}
+
+
+def _is_there(store: Store, key: str) -> bool:
+    try:
+        return store.get(key, limit=LIMIT) is not None
+    except StoreTooLarge:  # somebody else's: no host would read it
+        return False
 
 
 def strays(keys: Sequence[str], recipients: Sequence[Recipient]) -> list[str]:
