@@ -266,14 +266,17 @@ def test_publish_fails(journey: Journey) -> None:
 def test_asked_twice(journey: Journey) -> None:
     """
     A second `--replace` before the CA has revoked orders nothing, and says so: nobody believes that there is
-    one more new key. With `--revoke-after 0s` it finishes, and then another one makes a new key.
+    one more new key. The time that was given stays. With `--revoke-after 0s` it finishes, and then another
+    one makes a new key.
     """
     journey.renew()
     old = journey.live().leaf
-    journey.renew(*COMPROMISED)
+    first = journey.renew(*COMPROMISED, "--revoke-after", "7d")
     orders, new = journey.lab.renewal_info.orders, journey.live().leaf
     again = journey.renew(*COMPROMISED)
     assert 0 == again.returncode
+    due = re.compile(r"the first `certcast renew` after (\S+) revokes it")
+    assert due.findall(first.stdout) == due.findall(again.stdout) != []
     assert re.search(r"example\.test: was replaced at \S+, not again now\n", again.stdout)
     assert "The same with `--revoke-after 0s` ends this replacement; then ask again" in again.stderr
     done = journey.renew(*COMPROMISED, "--revoke-after", "0s")

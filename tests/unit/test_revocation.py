@@ -69,7 +69,7 @@ class Renewing:
         return leaf_of(pair)
 
     def ask(
-        self, reason: Reason = "keyCompromise", after: timedelta = DAY, now: datetime = NOW
+        self, reason: Reason = "keyCompromise", after: timedelta | None = DAY, now: datetime = NOW
     ) -> Replacement:
         config_dir = self.folder / "letsencrypt"
         return replacement.ask(self.state_dir, config_dir, NAME, reason=reason, after=after, now=now)
@@ -191,6 +191,19 @@ def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:
 
     assert (old.sha256,) == asked.leaves
     assert ("superseded", NOW + timedelta(hours=1)) == (asked.reason, asked.due)
+
+
+def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renewing) -> None:
+    """
+    The command that an error shows goes on with the replacement, and neither puts the revocation off nor
+    brings it forward; only a first request without a time takes the usual day.
+    """
+    renewing.archived(1, days_ago=10)
+    assert replacement.REVOKE_AFTER == renewing.ask(after=None).after
+    renewing.ask(after=7 * DAY)
+    assert 7 * DAY == renewing.ask(after=None).after
+    assert timedelta() == renewing.ask(after=timedelta()).after
+    assert timedelta() == renewing.ask(after=None).after
 
 
 def test_when_it_was_published_first_is_what_counts(renewing: Renewing) -> None:

@@ -11,7 +11,7 @@ from certcast import console, private_files
 from certcast.config_values import seconds
 from certcast.lifetime import utc_text
 from certcast.renewal import replacement
-from certcast.renewal.replacement import REVOKE_AFTER, Reason
+from certcast.renewal.replacement import Reason
 
 if TYPE_CHECKING:
     from certcast.config import Config, RenewalConfig
@@ -37,7 +37,7 @@ def ask(
     reasons: dict[str, Reason] = {word.lower(): word for word in get_args(Reason)}
     if reason is None or reason.lower() not in reasons:
         raise click.UsageError(f"--replace needs a --reason: {', '.join(reasons.values())}")
-    after = REVOKE_AFTER
+    after = None
     if revoke_after is not None:
         try:
             after = timedelta(seconds=seconds(revoke_after))
@@ -53,7 +53,7 @@ def ask(
         after=after,
         now=datetime.now(timezone.utc),
     )
-    if asked.published_at is not None and after:
+    if asked.published_at is not None and asked.after:
         # A person who asks for a new key must not believe that there is one more.
         console.changed(f"{wanted.name}: was replaced at {utc_text(asked.published_at)}, not again now")
         console.changed(asked.text())

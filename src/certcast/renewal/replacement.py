@@ -99,17 +99,20 @@ class Replacement:
 
 
 def ask(
-    state_dir: Path, config_dir: Path, name: str, *, reason: Reason, after: timedelta, now: datetime
+    state_dir: Path, config_dir: Path, name: str, *, reason: Reason, after: timedelta | None, now: datetime
 ) -> Replacement:
     """Write down that the certificate `name` is to be replaced, and which leaves are then to be revoked.
 
-    Asked again before it is finished, it goes on with the first; only `reason` and `after` change.
+    Asked again before it is finished, it goes on with the first; only `reason` and `after` change, the
+    latter unless it is None. For the first time None is REVOKE_AFTER.
     Raises LineageUnusable if there is nothing to replace, LocalFault.
     """
     with _book(state_dir) as book:
         if name in book:
+            after = book[name].after if after is None else after
             book[name] = replace(book[name], reason=reason, after=after)
         else:
+            after = REVOKE_AFTER if after is None else after
             book[name] = Replacement(name, reason, after, now, _valid(config_dir, name, now))
         return book[name]
 
