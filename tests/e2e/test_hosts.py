@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from answering import answering
-from certcast.errors import SigningFailed
+from certcast.errors import ManifestReplayed, SigningFailed
 from certcast.ssh_keys import PublicKey
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
@@ -133,6 +133,29 @@ def test_the_way_of_a_new_host(fleet: Fleet) -> None:
     host.include(host.certcast_folder / "certs/example.test/nginx.conf")
     assert 0 == fleet.journey.pull("web1").returncode
     assert fleet.journey.published() == fleet.journey.served("web1")
+
+
+def test_a_new_host_takes_nothing_older_than_it_was_told(fleet: Fleet) -> None:
+    """
+    `certcast publisher show` has the line that tells a new host how far things are: whoever can
+    write to the bucket shows it no release of before, one that is revoked by now, say.
+    """
+    bucket, pointer = fleet.lab.cloud.bucket, "certcast/certs/example.test/manifest"
+    old = bucket.get(pointer)
+    assert old is not None
+    fleet.journey.renew("--replace", "example.test", "--reason", "keyCompromise")
+    shown = fleet.lab.certcast(fleet.journey.renewal.certcast_toml, "publisher", "show", user="renewal")
+    (line,) = re.findall(r"(?m)^at_least = 2 +# example\.test$", shown.stdout)
+
+    host = fleet.web("web1")
+    toml = host.certcast_toml.read_text()
+    host.certcast_toml.write_text(toml.replace("[[certificate]]\n", f"[[certificate]]\n{line}\n"))
+    fleet.host("add", "web1", fleet.identity("web1").stdout)
+    bucket.put(pointer, old)
+    refused = fleet.journey.pull("web1")
+    assert ManifestReplayed.exit_status == refused.returncode, refused.stderr
+    fleet.journey.renew()
+    assert 39 == fleet.journey.pull("web1").returncode
 
 
 def fingerprint_of(identity: Done) -> str:

@@ -93,7 +93,10 @@ def init(context: click.Context, new_kit: Path | None, passphrase_file: Path | N
 @publisher.command()
 @click.pass_context
 def show(context: click.Context) -> None:
-    """Show what hosts must be told: the keys to pin, also as `ssh-keygen -Y verify` wants them."""
+    """Show what hosts must be told: the keys to pin, also as `ssh-keygen -Y verify` wants them.
+
+    For new hosts also the sequence that each certificate has reached.
+    """
     from certcast.renewal import keyring
     from certcast.renewal.kit import allowed_signers
     from certcast.renewal.press import recovery_file
@@ -112,6 +115,8 @@ def show(context: click.Context) -> None:
         click.echo(f"recovery kit  opens what is sealed to {ring.recovery}  {recovery_file(signing_key)}")
     keys = [working, *([ring.spare] if ring.spare else [])]
     click.echo("\n# in [store] on every host\n" + _publishers_line(keys))
+    if published := _at_least_lines(config):
+        click.echo("\n# in its [[certificate]] on a new host: nothing older is taken there\n" + published)
     click.echo("\n# allowed signers, for ssh-keygen -Y verify\n" + allowed_signers(keys), nl=False)
     if ring.published is None or ring.published.blob != working.blob:
         _hint(
@@ -292,6 +297,16 @@ def _confirm() -> None:
 def _publishers_line(keys: Sequence[PublicKey]) -> str:
     """Return the line of TOML that pins the keys."""
     return f"publishers = {json.dumps([key.bare for key in keys], indent=2)}"
+
+
+def _at_least_lines(config: Config) -> str:
+    """Return a line of TOML for each certificate that was published here. Raises LocalFault."""
+    from certcast.renewal import record
+
+    folder = config.state_dir / "publisher"
+    names = [certificate.name for certificate in config.certificates]
+    sequences = {name: record.read(folder, name, config.store.url).sequence for name in names}
+    return "\n".join(f"at_least = {number}    # {name}" for name, number in sequences.items() if number)
 
 
 def _in_store(keys: Sequence[PublicKey]) -> str:
