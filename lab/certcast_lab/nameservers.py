@@ -226,6 +226,16 @@ class NameService:
             return
         self._closing += [tcp.close, udp.close]
 
+    def listen_also(self, server: _Server, host: str, port: int) -> None:
+        """Let a server be asked at one more address, until `stop()`. OSError if it cannot be had."""
+        asyncio.run_coroutine_threadsafe(self._listen_at(server, host, port), self._loop).result(10)
+
+    async def _listen_at(self, server: _Server, host: str, port: int) -> None:
+        tcp = await self._loop.create_server(lambda: _Tcp(server, self._connections), host, port)
+        self._closing.append(tcp.close)
+        udp, _ = await self._loop.create_datagram_endpoint(lambda: _Udp(server), local_addr=(host, port))
+        self._closing.append(udp.close)
+
     def stop(self) -> None:
         """Close every socket and join the thread; harmless twice."""
         if self._loop.is_closed():

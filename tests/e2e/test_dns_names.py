@@ -5,6 +5,7 @@ Each test is a renewal by the installed command, with certbot, pebble and DNS as
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,57 @@ def inside_a_vpc(journey: Journey) -> None:
 def asked_by_the_ca(lab: Lab) -> set[str]:
     """The challenge names that the CA looked at."""
     return {query.name for query in lab.dns.resolver.queries if query.type == "TXT"}
+
+
+def test_nameservers_as_alidns_names_them(lab: Lab) -> None:
+    """
+    Without `nameservers` in the configuration the zone's own are asked, at port 53: their names are Alidns's
+    word, their addresses a resolver's.
+    """
+    provider = lab.cloud.zones.get("lab-dns.test")
+    assert provider is not None
+    for record in lab.cloud.zones.records(provider):
+        lab.cloud.zones.delete(record)
+    for number, server in enumerate(lab.dns.servers):
+        host = f"127.{53 + number}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+        try:
+            lab.dns.listen_also(server, host, 53)
+        except PermissionError:
+            pytest.skip("port 53 takes root")
+        lab.cloud.zones.add(provider, server.hostname.partition(".")[0], "A", host)
+    lab.cloud.let_find(nameservers=True)
+    journey = Journey(lab)
+    journey.configure(f"nameservers = {addresses(*lab.dns.servers)}", "")
+
+    done = journey.renew()
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert journey.live().leaf.sha256 == journey.published()
+    assert lab.cloud.alidns.count("DescribeDomainInfo") > 0
+    for server in lab.dns.servers:
+        assert "_acme-challenge.example.test" in {query.name for query in server.queries}
+
+
+def test_cnames_switched_off(lab: Lab) -> None:
+    """
+    With `follow_cname = false` nothing is written into the zone that a CNAME leads to: Alidns lets no TXT
+    stand beside it, which is said before the CA is asked. Without the CNAME the certificate is issued.
+    """
+    lab.cloud.add_zone("acme.test")
+    cname = lab.cloud.zones.add(lab.cloud.zone, "_acme-challenge", "CNAME", "example.acme.test")
+    journey = Journey(lab)
+    journey.configure("[dns]\n", "[dns]\nfollow_cname = false\n")
+
+    refused = journey.renew()
+    lab.cloud.zones.delete(cname)
+    done = journey.renew()
+
+    assert 13 == refused.returncode, refused.stderr
+    assert "DomainRecordConflict" in refused.stderr
+    assert set() == {name for name in asked_by_the_ca(lab) if name.endswith("acme.test")}
+    assert (0, "") == (done.returncode, done.stderr)
+    assert journey.live().leaf.sha256 == journey.published()
+    assert [] == lab.cloud.challenge_records()
 
 
 def test_private_zone(lab: Lab) -> None:
