@@ -22,7 +22,7 @@ import pytest
 from certcast.config import Argv
 from certcast.errors import LocalFault, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
 from certcast_lab.children import free_ports
-from consuming import DAY, NAMES, Consumer, consumer, is_full_root, needs_namespaces
+from consuming import DAY, NAMES, Consumer, consumer, is_full_root, needs_namespaces, sha256
 from full_disk import DISK
 
 SOON = DAY + timedelta(minutes=1)
@@ -70,6 +70,11 @@ def all_stand(web: Consumer) -> dict[str, Stands]:
     return {path.name: stands(path) for path in ssl_folder(web).iterdir()}
 
 
+def reloads(web: Consumer) -> int:
+    """Return how often nginx was told to reload."""
+    return web.host.error_log.read_text().count("(SIGHUP) received")
+
+
 # -- what is written
 
 
@@ -87,6 +92,38 @@ def test_site_with_fixed_paths_is_proved_without_an_edit(web: Consumer) -> None:
     assert web.pairs["B"].fullchain_pem == fullchain(web).read_bytes()
     assert web.pairs["B"].key_pem == privkey(web).read_bytes()
     assert {"fullchain.pem", "privkey.pem"} == set(all_stand(web))
+    assert [] == web.leftovers()
+
+
+def test_forty_sites_with_files_of_their_own(web: Consumer) -> None:
+    """
+    Forty virtual hosts that each name a pair of their own all get the release by one run and one reload; when
+    nginx refuses the next release's run, all eighty files are what they were.
+    """
+    names = [f"site{number:02}.example.test" for number in range(40)]
+    old = web.issue(days_ago=30)
+    pairs = {name: old.write(ssl_folder(web) / name) for name in names}
+    for name, (chain, key) in pairs.items():
+        web.copy_to(fullchain=chain, privkey=key)
+        web.host.site_conf.with_name(f"{name}.conf").write_text(
+            f"server {{ listen 127.0.0.1:{web.host.ports[0]} ssl; server_name {name};\n"
+            f"ssl_certificate {chain}; ssl_certificate_key {key}; }}\n"
+        )
+    web.reload(until=lambda: web.served(names[-1]) == sha256(old))
+    before = reloads(web)
+    web.publish("A")
+    outcome = web.pull()
+
+    assert "installed" == outcome.result
+    assert {web.leaf("A")} == {web.served(name) for name in names}
+    assert set(names) <= {place.split()[2] for place in outcome.proved}
+    assert before + 1 == reloads(web)
+    written = {path: stands(path) for pair in pairs.values() for path in pair}
+    web.publish("B")
+    web.host.break_configuration()
+    with pytest.raises(NginxRefused):
+        web.pull(force=True)
+    assert written == {path: stands(path) for path in written}
     assert [] == web.leftovers()
 
 
