@@ -379,6 +379,39 @@ def test_ipv6(web: Consumer, proxy_protocol: str) -> None:
     assert "on 2 listeners" in outcome.text
 
 
+def test_wildcard_beside_a_loopback_listener(web: Consumer) -> None:
+    """
+    The loopback listener has the new certificate, the wildcard on its port, which all the world
+    talks to, a copy of the old one: an alarm, and the line is named.
+    """
+    old = web.pairs["A"].write(web.host.root / "etc/nginx/old")
+    port = other_port()
+    wildcard = server(web, f"listen {port} ssl;", lines_of(*old), takes_ours=False)
+    site = operate(web, wildcard, server(web, port=port))
+    with pytest.raises(NotProved) as caught:
+        pull_b(web)
+    assert f"127.0.0.2:{port} as {NAME}: still leaf {web.leaf('A')[:16]}…" in (caught.value.found or "")
+    assert f"{line_of(site, 'ssl_certificate ')} names another" in (caught.value.next or "")
+    assert web.leaf("B") == web.host.served(NAME, port).sha256
+
+
+@pytest.mark.parametrize("beside", ["a health check of ours", "somebody's status page"])
+def test_listeners_on_one_port_are_told_apart(web: Consumer, beside: str) -> None:
+    """
+    The load balancer talks PROXY protocol to the wildcard; on loopback, the same port is a health
+    check without it, or a page with another certificate: the new certificate is proved at the wildcard.
+    """
+    port = other_port()
+    bought = Authority("Somebody").issue("status.test").write(web.host.root / "etc/nginx/bought")
+    ours = beside == "a health check of ours"
+    near = server(web, "" if ours else lines_of(*bought), port=port, takes_ours=ours)
+    operate(web, server(web, f"listen {port} ssl proxy_protocol;"), near)
+    outcome = pull_b(web)
+    assert f"127.0.0.2:{port} proxy_protocol as {NAME} (TLS 1.2 and 1.3, ECDSA clients)" in outcome.proved
+    assert ours == (f"127.0.0.1:{port} as {NAME} (TLS 1.2 and 1.3, ECDSA clients)" in outcome.proved)
+    assert "not provable" not in outcome.text
+
+
 def test_stream(tmp_path: Path, current_nginx: str) -> None:
     """TLS of a `stream` server (Debian has stream as a module of its own) is proved like that of http."""
     with consumer(tmp_path, program=current_nginx) as web:

@@ -166,6 +166,7 @@ def test_includes_are_found_as_nginx_finds_them(dump: Dump, tmp_path: Path):
         ("*:8443", ["127.0.0.1:8443"]),
         ("0.0.0.0:8443", ["127.0.0.1:8443"]),
         ("[::]:8443", ["[::1]:8443"]),
+        ("[0:0::0]:8443", ["[::1]:8443"]),
         ("[::]:8443 ipv6only=off", ["[::1]:8443", "127.0.0.1:8443"]),
         ("[::1]:8443", ["[::1]:8443"]),
         ("localhost:8443", ["localhost:8443"]),
@@ -200,6 +201,44 @@ def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
     assert (True, False, True) == (tls.ssl, tls.default, tls.listener.proxy_protocol)
     assert (True, True, True) == (second.ssl, second.default, second.listener.proxy_protocol)
     assert (False, True, False) == (plain.ssl, plain.default, plain.listener.proxy_protocol)
+
+
+SHADOWED = """\
+# configuration file /n.conf:
+http {{
+    server {{ listen {wildcard} ssl proxy_protocol; server_name all; }}
+    server {{ listen {nearer} ssl; server_name near; }}
+    server {{ listen 127.0.0.3:443 ssl; server_name other; }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("wildcard", "nearer", "expected"),
+    [
+        ("443", "127.0.0.1:443", ["127.0.0.2:443 proxy_protocol", "127.0.0.1:443"]),
+        ("443", "localhost:443", ["127.0.0.2:443 proxy_protocol", "localhost:443"]),
+        ("443", "127.0.0.1:8443", ["127.0.0.1:443 proxy_protocol", "127.0.0.1:8443"]),
+        ("[::]:443", "[0::1]:443", ["[2001:db8::7]:443 proxy_protocol", "[::1]:443"]),
+        ("[::]:443", "[::1]:8443", ["[::1]:443 proxy_protocol", "[::1]:8443"]),
+    ],
+)
+def test_wildcard_is_asked_where_no_nearer_listen_answers(wildcard: str, nearer: str, expected: list[str]):
+    """
+    nginx gives a connection to an address with a `listen` of its own to that one, and never to a
+    wildcard on the same port: they are two listeners, and each is asked at an address of its own.
+    """
+    text = SHADOWED.format(wildcard=wildcard, nearer=nearer)
+    every, near, _ = (server.listens[0] for server in sites.parse(text, ["::1", "2001:db8::7"]).servers)
+    assert expected == [str(every.listener), str(near.listener)]
+    assert every.default
+    assert near.default
+
+
+def test_wildcard_behind_every_address_stays_a_wildcard():
+    """Where each IPv6 address of this host has a `listen` of its own, there is none to ask a wildcard at."""
+    found = sites.parse(SHADOWED.format(wildcard="[::]:443", nearer="[::1]:443"), ["::1"])
+    assert "[::]:443 proxy_protocol" == str(found.servers[0].listens[0].listener)
 
 
 def test_ssl_on_of_old_nginx_counts():

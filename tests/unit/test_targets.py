@@ -105,6 +105,13 @@ def test_address_of_another_host_is_not_asked(address: str) -> None:
     assert (f"{address}: no address of this host",) == found.not_provable
 
 
+def test_wildcard_that_no_address_leads_to_is_not_provable() -> None:
+    """A wildcard is said to be unproved where each IPv6 address of this host has a `listen` of its own."""
+    found = plan(site(f"server {{ listen [::]:443 ssl; {OURS} }}\nserver {{ listen [::1]:443 ssl; {OURS} }}"))
+    assert frozenset({IPV6}) == found.expected == {target.listener for target in found.targets}
+    assert ("[::]:443: each address of this host has a `listen` of its own there",) == found.not_provable
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
 def test_loopback_is_this_host(host: str) -> None:
     """Every loopback address, and a name for one, is asked."""

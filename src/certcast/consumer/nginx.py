@@ -16,6 +16,7 @@ Not here: what a configuration means (sites.py), /proc (processes.py), container
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ def examine(nginx: NginxConfig) -> Configuration | None:
         if status == 0:
             from certcast.consumer import sites
 
-            return sites.parse(dump)
+            return sites.parse(dump, _own_ipv6())
         # "configuration file … test failed" is nginx's own; anything else is about the command.
         if "test failed" in words or status == _TOO_LONG:
             raise _refused(nginx, status, words)
@@ -172,6 +173,17 @@ def _instead_of_t(nginx: NginxConfig, option: str) -> list[str]:
     """Return the test command with another option: the last `-t` is nginx's, one before may be docker's."""
     last = max(index for index, word in enumerate(nginx.test) if word == "-t")
     return [*nginx.test[:last], option, *nginx.test[last + 1 :]]
+
+
+def _own_ipv6() -> list[str]:
+    """Return this host's IPv6 addresses, ::1 first, without those that mean nothing but on one link."""
+    try:
+        rows = Path("/proc/net/if_inet6").read_text().split("\n")
+    except OSError:
+        return ["::1"]  # a kernel without IPv6
+    # Address, index of the interface, length of the prefix, scope (0x20: link), flags, interface.
+    found = [words[0] for row in rows if len(words := row.split()) == 6 and words[3] != "20"]
+    return ["::1", *(str(ipaddress.IPv6Address(int(digits, 16))) for digits in found)]
 
 
 def _find(word: str) -> str | None:

@@ -11,6 +11,8 @@ nginx's rules that show here:
   ssl_certificate_key belongs to the n-th ssl_certificate.
 - `ssl`, `proxy_protocol` and the default server belong to the address: what one server
   block says of it holds for the others there (ngx_http_add_addresses).
+- a connection to an address that has a `listen` of its own is that one's, and never a
+  wildcard's on the same port; so a wildcard is asked at an address that has none.
 
 Not here: the dump's syntax (dump.py), running nginx (nginx.py), and which certificate should
 be there (proof.py).
@@ -18,8 +20,9 @@ be there (proof.py).
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +32,9 @@ from certcast.consumer.dump import files, included, statements_of
 
 Kind = Literal["http", "stream", "mail"]
 
+# What a wildcard is called here, until it is known where to ask it.
+EVERYWHERE = EVERY_IPV4, EVERY_IPV6 = "0.0.0.0", "::"  # noqa: S104  words; nothing is bound
+_LOOPBACK = tuple(f"127.0.0.{number}" for number in range(1, 255))
 _PORTS = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]+):)?(?P<first>\d+)(?:-(?P<last>\d+))?")
 
 
@@ -56,8 +62,9 @@ class Certificate:
 class Listen:
     """One `listen`: where to connect to it, and what holds for its address.
 
-    A wildcard address is 127.0.0.1 here, and ::1 that of IPv6. `default` says that
-    this server answers who names no other one: as written, or as the first at the address.
+    A wildcard's address is 127.0.0.1 or, if that has a `listen` of its own, the next one that has none;
+    that of IPv6 is ::1, or another one of this host's, or `::` if there is none. `default` says
+    that this server answers who names no other one: as written, or as the first at the address.
     """
 
     listener: Listener
@@ -91,9 +98,12 @@ class Configuration:
     pid: str | None
 
 
-def parse(dump: str) -> Configuration:
-    """Take the output of `nginx -T` apart. ValueError with file and line for what cannot be read."""
-    return _Reader(files(dump)).read()
+def parse(dump: str, ipv6: Collection[str] = ("::1",)) -> Configuration:
+    """Take the output of `nginx -T` apart; `ipv6` are addresses of this host, where a wildcard may be asked.
+
+    ValueError with file and line for what cannot be read.
+    """
+    return _Reader(files(dump)).read(ipv6)
 
 
 @dataclass(frozen=True)
@@ -123,14 +133,14 @@ class _Reader:
         self.blocks: dict[str, list[dict[str, Any]]] = {}
         self.servers: list[Server] = []
 
-    def read(self) -> Configuration:
+    def read(self, ipv6: Collection[str]) -> Configuration:
         pid = None
         for statement in self._file(self.main):
             if statement.name == "pid" and statement.args:
                 pid = statement.args[0]
             elif statement.name in ("http", "stream", "mail"):
                 self._read_level(statement)
-        return Configuration(tuple(self.texts), tuple(_with_addresses(self.servers)), pid)
+        return Configuration(tuple(self.texts), tuple(_with_addresses(self.servers, ipv6)), pid)
 
     def _read_level(self, level: _Statement) -> None:
         statements = list(self._inside(level))
@@ -222,28 +232,55 @@ def _addresses(where: str, at: Line, *, both: bool) -> Iterator[Address | Path]:
     host = (match["host"] or "*") if match else where  # an address alone: port 80
     if not host or not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[\w.*-]+", host):
         raise ValueError(f"{at}: cannot read listen {where!r}")
-    hosts = [{"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))]  # noqa: S104
-    if host == "[::]" and both:
-        hosts.append("127.0.0.1")
+    hosts = [_one_spelling(host)]
+    if hosts == [EVERY_IPV6] and both:
+        hosts.append(EVERY_IPV4)
     first, last = (int(match["first"]), int(match["last"] or match["first"])) if match else (80, 80)
     for port in range(first, last + 1):
         for one in hosts:
             yield Address(one, port)
 
 
-def _with_addresses(servers: list[Server]) -> Iterator[Server]:
+def _one_spelling(host: str) -> str:
+    """Return an address as Python writes it, without brackets; `*` as 0.0.0.0, and a name as it is."""
+    try:
+        return EVERY_IPV4 if host == "*" else str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return host
+
+
+def _with_addresses(servers: list[Server], ipv6: Collection[str]) -> Iterator[Server]:
     """Give each listen what other servers say of its address, and each address one default server."""
     groups: dict[tuple[Kind, Address | Path, bool], list[Listen]] = {}
     for server in servers:
         for listen in server.listens:
             groups.setdefault((server.kind, listen.listener.address, listen.quic), []).append(listen)
+    written = {address for _, address, quic in groups if not quic}
+    # The one name that means these everywhere; what others mean is not asked.
+    written |= {
+        Address(host, one.port)
+        for one in written
+        if isinstance(one, Address) and one.host == "localhost"
+        for host in ("127.0.0.1", "::1")
+    }
     settled = {}
-    for group in groups.values():
+    for (_, address, _), group in groups.items():
         ssl = any(listen.ssl for listen in group)
         proxied = any(listen.listener.proxy_protocol for listen in group)
         first = next((listen for listen in group if listen.default), group[0])
+        listener = Listener(_asked_at(address, written, ipv6), proxied)
         for listen in group:
-            listener = replace(listen.listener, proxy_protocol=proxied)
             settled[id(listen)] = replace(listen, listener=listener, ssl=ssl, default=listen is first)
     for server in servers:
         yield replace(server, listens=tuple(settled[id(listen)] for listen in server.listens))
+
+
+def _asked_at(
+    address: Address | Path, written: Collection[Address | Path], ipv6: Collection[str]
+) -> Address | Path:
+    """Return where to connect to a listener: to a wildcard where no `listen` that is `written` is nearer."""
+    if isinstance(address, Path) or address.host not in EVERYWHERE:
+        return address
+    hosts = _LOOPBACK if address.host == EVERY_IPV4 else ipv6
+    free = (one for host in hosts if (one := Address(host, address.port)) not in written)
+    return next(free, address)

@@ -13,7 +13,8 @@ What is expected of a listener:
 - others: what they showed before they must not lose; nothing else is asked of them
 
 An address that nginx shows may be another host's: keepalived's, while this one is the
-backup. It isn't asked, since the other nginx would answer.
+backup. It isn't asked, since the other nginx would answer. Nor is a wildcard, if each address
+of this host has a `listen` of its own on that port.
 
 Not here: shaking hands (handshake.py), the verdict (proof.py), and who is to blame (unproved.py).
 """
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 from certcast.config import Listener
 from certcast.consumer import containers
 from certcast.consumer.handshake import BROWSER, Client, Handshake, Target
+from certcast.consumer.sites import EVERYWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -126,10 +128,10 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
     for site in sites:
         required.update(site.nginx.listeners)
         found = _names_by_listener(site, names)
-        away = [one for one in found if one not in site.nginx.listeners and not is_here(one.address)]
-        not_provable += [f"{listener}: no address of this host" for listener in away]
-        for listener in away:
-            del found[listener]
+        for listener in [one for one in found if one not in site.nginx.listeners]:
+            if why := _why_not(listener.address):
+                not_provable.append(f"{listener}: {why}")
+                del found[listener]
         for listener, asked in found.items():
             targets.update(dict.fromkeys(Target(listener, name) for name in asked))
         for server in site.servers:
@@ -147,6 +149,13 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
         frozenset(expected),
         (*dict.fromkeys(not_provable), *_bounds(len(ordered), kinds)),
     )
+
+
+def _why_not(address: Address | Path) -> str | None:
+    """Return why an address that nginx shows cannot be asked; None if it can."""
+    if not isinstance(address, Path) and address.host in EVERYWHERE:
+        return "each address of this host has a `listen` of its own there"
+    return None if is_here(address) else "no address of this host"
 
 
 def is_here(address: Address | Path) -> bool:
