@@ -274,6 +274,54 @@ def test_default_server(web: Consumer) -> None:
     assert web.leaf("B") == web.served()
 
 
+EXPRESSION = r"server_name ~^(app|api)\.example\.test$;"
+
+
+@pytest.mark.parametrize("default", ["rejects", "is somebody else's"])
+def test_names_that_are_regular_expressions(web: Consumer, default: str) -> None:
+    """
+    A site whose names are a regular expression, behind a default server that has nothing of ours, cannot be
+    asked for: said to be not provable, while what the other listener shows proves the release.
+    """
+    bought = Authority("Somebody").issue("shop.test").write(web.host.root / "etc/nginx/bought")
+    own = "ssl_reject_handshake on;" if default == "rejects" else lines_of(*bought)
+    port = other_port()
+    site = operate(
+        web,
+        server(web, f"server_name {NAME};"),
+        server(web, f"listen 127.0.0.1:{port} ssl default_server;", own, takes_ours=False),
+        server(web, EXPRESSION, port=port),
+    )
+    line = line_of(site, "server {")
+    outcome = pull_b(web)
+    assert f"not provable: 127.0.0.1:{port}: no name is known that leads to {line}" in outcome.remarks
+    assert web.leaf("B") == web.host.served("app.example.test", port).sha256
+
+
+def test_nothing_but_regular_expressions(web: Consumer) -> None:
+    """
+    Where a regular expression is all that leads to the certificate, no handshake proves it: the report asks
+    for a plain name in that server block, and leaves the one that rejects handshakes alone; with a
+    plain name, or one with any ending, it is proved.
+    """
+    rejecting = server(
+        web,
+        f"listen 127.0.0.1:{web.host.ports[0]} ssl default_server;",
+        "ssl_reject_handshake on;",
+        takes_ours=False,
+    )
+    site = operate(web, rejecting, server(web, EXPRESSION))
+    with pytest.raises(NotProved) as caught:
+        pull_b(web)
+    assert (caught.value.next or "").startswith(f"{line_of(site, 'server {')}: add a name to its server_name")
+    assert "another ssl_certificate" not in (caught.value.next or "")
+
+    for letter, names in (("C", "app.example.test"), ("D", "api.example.*")):
+        site.write_text(rejecting + server(web, EXPRESSION.replace("~", f"{names} ~")))
+        web.publish(letter)
+        assert "installed" == web.pull(force=True).result
+
+
 def test_mail_says_who_saw_it_and_what_is_served_besides(lab: Lab) -> None:
     """
     The installed command prints one line; the administrator's mail has each listener and name with the

@@ -58,12 +58,57 @@ def test_server_names_that_the_certificate_covers_are_asked() -> None:
     found = plan(
         site(
             f"server {{ listen 443 ssl; server_name WWW.example.test a.b.example.test o.test _; {OURS} }}\n"
-            f"server {{ listen [::]:443 ssl; server_name ~^x .example.test mail.*; {OURS} }}"
+            f"server {{ listen [::]:443 ssl; server_name ~^x .example.test mail.other.*; {OURS} }}"
         )
     )
     own = ["example.test", "certcast-proof.example.test", None]
     assert [*own, "www.example.test"] == names(found)
     assert own == names(found, IPV6)
+
+
+def test_name_with_any_ending_is_asked_with_those_of_the_certificate() -> None:
+    """`app.example.*` leads to its server block by a name of the certificate, and so it is asked for that."""
+    found = plan(
+        site(
+            "server { listen 443 ssl default_server; ssl_reject_handshake on; }\n"
+            f"server {{ listen 443 ssl; server_name app.example.* app.other.*; {OURS} }}"
+        )
+    )
+    assert "app.example.test" in names(found)
+    assert "app.other.test" not in names(found)
+    assert frozenset({HTTPS}) == found.expected
+
+
+@pytest.mark.parametrize("name", ["~^(app|api)\\.example\\.test$", "_", "$hostname"])
+@pytest.mark.parametrize(
+    "default", ["ssl_reject_handshake on;", "ssl_certificate /o; ssl_certificate_key /o;"]
+)
+def test_nothing_is_expected_where_no_name_leads_to_our_files(name: str, default: str) -> None:
+    """
+    A site that only a regular expression leads to, behind a default server of another kind, cannot be
+    asked for: its listener need not show our certificate, and the place of the server block is known.
+    """
+    found = plan(
+        site(
+            f"server {{ listen 443 ssl default_server; {default} }}\n"
+            f"server {{ listen 443 ssl; listen 8443 ssl; server_name {name}; {OURS} }}"
+        )
+    )
+    # At 8443 it is the default server.
+    assert frozenset({Listener(Address("127.0.0.1", 8443))}) == found.expected
+    assert {HTTPS: "/etc/nginx/nginx.conf:3"} == {one: str(line) for one, line in found.unasked.items()}
+
+
+def test_server_block_that_nginx_ignores_is_expected() -> None:
+    """Of two blocks with one name nginx takes the first; if ours is the second, that is no excuse."""
+    others = "ssl_certificate /o.pem; ssl_certificate_key /o.key;"
+    found = plan(
+        site(
+            f"server {{ listen 443 ssl; server_name example.test *.example.test; {others} }}\n"
+            f"server {{ listen 443 ssl; server_name example.test; {OURS} }}"
+        )
+    )
+    assert frozenset({HTTPS}) == found.expected
 
 
 def test_plain_listeners_are_not_asked() -> None:
@@ -180,6 +225,15 @@ def test_regular_expressions_are_not_guessed_at() -> None:
     )
     assert [] == blamed(found)
     assert 1 == len(blamed(found, None))
+
+
+def test_server_that_rejects_handshakes_is_not_blamed() -> None:
+    """A default server without a certificate is there to reject handshakes: nobody is told to open it."""
+    found = site(
+        "server { listen 443 ssl default_server; ssl_reject_handshake on; }\n"
+        f"server {{ listen 443 ssl; server_name www.example.test; {OURS} }}"
+    )
+    assert [] == blamed(found, None)
 
 
 def test_exact_name_outranks_a_wildcard() -> None:

@@ -10,6 +10,7 @@ copies.py    fixed paths that sites name: all of them, or none (fixed_path.py: o
 service.py   switch, test, reload, proof; and the way back
 nginx.py     one nginx: its commands, its master, its workers
 targets.py   which handshakes prove a certificate: every listener, every name
+server_names.py which server block a name leads to
 handshake.py the handshakes, by clients of one key type (tls_client.py: their processes)
 proof.py     handshakes before and after, and the verdict
 first_round.py what was seen before a reload, on disk until its verdict

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from certcast.consumer.install import Folder
     from certcast.consumer.processes import Worker
     from certcast.consumer.proof import Verdict
-    from certcast.consumer.targets import Site
+    from certcast.consumer.targets import Plan, Site
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,11 @@ def _put_into_service(
     first_round.forget(folder.handshakes)
     if not verdict.proved:
         change.copies.keep()
-        error = unproved.not_proved(folder.certificate, change.release, sites, verdict)
+        error = unproved.not_proved(folder.certificate, change.release, sites, plan, verdict)
         error.kept = f"version {change.version} stays in place: the pair is good"
         raise error
-    not_provable = [*untold, *plan.not_provable, *proof.unreachable(done.before, verdict.after)]
+    not_provable = [*untold, *plan.not_provable, *_unasked(plan, verdict)]
+    not_provable += proof.unreachable(done.before, verdict.after)
     return _seen(verdict, sites, not_provable)
 
 
@@ -180,6 +181,16 @@ def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:
     remarks = [f"not provable: {what}" for what in not_provable]
     lines = unproved.culprits(sites, verdict.foreign)
     return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks(), *lines))
+
+
+def _unasked(plan: Plan, verdict: Verdict) -> list[str]:
+    """Say at which listeners the release was not seen since no name is known that leads to it."""
+    seen = {one.target.listener for one in verdict.shown}
+    return [
+        f"{listener}: no name is known that leads to {line}"
+        for listener, line in plan.unasked.items()
+        if listener not in seen
+    ]
 
 
 def _examine(change: Change, servers: tuple[NginxConfig, ...]) -> tuple[list[Site], list[str]]:

@@ -9,37 +9,39 @@ answers. Where `listeners` are configured they are the ones, with the names from
 
 What is expected of a listener:
 - `required`: it is configured, so the new leaf must be seen there
-- `expected`: a server there names our files, so it must be seen if there is any connection
+- `expected`: a name that is asked leads to a server with our files, so it must be seen there
+  if there is any connection
+- `unasked`: a server there has our files, but no name leads to it that could be made up
+  (server_names.py). What its clients get cannot be told
 - others: what they showed before they must not lose; nothing else is asked of them
 
 An address that nginx shows may be another host's: keepalived's, while this one is the
 backup. It isn't asked, since the other nginx would answer. Nor is a wildcard, if each address
 of this host has a `listen` of its own on that port.
 
-Not here: shaking hands (handshake.py), the verdict (proof.py), and who is to blame (unproved.py).
+Not here: which server block a name leads to (server_names.py), shaking hands (handshake.py),
+the verdict (proof.py), and who is to blame (unproved.py).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certcast.config import Listener
-from certcast.consumer import containers
+from certcast.consumer import containers, server_names
 from certcast.consumer.handshake import BROWSER, Client, Handshake, Target
 from certcast.consumer.sites import EVERYWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from certcast.config import Address, CopyConfig, NginxConfig
     from certcast.consumer.install import Folder
-    from certcast.consumer.sites import Configuration, Server
+    from certcast.consumer.sites import Configuration, Line, Server
 
-# A wildcard is asked for by a name that nobody configured.
-MADE_UP = "certcast-proof"
 # Targets that are asked as every kind of client; the others once, as a browser. These 2,000 handshakes
 # take about a second on two cores.
 MATRIX_TARGETS = 500
@@ -106,12 +108,16 @@ def site(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is tried, what must be seen, and in words what cannot be tried."""
+    """What is tried, what must be seen, and in words what cannot be tried.
+
+    `unasked` are listeners at which no name leads to the server block in that line, which has our files.
+    """
 
     handshakes: tuple[Handshake, ...]
     required: frozenset[Listener]
     expected: frozenset[Listener]
     not_provable: tuple[str, ...]
+    unasked: Mapping[Listener, Line] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -121,26 +127,31 @@ class Plan:
 
 def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -> Plan:
     """Return the handshakes for a certificate with these `names` (its wildcards as `*.…`)."""
+    own: list[str | None] = [*map(server_names.host, names), None]
     targets: dict[Target, None] = {}
     required: set[Listener] = set()
-    expected: set[Listener] = set()
+    expected: dict[Listener, Line] = {}
+    unasked: dict[Listener, Line] = {}
     not_provable: list[str] = []
     for site in sites:
         required.update(site.nginx.listeners)
-        found = _names_by_listener(site, names)
+        found = _names_by_listener(site, names, own)
         for listener in [one for one in found if one not in site.nginx.listeners]:
             if why := _why_not(listener.address):
                 not_provable.append(f"{listener}: {why}")
                 del found[listener]
         for listener, asked in found.items():
             targets.update(dict.fromkeys(Target(listener, name) for name in asked))
-        for server in site.servers:
-            listening = {listen.listener for listen in server.listens if listen.ssl}
-            if site.takes_ours(server):
-                expected.update(listening & found.keys())
-                not_provable += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
+        for server in filter(site.takes_ours, site.servers):
+            not_provable += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
+            its_names = server_names.covered(server, names)
+            for listener in [listen.listener for listen in server.listens if listen.ssl]:
+                if listener in found and listener not in expected:
+                    others = [] if listener in unasked else own
+                    leads = _leads_to_ours(site, listener, [*others, *its_names])
+                    (expected if leads else unasked).setdefault(listener, server.at)
     # What the certificate holds comes first everywhere: it is what the matrix must not leave out.
-    ordered = sorted(targets, key=lambda target: target.name not in (None, *map(_host, names)))
+    ordered = sorted(targets, key=lambda target: target.name not in own)
     handshakes = [Handshake(target, client) for target in ordered[:MATRIX_TARGETS] for client in kinds]
     handshakes += [Handshake(target, BROWSER) for target in ordered[MATRIX_TARGETS:]]
     return Plan(
@@ -148,6 +159,16 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
         frozenset(required),
         frozenset(expected),
         (*dict.fromkeys(not_provable), *_bounds(len(ordered), kinds)),
+        {listener: line for listener, line in unasked.items() if listener not in expected},
+    )
+
+
+def _leads_to_ours(site: Site, listener: Listener, asked: Iterable[str | None]) -> bool:
+    """Whether a name that is asked at a listener leads to a server block with our files."""
+    return any(
+        site.takes_ours(server)
+        for name in asked
+        for server in server_names.fitting(site.servers, Target(listener, name))
     )
 
 
@@ -187,9 +208,10 @@ def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
         yield f"old clients at {rest:,} of {targets:,} names (tried once each, as a browser)"
 
 
-def _names_by_listener(site: Site, names: Sequence[str]) -> dict[Listener, list[str | None]]:
-    own: list[str | None] = [*map(_host, names), None]
-    covered = {server: _covered(server, names) for server in site.servers}
+def _names_by_listener(
+    site: Site, names: Sequence[str], own: Sequence[str | None]
+) -> dict[Listener, list[str | None]]:
+    covered = {server: server_names.covered(server, names) for server in site.servers}
     if site.nginx.listeners:
         every = [name for some in covered.values() for name in some]
         return {listener: [*own, *every] for listener in site.nginx.listeners}
@@ -199,21 +221,3 @@ def _names_by_listener(site: Site, names: Sequence[str]) -> dict[Listener, list[
             if listen.ssl:
                 found.setdefault(listen.listener, list(own)).extend(some)
     return found
-
-
-def _host(name: str) -> str:
-    return MADE_UP + name[1:] if name.startswith("*.") else name
-
-
-def _covered(server: Server, names: Sequence[str]) -> list[str]:
-    """Return a server's names that the certificate holds; regular expressions and the like are left out."""
-    hosts = []
-    for written in server.names:
-        name = written.lower()
-        forms = [name[1:], "*" + name] if name.startswith(".") else [name]
-        hosts += [_host(form) for form in forms if _covers(names, form)]
-    return hosts
-
-
-def _covers(names: Sequence[str], name: str) -> bool:
-    return name in names or "*." + name.partition(".")[2] in names

@@ -3,29 +3,30 @@
     broke · nowhere · not_proved   the failures, each with its next step
     culprits                       which line of nginx's configuration shows another certificate
 
-nginx takes the last ssl_certificate of each type of key, and which server block answers
-is a matter of names; both are done again here, on what `nginx -T` says, to name the line.
+nginx takes the last ssl_certificate of each type of key; that is done again here, on what
+`nginx -T` says, to name the line.
 
-Not here: whether a proof has failed (proof.py), and going back (service.py).
+Not here: which server block answers (server_names.py), whether a proof has failed (proof.py),
+and going back (service.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from certcast.consumer import server_names
 from certcast.consumer.proof import MOST_LINES
 from certcast.errors import NotProved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from certcast.config import Listener
-    from certcast.consumer.handshake import Client, Handshake, Target
+    from certcast.consumer.handshake import Client, Handshake
     from certcast.consumer.proof import Verdict
-    from certcast.consumer.sites import Listen, Server
-    from certcast.consumer.targets import Site
+    from certcast.consumer.sites import Server
+    from certcast.consumer.targets import Plan, Site
 
 
 class HandshakesBroke(NotProved):
@@ -54,17 +55,17 @@ def nowhere(name: str, untold: list[str]) -> NotProved:
     )
 
 
-def not_proved(name: str, release: str, sites: list[Site], verdict: Verdict) -> NotProved:
+def not_proved(name: str, release: str, sites: list[Site], plan: Plan, verdict: Verdict) -> NotProved:
     """Return the failure of a release that is not seen everywhere, with what is likely to be the matter."""
     return NotProved(
         f"{name}: nginx was reloaded, but does not serve the new certificate everywhere",
         expected=f"leaf {release[:16]}… on every listener, and the old workers retired",
         found="\n".join(verdict.lines()),
-        next="\n".join([*_likely(sites, verdict), f"then run `certcast pull {name}`"]),
+        next="\n".join([*_likely(sites, plan, verdict), f"then run `certcast pull {name}`"]),
     )
 
 
-def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
+def _likely(sites: list[Site], plan: Plan, verdict: Verdict) -> list[str]:
     """Return what is likely to be the matter, with what to do about it."""
     if verdict.held:
         return ["nginx did not take the new configuration: look for [emerg] in its error log"]
@@ -73,7 +74,8 @@ def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
     for site in sites:
         if site.includes_ours() is False:
             return [f"nginx does not read {site.snippet}: add `include {site.snippet};` to the server blocks"]
-    if lines := [line for listener in verdict.dark for line in _misdirected(sites, listener, verdict)]:
+    lines = [line for listener in verdict.dark for line in _misdirected(sites, listener, verdict)]
+    if lines := lines or _unasked(plan, verdict):
         return lines
     dark = [one for one in verdict.after if one.target.listener in verdict.dark]
     if not (verdict.stale or dark):
@@ -83,12 +85,20 @@ def _likely(sites: list[Site], verdict: Verdict) -> list[str]:
     ]
 
 
+def _unasked(plan: Plan, verdict: Verdict) -> list[str]:
+    return [
+        f"{line}: add a name to its server_name by which it can be asked, as no regular expression can"
+        for listener, line in plan.unasked.items()
+        if listener in verdict.dark or not verdict.shown
+    ]
+
+
 def _misdirected(sites: list[Site], listener: Listener, verdict: Verdict) -> Iterator[str]:
     """Say what is wrong with a configured listener, if it is not where nginx says it listens."""
     for site in sites:
         if listener not in site.nginx.listeners:
             continue
-        listens = [listen for _, listen in _at(site.servers, listener)]
+        listens = [listen for _, listen in server_names.at(site.servers, listener)]
         if listens and all(one.listener.proxy_protocol != listener.proxy_protocol for one in listens):
             right = replace(listener, proxy_protocol=not listener.proxy_protocol)
             yield f'{listens[0].at} has it otherwise: write "{right}" in consumer.nginx.listeners'
@@ -108,8 +118,7 @@ def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
     found: dict[str, None] = {}
     for handshake in shown:
         for site in sites:
-            server = _answering(site.servers, handshake.target)
-            if server is not None:
+            for server in server_names.fitting(site.servers, handshake.target)[:1]:
                 found.update(dict.fromkeys(_blame(site, server, handshake.client)))
     lines = list(found)
     if len(lines) > MOST_LINES:
@@ -121,60 +130,11 @@ def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
     certificates = server.certificates
     ours = [index for index, one in enumerate(certificates) if site.is_ours(one.path)]
     if not ours:
-        where = certificates[-1].at if certificates else server.at
-        yield f"{where} names another ssl_certificate: put `include {site.snippet};` in its place"
+        for last in certificates[-1:]:  # none: it rejects handshakes, as it is told to
+            yield f"{last.at} names another ssl_certificate: put `include {site.snippet};` in its place"
         return
     for one in certificates[ours[-1] + 1 :]:
         yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins): remove it"
     for one in certificates[: ours[-1]]:
         if not site.is_ours(one.path):
             yield f"{one.at} names another ssl_certificate, which {client.keys} clients get: remove it"
-
-
-def _answering(servers: Sequence[Server], target: Target) -> Server | None:
-    """Return the server that nginx takes for a target; None if a regular expression may decide.
-
-    https://nginx.org/en/docs/http/server_names.html: the exact name, the longest wildcard
-    in front, the longest one behind, the first fitting regular expression, the default server.
-    """
-    here = _at(servers, target.listener)
-    if not here:
-        return None
-    name = target.name or ""
-    best: tuple[int, int] = (0, 0)
-    chosen: Server | None = None
-    for server, _ in here:
-        for written in server.names:
-            rank = _rank(written.lower(), name)
-            if rank > best:
-                best, chosen = rank, server
-    if chosen is None and not (name and any(n.startswith("~") for server, _ in here for n in server.names)):
-        return next((server for server, listen in here if listen.default), here[0][0])
-    return chosen
-
-
-def _at(servers: Sequence[Server], listener: Listener) -> list[tuple[Server, Listen]]:
-    listening = [(server, one) for server in servers for one in server.listens if one.ssl]
-    exactly = [(server, one) for server, one in listening if one.listener == listener]
-    if exactly or isinstance(listener.address, Path):
-        return exactly
-    # A configured listener: nginx may well wait at every address, and say only the port.
-    port = listener.address.port
-    return [
-        (server, one)
-        for server, one in listening
-        if not isinstance(one.listener.address, Path) and one.listener.address.port == port
-    ]
-
-
-def _rank(written: str, name: str) -> tuple[int, int]:
-    """Return how well a server_name fits: (kind of match, its length); (0, 0) if it does not."""
-    if not name or not written:
-        return (0, 0)
-    if written == name or (written.startswith(".") and written[1:] == name):
-        return (3, len(written))
-    if written.startswith(("*.", ".")) and name.endswith(written.lstrip("*")):
-        return (2, len(written))
-    if written.endswith(".*") and name.startswith(written[:-1]):
-        return (1, len(written))
-    return (0, 0)
