@@ -541,6 +541,40 @@ def test_container_that_nobody_reloads(contained: Consumer, replica: ContainerHo
 
 
 @needs_namespaces
+def test_container_of_another_certificate(contained: Consumer, replica: ContainerHost):
+    """
+    A second container that has the same directory, and is configured for another certificate, is not
+    reloaded and holds nothing up; one that took no reload of its own is still found beside it.
+    """
+    web = contained
+    install_first(web)
+    replica.stop()
+    replica.mounts = {web.folder.root.parent: "/etc/nginx/certs"}
+    replica.start()
+    other = CertificateName("other.test")
+    web.config = replace(
+        web.config,
+        certificates=(*web.config.certificates, CertificateConfig(other, (DnsName("other.test"),))),
+    )
+    ours, theirs = (
+        section(host, listeners=listeners(host), paths=_paths(web), certificates=(CertificateName(name),))
+        for host, name in ((web.host, "example.test"), (replica, other))
+    )
+    web.configure(nginx=(ours, theirs), proof_deadline=2.0)
+    before = both_workers(replica)
+    web.publish("B")
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert web.leaf("B") == web.served()
+    assert before == replica.workers()
+
+    web.configure(nginx=(replace(ours, reload=Argv(("true",))), theirs))
+    web.publish("C")
+    with pytest.raises(NotProved) as held:
+        web.pull(LATER)
+    assert all(str(pid) in (held.value.found or "") for pid in web.host.workers())
+
+
+@needs_namespaces
 def test_container_whose_pid_file_this_host_sees(contained: Consumer, replica: ContainerHost):
     """A pid file that nginx wrote in its container holds the inner pid, 1, as another one does."""
     web = contained

@@ -86,12 +86,24 @@ def reload(nginx: NginxConfig) -> None:
 def workers(nginx: NginxConfig, configuration: Configuration | None = None) -> tuple[Worker, ...]:
     """Return the workers that accept connections. NginxMissing if no master runs, or nobody knows which."""
     masters = containers.masters(nginx) if nginx.paths else [_master(nginx, configuration)]
-    return tuple(worker for master in masters for worker in processes.workers_of(master.pid))
+    certain = not nginx.paths or nginx.pid_file is not None
+    return tuple(worker for master in masters for worker in processes.workers_of(master.pid, certain=certain))
 
 
-def still_serving(before: Iterable[Worker]) -> tuple[Worker, ...]:
-    """Return those of `before` that are neither gone nor shutting down."""
-    return tuple(worker for worker in before if processes.accepts(worker))
+def still_serving(before: Iterable[Worker], others: int = 0) -> tuple[Worker, ...]:
+    """Return those of `before` that are neither gone nor shutting down.
+
+    `others` is how many containers serve other certificates, and so were not reloaded. Which masters those
+    are cannot be seen from here, so that many may go on with all their workers. It may be that one of them
+    does not run, and another master goes on instead; then the handshakes still show what it serves.
+    """
+    before = tuple(before)
+    serving = tuple(worker for worker in before if processes.accepts(worker))
+    retiring = {one.master for one in set(before) - set(serving)}
+    untouched = {one.master for one in serving} - retiring - {None}
+    return (
+        serving if len(untouched) > others else tuple(one for one in serving if one.master not in untouched)
+    )
 
 
 # -- the master on this host

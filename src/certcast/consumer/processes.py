@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,14 @@ class Master:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process; `started` (clock ticks since boot) tells it from a later one with its pid."""
+    """A worker process; `started` (clock ticks since boot) tells it from a later one with its pid.
+
+    `master` is set where it may belong to another nginx than the one that is meant.
+    """
 
     pid: int
     started: int
+    master: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,12 @@ def compiled_in(version: str) -> Defaults:
 # -- workers
 
 
-def workers_of(master: int) -> tuple[Worker, ...]:
-    """Return the master's workers that accept connections."""
+def workers_of(master: int, *, certain: bool = True) -> tuple[Worker, ...]:
+    """Return the master's workers that accept connections; `certain`: it is the one that is meant."""
     children = (_worker(pid, master) for pid in _all_pids())
-    return tuple(worker for worker in children if worker is not None)
+    return tuple(
+        worker if certain else replace(worker, master=master) for worker in children if worker is not None
+    )
 
 
 def accepts(worker: Worker) -> bool:

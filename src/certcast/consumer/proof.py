@@ -9,6 +9,7 @@ Rules, for what was seen before and after the reload, each for its kind of clien
 - one that showed a release of ours must show the new one        else it is *stale*
 - a listener that should show the new leaf must, to some client  else it is *dark*
 - no worker of before may still accept connections               else it is *held*
+  (but those of containers that share our directory and serve other certificates)
 
 Where a change of the key's type is allowed, clients that take only the old type and saw a
 release of ours are *given up*, as long as others of their TLS version get the new one there:
@@ -175,14 +176,16 @@ def prove(
     seconds: float,
     give_up: str | None = None,
     first: bool = False,
+    others: int = 0,
 ) -> Verdict:
     """Return the verdict on a reload that was just asked for, after at most `seconds` and one round.
 
-    `workers` are those that accepted connections before the reload.
+    `workers` are those that accepted connections before the reload; those of `others` masters among
+    them serve other certificates, and were not reloaded.
     """
     ours = tuple(ours)
     deadline = time.monotonic() + seconds
-    held = wait_for_retirement(workers, seconds)
+    held = wait_for_retirement(workers, seconds, others)
     # Without workers of before, nginx is only just starting: then there is nothing to conclude early.
     last = min(deadline, time.monotonic() + SETTLE_SECONDS) if workers else deadline
     after = clients.try_all(before)
@@ -205,10 +208,13 @@ def prove(
         after |= clients.try_all(one for one, now in after.items() if now.leaf != release)
 
 
-def wait_for_retirement(workers: tuple[Worker, ...], seconds: float) -> tuple[Worker, ...]:
-    """Return the workers that still accept connections after `seconds`; as soon as none does, none."""
+def wait_for_retirement(workers: tuple[Worker, ...], seconds: float, others: int = 0) -> tuple[Worker, ...]:
+    """Return the workers that still accept connections after `seconds`; as soon as none does, none.
+
+    Those of `others` masters that nobody reloaded don't count.
+    """
     deadline = time.monotonic() + seconds
-    while (held := nginx.still_serving(workers)) and time.monotonic() < deadline:
+    while (held := nginx.still_serving(workers, others)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return held
 

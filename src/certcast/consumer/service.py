@@ -82,6 +82,7 @@ class _Done:
     servers: tuple[NginxConfig, ...]
     clients: Clients
     deadline: float
+    others: int  # containers that may have the same directory, and serve other certificates
     before: dict[Handshake, Shown] = field(default_factory=dict)
     reloaded: list[Site] = field(default_factory=list)
     retiring: tuple[Worker, ...] = ()  # the workers of `reloaded` from before
@@ -101,7 +102,7 @@ def put_into_service(
         copied = copies.targets(change.copies.entries)
         containers.require_mounted(server, [change.folder.snippet_of(server), *copied])
     with Clients() as clients, change.copies.replaced(change.version):
-        done = _Done(servers, clients, consumer.proof_deadline)
+        done = _Done(servers, clients, consumer.proof_deadline, _containers_of_others(consumer, servers))
         return _put_into_service(change, consumer, names, done, after=after)
 
 
@@ -146,6 +147,7 @@ def _put_into_service(
             seconds=consumer.proof_deadline,
             give_up=_given_up(change, consumer),
             first=change.previous is None,
+            others=done.others,
         )
         if verdict.broken and change.has_way_back:
             raise unproved.broke(folder.certificate, verdict)
@@ -158,6 +160,11 @@ def _put_into_service(
     not_provable = [*untold, *plan.not_provable, *_unasked(plan, verdict)]
     not_provable += proof.unreachable(done.before, verdict.after)
     return _seen(verdict, sites, not_provable)
+
+
+def _containers_of_others(consumer: ConsumerConfig, servers: tuple[NginxConfig, ...]) -> int:
+    """Return how many containers are configured for other certificates than that of `servers`."""
+    return sum(1 for one in consumer.nginx if one.paths and one not in servers)
 
 
 def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
@@ -278,11 +285,11 @@ def _go_back(change: Change, done: _Done) -> str:
         return f"{back}; nginx was not reloaded"
     # A reload is asynchronous: the one to take back may not have begun, and then those
     # who are to retire, the workers with the refused version, do not run yet.
-    proof.wait_for_retirement(done.retiring, done.deadline)
+    proof.wait_for_retirement(done.retiring, done.deadline, done.others)
     workers = _workers(done.reloaded)
     for site in done.reloaded:
         nginx.reload(site.nginx)
-    proof.wait_for_retirement(workers, done.deadline)
+    proof.wait_for_retirement(workers, done.deadline, done.others)
     lost = proof.lost(done.before, done.clients.try_all(done.before))
     if lost:
         return f"{back}, reloaded; still without a handshake: {', '.join(lost)}"
