@@ -26,7 +26,7 @@ from certcast.consumer.outcome import Outcome
 from certcast.errors import NotProved
 from certcast_lab.ca import Authority
 from certcast_lab.lab import Lab
-from consuming import NAME, NAMES, Consumer, consumer
+from consuming import NAME, NAMES, Consumer, consumer, sha256
 from journey import Journey
 
 BOTH_VERSIONS = "ssl_protocols TLSv1.2 TLSv1.3;"  # nginx's own default only since 1.23.4
@@ -253,7 +253,27 @@ def test_forty_vhosts_and_one_with_a_certificate_of_its_own(web: Consumer) -> No
     outcome = pull_b(web)
     assert "another certificate in 2 handshakes" in outcome.text
     where = line_of(web.host.site_conf.with_name("site17.conf"), "ssl_certificate ")
-    assert any(remark.startswith(f"{where} names another") for remark in outcome.remarks)
+    assert f"{where} names another ssl_certificate" in outcome.remarks, "and nothing to do"
+
+
+@pytest.mark.parametrize("whose", ["the operator's", "another one of certcast's"])
+def test_rsa_pair_beside_ours(web: Consumer, whose: str) -> None:
+    """
+    An RSA pair beside our ECDSA one in a server block is there for old clients: installed, and nobody is
+    told to remove it; of certcast's own other certificate nothing is said at all.
+    """
+    beside = web.issue(key_type="rsa")
+    folder = web.host.root / "etc/nginx/rsa"
+    if whose != "the operator's":
+        folder = web.folder.root.parent / "example.test-rsa/versions" / f"1-{sha256(beside)[:16]}"
+    site = operate(web, server(web, lines_of(*beside.write(folder))))
+    outcome = pull_b(web)
+    assert web.leaf("B") == web.served()
+    assert sha256(beside) == leaf_for(web, client_of("aRSA"))
+    where = line_of(site, "ssl_certificate ")
+    said = [f"{where} names another ssl_certificate, which RSA clients get"]
+    assert (said if whose == "the operator's" else []) == [one for one in outcome.remarks if where in one]
+    assert ("another certificate" in outcome.text) == (whose == "the operator's")
 
 
 def test_default_server(web: Consumer) -> None:
@@ -351,7 +371,7 @@ def test_mail_says_who_saw_it_and_what_is_served_besides(lab: Lab) -> None:
     )
     mail = lab.mailbox.wait_for(lambda received: "administrator@example.test" in received.recipients)
     assert f"127.0.0.1:{host.ports[0]} as example.test (TLS 1.2" in mail.text
-    assert f"{shop}:3 names another ssl_certificate: put" in mail.text
+    assert f"{shop}:3 names another ssl_certificate\n" in mail.text
 
 
 # -- listeners

@@ -88,6 +88,17 @@ def test_foreign_leaf_may_stay() -> None:
     assert [f"{ASKED[1].target}: leaf {FOREIGN[:16]}…, not one of certcast's"] == found.remarks()
 
 
+def test_another_certificate_of_certcast_is_not_foreign() -> None:
+    """A name, or clients of one key type, that get another certificate of this host's: nothing to be said."""
+    before, after = {RSA_12: FOREIGN, ECDSA_12: OLD}, {RSA_12: FOREIGN, ECDSA_12: NEW}
+    found = as_clients(dict(before), dict(after), neighbours={FOREIGN[:16]})
+    assert found.proved
+    assert [] == found.remarks()
+    assert "another certificate" not in found.summary()
+    # In the place of ours it is still an alarm.
+    assert 1 == len(as_clients({RSA_12: OLD}, {RSA_12: FOREIGN}, neighbours={FOREIGN[:16]}).stale)
+
+
 def test_listener_without_the_new_leaf_is_dark() -> None:
     """A configured listener that shows the new leaf for no name at all is not proved."""
     foreign = {2: Shown(FOREIGN), 3: Shown(FOREIGN)}

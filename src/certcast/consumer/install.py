@@ -134,6 +134,12 @@ class Folder:
                 found[path.name] = (int(match[1]), match[2])
         return found
 
+    def leaves_of_others(self) -> set[str]:
+        """Return 16 digits of each leaf of this host's other certificates."""
+        versions = self.root.parent.glob("*/versions/*")
+        others = (path for path in versions if path.parent != self.versions)
+        return {match[2] for path in others if (match := _VERSION.fullmatch(path.name))}
+
     def highest_sequence(self) -> int:
         """Return the highest sequence that a version here carries; 0 without any."""
         return max((sequence for sequence, _ in self.held().values()), default=0)

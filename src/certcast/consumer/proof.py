@@ -17,7 +17,8 @@ that they fail now is said, and isn't broken. The same goes for a host's first r
 such clients saw: it was the operator who put the include in its place.
 
 A target that showed somebody else's certificate may go on doing so: one nginx
-serves many names. A target that had no handshake before cannot be broken by us.
+serves many names. That is said, unless it is another one of certcast's. A target that had
+no handshake before cannot be broken by us.
 A listener that nobody configured and that cannot be connected to is not provable.
 
 The first new leaf proves nothing: old and new workers accept side by side for a
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING
 from certcast.consumer import nginx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from certcast.config import Listener
     from certcast.consumer.handshake import Client, Clients, Handshake, Shown
@@ -126,12 +127,14 @@ def judge(
     expected: Iterable[Listener] = (),
     give_up: str | None = None,
     first: bool = False,
+    neighbours: Collection[str] = (),
     held: tuple[Worker, ...] = (),
 ) -> Verdict:
     """Compare two rounds of handshakes by the rules above.
 
     `release` is the SHA-256 of the leaf that should come; `ours` the first 16 digits of
-    each leaf that certcast ever put here. `required` and `expected` are listeners, as
+    each leaf that certcast ever put here, and `neighbours` those of this host's other
+    certificates. `required` and `expected` are listeners, as
     in a Plan. `give_up` names the clients (by their type of key) that may be lost, if
     what they saw was ours or this is the `first` release.
     """
@@ -155,7 +158,8 @@ def judge(
         if now.leaf and now.leaf != release:
             if one in had_ours:
                 stale.append(one)
-            elif one.target.name:  # who answers clients without a name is the operator's choice
+            # Who answers clients without a name is the operator's choice.
+            elif one.target.name and now.leaf[:16] not in neighbours:
                 foreign.append(one)
     # A listener about which more is known is not called dark on top of it.
     clear = {one.target.listener for one in (*shown, *stale, *broken)}
@@ -176,6 +180,7 @@ def prove(
     seconds: float,
     give_up: str | None = None,
     first: bool = False,
+    neighbours: Collection[str] = (),
     others: int = 0,
 ) -> Verdict:
     """Return the verdict on a reload that was just asked for, after at most `seconds` and one round.
@@ -199,6 +204,7 @@ def prove(
             expected=plan.expected,
             give_up=give_up,
             first=first,
+            neighbours=neighbours,
             held=held,
         )
         if verdict.proved or time.monotonic() >= last:

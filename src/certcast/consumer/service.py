@@ -147,6 +147,7 @@ def _put_into_service(
             seconds=consumer.proof_deadline,
             give_up=_given_up(change, consumer),
             first=change.previous is None,
+            neighbours=folder.leaves_of_others(),
             others=done.others,
         )
         if verdict.broken and change.has_way_back:
@@ -186,7 +187,7 @@ def _seen(verdict: Verdict, sites: list[Site], not_provable: list[str]) -> Seen:
         others = f" and {len(not_provable) - 1:,} more" if len(not_provable) > 1 else ""
         summary += f"; not provable: {not_provable[0]}{others}"
     remarks = [f"not provable: {what}" for what in not_provable]
-    lines = unproved.culprits(sites, verdict.foreign)
+    lines = unproved.elsewhere(sites, verdict.foreign)
     return Seen(summary, tuple(verdict.seen()), (*remarks, *verdict.remarks(), *lines))
 
 

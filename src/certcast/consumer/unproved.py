@@ -1,7 +1,8 @@
 """A proof that failed, as an administrator should read it: what is the matter, and in which line.
 
     broke · nowhere · not_proved   the failures, each with its next step
-    culprits                       which line of nginx's configuration shows another certificate
+    culprits · elsewhere           which line of nginx's configuration shows another certificate,
+                                   as a fault, and where nothing has failed
 
 nginx takes the last ssl_certificate of each type of key; that is done again here, on what
 `nginx -T` says, to name the line.
@@ -114,27 +115,45 @@ def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
 
     At most eight, then how many more there are.
     """
+    return _first(f"{what}: {to_do}" for what, to_do in _blamed(sites, shown))
+
+
+def elsewhere(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
+    """Return the same lines where nothing has failed: what they are, and nothing to do.
+
+    Who follows it might cut off clients that are served as they should be.
+    """
+    return _first(what for what, _ in _blamed(sites, shown))
+
+
+def _blamed(sites: Iterable[Site], shown: Iterable[Handshake]) -> dict[tuple[str, str], None]:
     sites = tuple(sites)
-    found: dict[str, None] = {}
-    for handshake in shown:
-        for site in sites:
-            for server in server_names.fitting(site.servers, handshake.target)[:1]:
-                found.update(dict.fromkeys(_blame(site, server, handshake.client)))
-    lines = list(found)
+    return {
+        blame: None
+        for handshake in shown
+        for site in sites
+        for server in server_names.fitting(site.servers, handshake.target)[:1]
+        for blame in _blame(site, server, handshake.client)
+    }
+
+
+def _first(found: Iterable[str]) -> list[str]:
+    lines = list(dict.fromkeys(found))
     if len(lines) > MOST_LINES:
         lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} more lines like these"]
     return lines
 
 
-def _blame(site: Site, server: Server, client: Client) -> Iterator[str]:
+def _blame(site: Site, server: Server, client: Client) -> Iterator[tuple[str, str]]:
+    """Give each line that names another certificate, and what to do about it if that is a fault."""
     certificates = server.certificates
     ours = [index for index, one in enumerate(certificates) if site.is_ours(one.path)]
     if not ours:
         for last in certificates[-1:]:  # none: it rejects handshakes, as it is told to
-            yield f"{last.at} names another ssl_certificate: put `include {site.snippet};` in its place"
+            yield f"{last.at} names another ssl_certificate", f"put `include {site.snippet};` in its place"
         return
     for one in certificates[ours[-1] + 1 :]:
-        yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins): remove it"
+        yield f"{one.at} names another ssl_certificate after ours (the last of a key type wins)", "remove it"
     for one in certificates[: ours[-1]]:
         if not site.is_ours(one.path):
-            yield f"{one.at} names another ssl_certificate, which {client.keys} clients get: remove it"
+            yield f"{one.at} names another ssl_certificate, which {client.keys} clients get", "remove it"
