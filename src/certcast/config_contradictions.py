@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from certcast.config import NginxConfig
 
 if TYPE_CHECKING:
-    from certcast.config import Config, ConsumerConfig, MailConfig, StoreConfig
+    from certcast.config import CertificateConfig, Config, ConsumerConfig, MailConfig, StoreConfig
 
 
 def contradictions(config: Config) -> list[str]:
@@ -43,6 +43,8 @@ def contradictions(config: Config) -> list[str]:
         )
     if config.consumer is not None:
         mistakes += _nginx_contradictions(config.consumer, seen)
+        if config.renewal is None:  # which also lists what only other hosts serve
+            mistakes += _unserved(config.consumer, config.certificates)
         mistakes += _path_contradictions(config.consumer, config.state_dir)
         mistakes += _copy_contradictions(config.consumer, seen)
         mistakes += _target_contradictions(config.consumer, config.state_dir)
@@ -110,6 +112,19 @@ def _nginx_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> l
                 f'{where}.listeners: must hold at least one address; only a test with "-t" shows them'
             )
     return mistakes
+
+
+def _unserved(consumer: ConsumerConfig, certificates: tuple[CertificateConfig, ...]) -> list[str]:
+    if any(
+        name not in {one.name for one in certificates} for one in consumer.nginx for name in one.certificates
+    ):
+        return []  # a misspelt name, which is told by itself
+    return [
+        f"certificate[{index}].name: no [[consumer.nginx]] serves {certificate.name}, so nothing could "
+        "prove it; add it to the certificates of one"
+        for index, certificate in enumerate(certificates)
+        if consumer.nginx and not consumer.nginx_of(certificate.name)
+    ]
 
 
 def _copy_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> list[str]:

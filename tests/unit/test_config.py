@@ -240,6 +240,27 @@ def test_addresses_may_be_ipv4_ipv6_or_names(tmp_path: Path) -> None:
     assert written == [str(listener) for listener in listeners]
 
 
+def test_a_certificate_that_no_nginx_serves_is_a_mistake(tmp_path: Path) -> None:
+    """
+    What no nginx of a host serves, nothing can prove there: said before the first run, and not by each.
+    A renewal host that serves something itself lists what others serve, too.
+    """
+    text = f"""{SMALLEST}
+    [[certificate]]
+    name = "haproxy.example"
+    names = ["haproxy.example"]
+    [consumer]
+    [[consumer.nginx]]
+    certificates = ["example.com"]
+    [[consumer.copy_to]]
+    certificate = "haproxy.example"
+    combined = "/etc/haproxy/certs/haproxy.pem"
+    """
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith("certificate[1].name: no [[consumer.nginx]] serves haproxy.example")
+    assert read(tmp_path, f'{text}\n[renewal]\nemail = "a@example.com"\n').renewal
+
+
 def test_a_certificate_is_served_by_each_nginx_that_doesnt_say_otherwise(tmp_path: Path) -> None:
     """Two instances share the certificates unless one names its own; copies are chosen alike."""
     config = read(
