@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from certcast.consumer import rights
@@ -23,6 +25,16 @@ def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: 
     """The line has the full path, sudo's own options left out, and its special characters escaped."""
     line = rights.missing([argv], "sudo: a password is required\n", where)
     assert f" ALL=(root) NOPASSWD: {allowed}\n" in (line or "")
+
+
+@pytest.mark.parametrize("find", [where, lambda program: None])
+def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
+    find: Callable[[str], str | None],
+) -> None:
+    """Where sudo has no nginx in its folders, the full path is asked for: no line of sudoers would do."""
+    advice = rights.missing([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
+    assert "NOPASSWD" not in advice
+    assert "write nginx with its full path, as in /usr/" in advice
 
 
 @pytest.mark.parametrize(
