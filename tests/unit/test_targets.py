@@ -118,6 +118,15 @@ def test_plain_listeners_are_not_asked() -> None:
     assert ("QUIC on 127.0.0.1:443",) == found.not_provable
 
 
+def test_starttls_of_mail_is_said_to_be_unproved() -> None:
+    """A mail server that includes the snippet is asked where TLS begins at once; of STARTTLS it is said."""
+    mail = f"mail {{ server {{ listen 143; starttls on; {OURS} }} server {{ listen 993 ssl; {OURS} }} }}"
+    found = plan(site(f"server {{ listen 80; listen 443 ssl; {OURS} }}", more=mail))
+    imaps = Listener(Address("127.0.0.1", 993))
+    assert {HTTPS, imaps} == {target.listener for target in found.targets} == found.expected
+    assert ("STARTTLS on 127.0.0.1:143",) == found.not_provable
+
+
 def test_configured_listeners_win_and_get_the_names_of_the_virtual_hosts() -> None:
     """With `listeners` in the configuration these are asked, under every name that nginx knows."""
     elsewhere = Listener(Address("192.0.2.7", 8443), proxy_protocol=True)

@@ -143,7 +143,7 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
         for listener, asked in found.items():
             targets.update(dict.fromkeys(Target(listener, name) for name in asked))
         for server in filter(site.takes_ours, site.servers):
-            not_provable += [f"QUIC on {listen.listener}" for listen in server.listens if listen.quic]
+            not_provable += _other_ways(server)
             its_names = server_names.covered(server, names)
             for listener in [listen.listener for listen in server.listens if listen.ssl]:
                 if listener in found and listener not in expected:
@@ -161,6 +161,15 @@ def plan(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -
         (*dict.fromkeys(not_provable), *_bounds(len(ordered), kinds)),
         {listener: line for listener, line in unasked.items() if listener not in expected},
     )
+
+
+def _other_ways(server: Server) -> Iterator[str]:
+    """Say where a server block shows its certificate in a way that is not tried here."""
+    for listen in server.listens:
+        if listen.quic:
+            yield f"QUIC on {listen.listener}"
+        elif server.kind == "mail" and not listen.ssl:
+            yield f"STARTTLS on {listen.listener}"
 
 
 def _leads_to_ours(site: Site, listener: Listener, asked: Iterable[str | None]) -> bool:
