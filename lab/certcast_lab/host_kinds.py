@@ -93,8 +93,15 @@ class ContainerHost(WebHost):
         self.reload_command = [*docker, "-s", "reload"]
 
     def command(self, program: str | Path) -> list[str]:
-        """Return how nginx is called inside: as in its official image, without any argument."""
-        return [str(program)]
+        """Return how nginx is called inside: as in its official image, without any argument.
+
+        Another program than the distribution's has the wrong paths compiled in.
+        """
+        return (
+            [str(program)]
+            if program == "nginx"
+            else [str(program), "-p", "/", "-c", f"/{self.conf_at}/nginx.conf"]
+        )
 
     def seen(self, path: Path) -> Path:
         """Return a path of this machine as its nginx sees it."""

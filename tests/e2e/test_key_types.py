@@ -22,8 +22,8 @@ ORDER = (
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Consumer]:
-    with consumer(tmp_path) as started:
+def web(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
+    with consumer(tmp_path, program=nginx_program) as started:
         yield started
 
 

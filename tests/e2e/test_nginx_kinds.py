@@ -39,8 +39,8 @@ LATER = IN_WINDOW + timedelta(hours=1)
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Consumer]:
-    with consumer(tmp_path) as started:
+def web(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
+    with consumer(tmp_path, program=nginx_program) as started:
         yield started
 
 
@@ -428,10 +428,11 @@ def test_instance_of_another_certificate_is_left_alone(two: tuple[Consumer, WebH
 
 
 @pytest.fixture
-def contained(tmp_path: Path) -> Iterator[Consumer]:
+def contained(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
     """A host whose nginx runs in a container that has the directory of certificates under another path."""
     certificates = tmp_path / "web1/var/lib/certcast/certs"
-    host = ContainerHost(tmp_path, "web1", names=NAMES, mounts={certificates: "/etc/nginx/certs"})
+    mounts = {certificates: "/etc/nginx/certs"}
+    host = ContainerHost(tmp_path, "web1", names=NAMES, mounts=mounts, program=nginx_program)
     with consumer(tmp_path, host=host) as web:
         mapping = {AbsolutePath(certificates): AbsolutePath(Path("/etc/nginx/certs"))}
         web.configure(nginx=(section(host, listeners=listeners(host), paths=mapping),))
@@ -488,11 +489,12 @@ def test_container_with_copies(contained: Consumer):
 
 
 @pytest.fixture
-def replica(contained: Consumer, tmp_path: Path) -> Iterator[ContainerHost]:
+def replica(contained: Consumer, tmp_path: Path, nginx_program: str) -> Iterator[ContainerHost]:
     """A second container beside `contained`, with a directory of its own under the mapped path."""
     others = tmp_path / "other certificates"
     (others / "example.test").mkdir(parents=True)
-    host = ContainerHost(tmp_path, "web2", names=NAMES, mounts={others: "/etc/nginx/certs"})
+    mounts = {others: "/etc/nginx/certs"}
+    host = ContainerHost(tmp_path, "web2", names=NAMES, mounts=mounts, program=nginx_program)
     try:
         host.start()
         yield host

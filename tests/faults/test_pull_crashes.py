@@ -45,9 +45,9 @@ def current_web(tmp_path: Path, current_nginx: str) -> Iterator[Consumer]:
 
 
 @pytest.fixture
-def fixed_paths(tmp_path: Path) -> Iterator[Consumer]:
+def fixed_paths(tmp_path: Path, nginx_program: str) -> Iterator[Consumer]:
     """A host whose site names fixed paths; another program reads a third one, and what nobody asked for."""
-    with consumer(tmp_path) as started:
+    with consumer(tmp_path, program=nginx_program) as started:
         fullchain, _ = started.name_fixed_paths()
         started.copy_to(combined=fullchain.with_name("combined.pem"))
         yield started
