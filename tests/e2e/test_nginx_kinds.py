@@ -664,6 +664,38 @@ def test_container_with_a_single_file_mount(contained: Consumer):
 
 
 @needs_namespaces
+def test_container_with_the_files_of_a_version(contained: Consumer):
+    """
+    A container whose site names the two files of `current`, mounted one by one, has those of one version for
+    ever, since a mount follows links once. It is refused in the same words before anything is switched.
+    """
+    web = contained
+    install_first(web)
+    certificates = web.folder.root.parent
+    assert isinstance(web.host, ContainerHost)
+    web.host.stop()
+    files = {(web.folder.current / name).resolve(): f"/etc/nginx/tls/{name}" for name in PAIR}
+    web.host.mounts = {certificates: "/etc/nginx/certs", **files}
+    web.host.name_files(*map(Path, files.values()))
+    web.host.start()
+    assert web.leaf("A") == web.served()
+
+    web.publish("B")
+    with pytest.raises(FileMounted) as refused:
+        web.pull(IN_WINDOW)
+    assert f"{next(iter(files))} mounted as /etc/nginx/tls/fullchain.pem" == refused.value.found
+    assert f"`-v {certificates}:/etc/nginx/certs:ro`" in (refused.value.next or "")
+    assert web.leaf("A") == web.served()
+
+    web.host.stop()
+    web.host.mounts = {certificates: "/etc/nginx/certs"}
+    web.host.include(next(web.folder.root.glob("nginx.*.conf")))
+    web.host.start()
+    web.pull(LATER)
+    assert web.leaf("B") == web.served()
+
+
+@needs_namespaces
 def test_container_with_a_single_copied_file(contained: Consumer):
     """A target of copy_to that a container has mounted as a file is refused too, wherever it is mounted."""
     web = contained

@@ -63,9 +63,10 @@ def masters(nginx: NginxConfig) -> list[Master]:
     return seeing
 
 
-def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
+def require_mounted(nginx: NginxConfig, files: Iterable[Path], *, folder: Path) -> None:
     """Raise FileMounted if the container would not see these files of this host change.
 
+    Nor may it have any file below `folder` mounted by itself: one of a version goes on being that version's.
     Says nothing about an nginx without `paths`. NginxRefused if the container does not run.
     """
     if not nginx.paths:
@@ -78,12 +79,21 @@ def require_mounted(nginx: NginxConfig, files: Iterable[Path]) -> None:
     if not seeing:
         commands.test(nginx)  # the others on this host may be anybody's, and this one be stopped
     sources = {_source(file): file for file in files}
+    device, root = _source(folder)
     for one in seeing or inside:
         for source, target in _mounts(one.pid):
-            if source in sources:
-                raise _file_mounted(nginx, sources[source], target)
+            file = sources.get(source)
+            inner = Path(source[1])
+            if source[0] == device and inner.is_relative_to(root) and _is_file(one, target):
+                file = file or folder / inner.relative_to(root)
+            if file is not None:
+                raise _file_mounted(nginx, file, target)
     if inside and not seeing:
         raise _not_mounted(nginx, inside)
+
+
+def _is_file(one: Master, target: str) -> bool:
+    return Path(f"/proc/{one.pid}/root{target}").is_file()
 
 
 def _unseen(one: Master, nginx: NginxConfig) -> Iterator[str]:

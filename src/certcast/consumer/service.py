@@ -100,7 +100,8 @@ def put_into_service(
     servers = consumer.nginx_of(change.folder.certificate)
     for server in servers:
         copied = copies.targets(change.copies.entries)
-        containers.require_mounted(server, [change.folder.snippet_of(server), *copied])
+        written = [change.folder.snippet_of(server), *copied]
+        containers.require_mounted(server, written, folder=change.folder.root)
     with Clients() as clients, change.copies.replaced(change.version):
         done = _Done(servers, clients, consumer.proof_deadline, _containers_of_others(consumer, servers))
         return _put_into_service(change, consumer, names, done, after=after)
