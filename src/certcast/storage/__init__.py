@@ -41,7 +41,8 @@ def open_store(config: StoreConfig, state_dir: Path | None = None) -> Store:
 
     Which endpoint served is remembered in `state_dir`, if one is given. Keys come from
     `certcast.credentials` for oss://, and from the AWS_* environment for s3://. Raises
-    ConfigInvalid for what the URL's scheme lacks, and for a host that only reads.
+    ConfigInvalid for what the URL's scheme lacks, and for a host that only reads;
+    StoreNoBucket for a folder that isn't there.
     """
     if config.read_from is not None:
         raise ConfigInvalid(
@@ -54,6 +55,10 @@ def open_store(config: StoreConfig, state_dir: Path | None = None) -> Store:
         from certcast.storage.oss import OssStore
 
         return OssStore.from_config(config, state_dir)
+    if config.url.startswith("file://"):
+        from certcast.storage.folder import FolderStore
+
+        return FolderStore.from_config(config)
     from certcast.storage.objects import ObjectsStore
 
     return ObjectsStore.from_config(config)

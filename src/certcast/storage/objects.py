@@ -1,7 +1,6 @@
-"""Buckets that are not Alibaba Cloud's, through obstore: S3, a folder, memory.
+"""Buckets that are not Alibaba Cloud's, through obstore: S3 and what speaks like it, memory.
 
     s3://bucket/prefix     keys from the AWS_* environment, which obstore reads; one endpoint
-    file:///folder         must exist: an unmounted disk is not an empty store
     memory://name          one per name and process
 
 Retries are obstore's own: after a failed attempt only it knows whether another
@@ -15,11 +14,9 @@ S3 checks the body of a `put` by the signature, which covers its SHA-256.
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certcast.errors import (
@@ -43,10 +40,10 @@ from certcast.storage.store import (
 try:
     import obstore
     from obstore import exceptions
-    from obstore.store import LocalStore, MemoryStore, S3Store
+    from obstore.store import MemoryStore, S3Store
 except ImportError:
     raise ConfigInvalid(
-        "store.url: stores other than oss:// need the package obstore",
+        "store.url: s3:// needs the package obstore",
         kept="nothing was changed",
         next="`pip install 'certcast[buckets]'` in certcast's environment",
     ) from None
@@ -70,25 +67,18 @@ _memories: dict[str, MemoryStore] = {}
 
 
 class ObjectsStore:
-    """`s3://`, `file://` or `memory://`. See store.py for what it promises."""
+    """`s3://` or `memory://`. See store.py for what it promises."""
 
-    def __init__(
-        self, url: str, inner: LocalStore | MemoryStore | S3Store, *, folder: Path | None = None
-    ) -> None:
+    def __init__(self, url: str, inner: MemoryStore | S3Store) -> None:
         self.url = url
         self._inner = inner
-        self._folder = folder
 
     @classmethod
     def from_config(cls, config: StoreConfig, *, deadline: float = DEADLINE_SECONDS) -> ObjectsStore:
-        """Return the store of `[store]`. StoreNoBucket for a folder that isn't there."""
+        """Return the store of `[store]`. ConfigInvalid for more than one endpoint."""
         scheme, _, rest = config.url.partition("://")
         if scheme == "memory":
             return cls(config.url, _memories.setdefault(rest, MemoryStore()))
-        if scheme == "file":
-            _check_folder(config.url, Path(rest))
-            with _translated(config.url, "open"):
-                return cls(config.url, LocalStore(rest), folder=Path(rest))
         return cls(config.url, _s3(config, rest, timedelta(seconds=deadline / 2)))
 
     def get(self, key: str, *, limit: int, unless: str | None = None) -> Object | Unchanged | None:
@@ -106,9 +96,9 @@ class ObjectsStore:
             return Object(body, result.meta["e_tag"] or "")
 
     def put(self, key: str, body: bytes) -> str:
-        """See `Store.put`. In a folder: files 0600, folders 0700, whatever the caller's umask."""
+        """See `Store.put`."""
         checked_key(key)
-        with _translated(self.url, f"put {key}"), _owner_only():
+        with _translated(self.url, f"put {key}"):
             return obstore.put(self._inner, key, body)["e_tag"] or ""
 
     def list(self, prefix: str) -> list[str]:
@@ -138,9 +128,7 @@ class ObjectsStore:
 
     def _check_missing(self, error: FileNotFoundError) -> None:
         """Return if the store itself said that there is no such key; else raise what it is."""
-        if self._folder is not None:
-            _check_folder(self.url, self._folder)
-        elif isinstance(self._inner, S3Store) and _code(error) != "NoSuchKey":
+        if isinstance(self._inner, S3Store) and _code(error) != "NoSuchKey":
             raise error
 
 
@@ -183,29 +171,6 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
     )
 
 
-def _check_folder(url: str, folder: Path) -> None:
-    if not folder.is_dir():
-        raise StoreNoBucket(
-            f"{url}: there is no such folder",
-            next=f"mount it, or make it once: `install -d -m 700 {folder}`",
-        )
-
-
-@contextmanager
-def _owner_only() -> Iterator[None]:
-    """Make files as private as keys need, from their first moment on.
-
-    obstore asks for 0666 and leaves the rest to the umask, which belongs to the
-    whole process; certcast writes from one thread. A chmod afterwards would leave
-    the file readable meanwhile.
-    """
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
 @contextmanager
 def _translated(url: str, what: str) -> Iterator[None]:
     """Turn what obstore raises into a StoreError."""
@@ -242,13 +207,11 @@ def _store_error(url: str, what: str, error: Exception) -> StoreError:
             next="correct store.url in the configuration file, or create the bucket",
         )
     refused = isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError))
-    # A proxy's own 403 page has no code. A folder's EACCES is only a number in a text.
-    if (refused and code) or "(os error 13)" in str(error):
+    if refused and code:  # a proxy's own 403 page has none
         return StoreDenied(
             f"{url}: the store refused the request",
             found=found,
-            next="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and what they may do there; "
-            "of a folder, its owner and mode",
+            next="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and what they may do there",
         )
     return StoreUnreachable(
         f"{url} gives no usable answer",

@@ -33,7 +33,8 @@ An implementation MUST keep these:
   start it has returned or raised StoreUnreachable, even if the peer sends one
   octet at a time for ever. (What the system needs to find an address and to
   connect is bounded apart: by its resolver's limits, and 5 s an address. So is
-  asking for temporary keys, where the store's source needs that.)
+  asking for temporary keys, where the store's source needs that. A file system that
+  doesn't answer is the kernel's to wait for.)
 - What a retry may mend is retried here (no answer, 429, 5xx, a body that came
   damaged), each attempt signed anew; what only a person can mend is raised at
   once. Errors are StoreError and what is kept is the caller's to add.
