@@ -1,4 +1,4 @@
-"""requests, with the two bounds that it doesn't have; under the OSS SDK and the calls to Alidns.
+"""requests, with the bounds that it doesn't have; under the OSS SDK and the calls to Alidns.
 
 A deadline that cuts. The time-outs of requests bound the silence between two
 octets; a peer that sends one every ten seconds holds the caller for days, in
@@ -9,6 +9,10 @@ reading then fails at once.
 
 A size for what is read whole (error bodies, listings, every reply of Alidns). Objects
 are read by the caller in chunks and have the caller's limit.
+
+No unpacking. None is asked for, and a body that says Content-Encoding all the same is
+handed on as it came: 661 octets of gzip in gzip are half a gigabyte, and an object that
+somebody has stored like that is not one that certcast has stored.
 
 Rejected: a thread per operation that is abandoned at the deadline. It bounds the
 caller, but a resident host would collect one dripping thread with each poll, and a
@@ -128,7 +132,10 @@ class BoundedAdapter(HTTPAdapter):
 
     def send(self, request: PreparedRequest, stream: bool = False, *args: Any, **kwargs: Any) -> Response:
         """Send one request. A body that its reader won't limit is read here, and not past the limit."""
+        request.headers["Accept-Encoding"] = "identity"
         response = super().send(request, stream, *args, **kwargs)
+        # Of this urllib3 would make its decoder. The response's own headers keep it, for who wants to know.
+        response.raw.headers.discard("Content-Encoding")
         if not (stream and response.ok):
             response.raw = io.BytesIO(_whole_body(request, response))
         return response
@@ -136,15 +143,20 @@ class BoundedAdapter(HTTPAdapter):
 
 def _whole_body(request: PreparedRequest, response: Response) -> bytes:
     """Read to the end, which also gives the connection back for the next request."""
+    body = bytearray()
     try:
-        body: bytes = response.raw.read(WHOLE_BODY_LIMIT + 1, decode_content=True)
+        # To the last, empty one: there urllib3 sees that a body is shorter than its length.
+        while chunk := response.raw.read(WHOLE_BODY_LIMIT + 1 - len(body), decode_content=False):
+            body += chunk
+            if len(body) > WHOLE_BODY_LIMIT:
+                break
     except HTTPError as error:
         response.raw.close()
         raise RequestsConnectionError(error, request=request) from error
     if len(body) > WHOLE_BODY_LIMIT:
         response.raw.close()
         raise RequestsConnectionError(f"an answer of over {WHOLE_BODY_LIMIT:,} octets", request=request)
-    return body
+    return bytes(body)
 
 
 def reason(error: BaseException) -> str:

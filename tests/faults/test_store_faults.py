@@ -4,15 +4,19 @@ Either the user gets the right bytes a little later, or an error that says what
 happened; never wrong bytes, and never a wait without an end.
 """
 
+import gzip
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
 import stamina
+from alibabacloud_oss_v2.crc import Crc64
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -26,7 +30,7 @@ from certcast_lab.oss_api import OssApi
 from certcast_lab.oss_bucket import Bucket
 from certcast_lab.ram import Ram, User
 from certcast_lab.serve import Server
-from sockets import answering, dripping
+from sockets import answering, dripping, port_where
 
 ACCOUNT = "1234567890"
 BODY = b"a manifest"
@@ -329,6 +333,52 @@ def test_an_endless_error_page_does_not_fill_the_memory(cloud):
         with pytest.raises(StoreUnreachable, match="cannot be reached") as failure:
             cloud.open().get("manifest", limit=100)
     assert "4,194,304" in failure.value.report()
+
+
+def packed(status: bytes) -> tuple[bytes, bytes]:
+    """An answer of some hundred octets in which there are megabytes, and its body."""
+    body = gzip.compress(gzip.compress(bytes(64 * 1024 * 1024)))
+    assert len(body) < 1000
+    checksum = Crc64(0)
+    checksum.update(body)
+    head = b'HTTP/1.1 %s\r\nETag: "1"\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n%s'
+    crc = b"x-oss-hash-crc64ecma: %d\r\n\r\n" % checksum.sum64()
+    return head % (status, len(body), crc + body), body
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 Internal Server Error"])
+@pytest.mark.usefixtures("no_pauses")
+def test_nothing_is_unpacked(status):
+    """
+    Who can write to the bucket can't fill a host's memory by an object that is packed: it is handed on as
+    it is stored, which nobody has signed. Nor can an error page; and nothing packed is asked for.
+    """
+    answer, body = packed(status)
+    heard = []
+
+    def speak(connection: socket.socket, _over: threading.Event) -> None:
+        heard.append(connection.recv(65536))
+        connection.sendall(answer)
+
+    with port_where(speak) as port:
+        store = OssStore(
+            "oss://bucket",
+            region="cn-hangzhou",
+            endpoints=[f"http://127.0.0.1:{port}"],
+            keys=lambda: Keys("LTAIconsumer", "consumer-secret"),
+        )
+        tracemalloc.start()
+        try:
+            if status == b"200 OK":
+                assert body == body_of(store.get("manifest", limit=1000))
+            else:
+                with pytest.raises(StoreUnreachable, match="cannot be reached"):
+                    store.get("manifest", limit=1000)
+        finally:
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024
+    assert b"accept-encoding: identity" in heard[0].lower()
 
 
 @pytest.mark.parametrize("kind", ["delay", "drip"])
