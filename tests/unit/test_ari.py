@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import datetime, timezone
 
 import pytest
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certcast.renewal import ari
 from certcast_lab.ca import Authority
+from sockets import answering, dripping
 
 
 def leaf() -> x509.Certificate:
@@ -50,3 +53,39 @@ def test_an_unreachable_ca_is_told_apart_from_one_that_says_nothing() -> None:
     """When even the directory cannot be read, no order could be placed: the caller must know."""
     with pytest.raises(ari.CaUnreachable, match=r"127\.0\.0\.1"):
         ari.suggested_window("https://127.0.0.1:9/dir", leaf())
+
+
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", BEGUN + b"X-Padding: ", BEGUN + b"\r\n{"], ids=["status", "header", "body"]
+)
+def test_a_ca_that_drips_holds_nobody_up(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that comes octet by octet, for ever, ends at the deadline: the CA is not reachable."""
+    monkeypatch.setattr(ari, "_SECONDS", 0.5)
+    begun = time.monotonic()
+    with (
+        dripping(answer) as port,
+        pytest.raises(ari.CaUnreachable, match=r"no complete answer within 0\.5 s"),
+    ):
+        ari.suggested_window(f"http://127.0.0.1:{port}/dir", leaf())
+    assert time.monotonic() - begun < 3
+
+
+def test_a_ca_without_an_end_fills_no_memory() -> None:
+    """A directory of more than 4 MiB is not read to its end: the CA is not reachable."""
+    with (
+        answering(BEGUN + b"\r\n" + b" " * 8 * 1024 * 1024) as port,
+        pytest.raises(ari.CaUnreachable, match="4,194,304 octets"),
+    ):
+        ari.suggested_window(f"http://127.0.0.1:{port}/dir", leaf())
+
+
+def test_a_dripping_renewal_information_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CA whose directory is there, and whose renewal information drips, counts as one that says nothing."""
+    monkeypatch.setattr(ari, "_SECONDS", 0.5)
+    with dripping(BEGUN + b"\r\n{") as slow:
+        body = json.dumps({"renewalInfo": f"http://127.0.0.1:{slow}/info"}).encode()
+        with answering(BEGUN + b"\r\n" + body) as port:
+            assert ari.suggested_window(f"http://127.0.0.1:{port}/dir", leaf()) is None

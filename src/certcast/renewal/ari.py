@@ -2,21 +2,22 @@
 
 certbot asks as well, but then not again for six hours (the CA's Retry-After),
 and a certificate that the CA is about to revoke has 24 hours. One GET without
-an account or a key; what it says only ever makes renewal earlier.
+an account or a key; what it says only ever makes renewal earlier. A CA that answers
+octet by octet, or without an end, is cut off (certcast/transport.py).
 """
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cryptography import x509
 
-_TIMEOUT = 10.0  # seconds; a slow CA must not hold up a renewal that is due anyway
+_SECONDS = 10.0  # for each answer, whole; a slow CA must not hold up a renewal that is due anyway
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,43 @@ def suggested_window(directory_url: str, leaf: x509.Certificate) -> Window | Non
     error of the renewalInfo resource alone are all "does not say" (RFC 9773,
     4.3.3: clients fall back to their own schedule).
     """
-    import requests
     from acme import messages
     from josepy.errors import DeserializationError
 
     try:
-        answer = requests.get(directory_url, timeout=_TIMEOUT)
-        answer.raise_for_status()
-        directory = answer.json()
-    except (requests.RequestException, ValueError) as error:
+        directory = _document(directory_url)
+    except ValueError as error:
         raise CaUnreachable(f"{directory_url}: {error}") from None
     base = directory.get("renewalInfo") if isinstance(directory, dict) else None
     if not isinstance(base, str):
         return None
     try:
-        answer = requests.get(f"{base.rstrip('/')}/{certificate_id(leaf)}", timeout=_TIMEOUT)
-        answer.raise_for_status()
-        window = messages.RenewalInfo.from_json(answer.json()).suggested_window
-    except (requests.RequestException, ValueError, DeserializationError):
+        found = _document(f"{base.rstrip('/')}/{certificate_id(leaf)}")
+        window = messages.RenewalInfo.from_json(found).suggested_window
+    except (ValueError, DeserializationError):
         return None
     return Window(window.start, window.end)
+
+
+def _document(url: str) -> Any:
+    """Return the JSON document at `url`; ValueError if there is none, or not in time."""
+    from requests import RequestException, Session
+    from urllib3.exceptions import HTTPError
+
+    from certcast.transport import BoundedAdapter, Cutter, reason
+
+    cutter = Cutter()
+    with Session() as session, cutter.within(_SECONDS):
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, BoundedAdapter(cutter))
+        try:
+            answer = session.get(url, timeout=_SECONDS)
+            answer.raise_for_status()
+            return answer.json()
+        except (RequestException, HTTPError, OSError, ValueError) as error:
+            # What was cut off may look like a broken connection, and like a whole answer.
+            late = f"no complete answer within {_SECONDS:g} s"
+            raise ValueError(late if cutter.has_cut else reason(error)) from None
 
 
 def certificate_id(leaf: x509.Certificate) -> str:
