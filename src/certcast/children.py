@@ -1,8 +1,9 @@
-"""What the programs that certcast starts get to see of its environment.
+"""What the programs that certcast starts get to see of its environment, and what a crash shows of ours.
 
     environment()            nginx, docker, ssh-keygen: everything but the keys
     bare_environment()       our own clients, which need nothing
     whole_environment()      certbot, in which certcast's plugin needs the keys of the DNS API
+    dump_no_core()           this process and what it starts, certbot with the plugin in it, too
 
 The environment of a process can be read in /proc by its user and root, lands in core
 dumps and in the debug output of what it starts. So the keys of the store and the DNS API stay
@@ -35,6 +36,17 @@ def bare_environment(**more: str) -> dict[str, str]:
 def whole_environment(**more: str) -> dict[str, str]:
     """Return this process's environment, keys included, with `more`: for certbot alone."""
     return {**os.environ, **more}
+
+
+def dump_no_core() -> None:
+    """Let no crash write keys to the disk, ours or certbot's.
+
+    The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
+    Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def secrets() -> list[str]:

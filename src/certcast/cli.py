@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from certcast import console
+from certcast import children, console
 from certcast.errors import CertcastError, Defect, LocalFault
 from certcast.names import printable
 from certcast.redaction import redacted
@@ -83,7 +83,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _as_interrupt)
-    _dump_no_core()
+    children.dump_no_core()
     try:
         status = cli.main(prog_name="certcast", standalone_mode=False)
     except click.ClickException as error:
@@ -107,17 +107,6 @@ def main() -> None:
 def _as_interrupt(_signal: int, _frame: object) -> None:
     """systemd, `kill` and a terminal that is closed get the same orderly end as Ctrl-C."""
     raise KeyboardInterrupt
-
-
-def _dump_no_core() -> None:
-    """Let no crash write keys to the disk, ours or certbot's.
-
-    The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
-    Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.
-    """
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @cli.command()

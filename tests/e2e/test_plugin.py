@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -193,10 +197,11 @@ def test_a_cleanup_that_fails_keeps_the_certificate_and_the_knowledge(lab: Lab, 
     assert ("it@example.test",) == mail.recipients
 
 
-def test_an_interrupted_certbot_leaves_nothing(lab: Lab, certbot: Certbot) -> None:
-    """Stopped by SIGTERM while it waits for the nameservers, certbot removes what certcast had added."""
+@contextmanager
+def waiting(lab: Lab, certbot: Certbot, *before: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A certbot that has added its records and waits for a nameserver; `before` stands before its command."""
     lab.dns.servers[1].lag = 3600
-    argv = certbot.plugin_argv("certonly", *APEX_AND_WILDCARD)
+    argv = [*before, *certbot.plugin_argv("certonly", *APEX_AND_WILDCARD)]
     with subprocess.Popen(
         argv, env=certbot.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -205,10 +210,24 @@ def test_an_interrupted_certbot_leaves_nothing(lab: Lab, certbot: Certbot) -> No
             while len(lab.cloud.challenge_records()) < 2:
                 assert time.monotonic() < until, "no records were added"
                 time.sleep(0.05)
+            yield process
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=20)
         finally:
             process.kill()
 
+
+def test_an_interrupted_certbot_leaves_nothing(lab: Lab, certbot: Certbot) -> None:
+    """Stopped by SIGTERM while it waits for the nameservers, certbot removes what certcast had added."""
+    with waiting(lab, certbot):
+        pass
+
     assert [] == lab.cloud.challenge_records()
     assert [] == asked_by_the_ca(lab)
+
+
+def test_a_crash_of_certbot_leaves_no_core(lab: Lab, certbot: Certbot) -> None:
+    """A certbot that an administrator runs, where cores are allowed, dumps none: it has the DNS keys."""
+    with waiting(lab, certbot, "prlimit", "--core=unlimited") as process:
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +unlimited ", limits)

@@ -31,7 +31,7 @@ from certbot import errors, interfaces
 from certbot.display import util as display
 from certbot.plugins import common
 
-from certcast import private_files
+from certcast import children, private_files
 from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges, log_warning
 from certcast.dns01.ledger import Run
@@ -54,7 +54,11 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
         add("config", help="certcast's configuration (default: CERTCAST_CONFIG, /etc/certcast/certcast.toml)")
 
     def prepare(self) -> None:
-        """Nothing: certbot's own words for a plugin that cannot be prepared would hide ours."""
+        """Let no crash show the DNS keys: this may be a certbot that no certcast has started.
+
+        Nothing else: certbot's own words for a plugin that cannot be prepared would hide ours.
+        """
+        children.dump_no_core()
 
     def more_info(self) -> str:
         """Say what `certbot plugins` shows."""
