@@ -1,8 +1,9 @@
 """A whole journey with secrets that are watched: where do they turn up?
 
 Certificate keys may stand in certbot's archive and in a host's version directories, AccessKeys in
-the environment of certcast and of the certbot that it starts. Anywhere else is a leak: output,
-mails, logs, other files, the bucket with all its versions, command lines, other environments.
+the environment of certcast and, as far as DNS needs them, of the certbot that it starts. Anywhere
+else is a leak: output, mails, logs, other files, the bucket with all its versions, command lines,
+other environments.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from journey import Done, Journey
 
 RENEWAL_SECRET = "cAnArYrEnEwAl0123456789abcdefg"
 CONSUMER_SECRET = "cAnArYcOnSuMeR0123456789abcdef"
+BUCKETS_SECRET = "cAnArYaWs/0123456789abcdefghijk+lmno"
 PASSWORD = "canary: correct horse+battery/staple"
-ACCESSKEYS = {"the renewal AccessKey", "the consumers' AccessKey"}
+FOR_DNS = {"the renewal AccessKey", "the consumers' AccessKey"}
+MAY_BE_SEEN = {"certcast": FOR_DNS | {"another bucket's key"}, "certbot": FOR_DNS}
 
 
 class Story:
@@ -53,6 +56,7 @@ class Story:
         lab.mailbox.require_login("certcast", PASSWORD)
         self.canaries.secret("the renewal AccessKey", RENEWAL_SECRET)
         self.canaries.secret("the consumers' AccessKey", CONSUMER_SECRET)
+        self.canaries.secret("another bucket's key", BUCKETS_SECRET)
         self.canaries.secret("the mail password", PASSWORD)
         (folder / "password").write_text(PASSWORD + "\n")
         (folder / "password").chmod(0o600)
@@ -103,6 +107,7 @@ class Story:
             extra={
                 "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
                 "TMPDIR": str(self.folder / "tmp"),
+                "AWS_SECRET_ACCESS_KEY": BUCKETS_SECRET,
             },
         )
         self.said.append((" ".join(arguments), done.stdout + done.stderr))
@@ -195,8 +200,7 @@ def unexpected(processes: Processes) -> set[tuple[str, str, str]]:
     return {
         (kind, where, name)
         for kind, where, name in processes.hits
-        if (kind, where) not in {("certcast", "environment"), ("certbot", "environment")}
-        or name not in ACCESSKEYS
+        if where != "environment" or name not in MAY_BE_SEEN.get(kind, ())
     }
 
 

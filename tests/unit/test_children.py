@@ -45,7 +45,7 @@ def test_each_program_that_is_started_gets_an_environment_on_purpose() -> None:
     assert [] == [where for where, words in found if not words.get("env", "").startswith("children.")], (
         "env=children.environment()"
     )
-    with_keys = {where.partition(":")[0] for where, words in found if "whole_environment" in words["env"]}
+    with_keys = {where.partition(":")[0] for where, words in found if "dns_environment" in words["env"]}
     assert with_keys == WITH_KEYS
 
 
@@ -77,7 +77,15 @@ def test_keys_stay_here_and_everything_else_goes_on(monkeypatch: pytest.MonkeyPa
     assert not KEYS.keys() & given.keys()
     assert "unix:///run/other.sock" == given["DOCKER_HOST"]
     assert "/usr/bin" == given["PATH"]
-    assert KEYS.items() <= children.whole_environment(TMPDIR="/x").items()
+
+
+def test_certbot_sees_the_keys_of_the_dns_api_and_none_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks that are saved with a lineage see what certbot sees: no key that only a bucket needs."""
+    for name, value in {**KEYS, "DOCKER_HOST": "unix:///run/other.sock"}.items():
+        monkeypatch.setenv(name, value)
+    given = children.dns_environment(TMPDIR="/x")
+    assert {"OSS_ACCESS_KEY_SECRET", "AWS_SECRET_ACCESS_KEY"} == KEYS.keys() - given.keys()
+    assert {"DOCKER_HOST": "unix:///run/other.sock", "TMPDIR": "/x"}.items() <= given.items()
 
 
 def test_our_own_clients_get_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,7 @@ def _child(run: _Run, report_descriptor: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         # With the keys of the DNS API, for our plugin in it.
-        env=children.whole_environment(**more) if run.keys else children.environment(**more),
+        env=children.dns_environment(**more) if run.keys else children.environment(**more),
         pass_fds=(report_descriptor,),
         text=True,
         errors="replace",
