@@ -267,6 +267,21 @@ def test_the_archive_may_be_gone_by_then(renewing: Renewing) -> None:
     assert "--key-path" not in asked
 
 
+def test_another_key_under_its_number_is_not_the_compromised_one(renewing: Renewing) -> None:
+    """
+    After `certbot delete` and a new order, privkey1.pem is the new key: the old certificate is revoked
+    by the account's, since certbot would refuse this one at each run.
+    """
+    renewing.archived(1, days_ago=10)
+    renewing.ask(after=timedelta())
+    renewing.archived(1, days_ago=0)
+    renewing.published()
+
+    assert [] == renewing.carry_out(NOW)[1]
+    (asked,) = renewing.asked_of_the_ca()
+    assert "--key-path" not in asked
+
+
 def test_one_that_only_the_store_has_is_revoked_too(renewing: Renewing) -> None:
     """
     A host that was restored from a backup does not hold what is published: its certificate comes from the

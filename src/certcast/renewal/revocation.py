@@ -92,11 +92,18 @@ def _own_key(renewal: RenewalConfig, asked: Replacement, old: Old) -> Path | Non
     A compromised key signs for itself: that proves it is one, needs no account, and lets the CA refuse the
     key ever after (Boulder, ra/ra.go, RevokeCertByKey). It also makes the CA record keyCompromise, whatever
     was asked, so it is not for the other reasons.
+
+    Under the old one's number may be another key by now: after `certbot delete`, certbot counts from 1 again.
     """
-    if asked.reason != "keyCompromise" or old.version is None:
+    if asked.reason != "keyCompromise" or old.version is None or old.pem is None:
         return None
     path = renewal.config_dir / "archive" / asked.name / f"privkey{old.version}.pem"
-    return path if path.exists() else None
+    try:
+        leaf = certificate.describe(certificate.read_chain(old.pem.encode("ascii")).leaf)
+        fits = certificate.key_fits(certificate.read_key(path.read_bytes()), leaf)
+    except (OSError, ValueError):
+        return None
+    return path if fits else None
 
 
 def _from_store(name: str, old: Old, store: Store) -> str:
