@@ -168,12 +168,22 @@ def _renew(run: Run, renewal: RenewalConfig, certificate: CertificateConfig, *, 
             console.warned(f"{certificate.name}: {warning}")
     for failure in done.failures:
         run.failed(certificate, failure)
+    _alarm_if_exposed(run, renewal, certificate)
     if done.published:
         console.tell_published(certificate.name, done.published)
     for text in done.notes:
         console.changed(text)
     if done.published and run.config.consumer is not None:
         run.attempt(certificate, partial(run.pull, certificate, force=True))
+
+
+def _alarm_if_exposed(run: Run, renewal: RenewalConfig, certificate: CertificateConfig) -> None:
+    """Alarm if anybody here may read what was published; to refuse it would cost the renewal."""
+    from certcast.renewal import lineage
+
+    readable = lineage.exposed(renewal.config_dir, certificate.name)
+    if readable is not None:
+        run.failed(certificate, readable)
 
 
 def _press(run: Run, renewal: RenewalConfig) -> Press:
@@ -262,6 +272,7 @@ def _deploy(run: Run, name: str) -> None:
     console.tell_published(name, published)
     if published.alarm is not None:
         run.failed(certificate, published.alarm)
+    _alarm_if_exposed(run, renewal, certificate)
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
 

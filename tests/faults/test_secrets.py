@@ -141,6 +141,50 @@ def test_renew_with_exposed_accesskeys_ends_before_it_speaks_to_anybody(lab: Lab
     assert "SECRET-FILE" in lab.mailbox.messages[0].text
 
 
+def test_a_private_key_that_anybody_may_read_is_published_with_an_alarm(lab: Lab) -> None:
+    """
+    certbot keeps a key's mode from one version to the next. The renewal is published, and the run ends with
+    exit status 6 and a mail that name the files; the command in it ends that. A group's bits are fine.
+    """
+    journey = Journey(lab)
+    assert 0 == journey.renew().returncode
+    first = journey.certbot_dir() / "archive/example.test/privkey1.pem"
+    first.chmod(0o640)
+    assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
+    first.chmod(0o644)
+    journey.want_replaced()
+
+    done = journey.renew()
+    assert 6 == done.returncode, done.stderr
+    assert 2 == journey.live().version
+    assert journey.live().leaf.sha256 == journey.published()
+    mail = lab.mailbox.wait_for(lambda received: "may read the private key" in received.text)
+    for text in (done.stderr, mail.text):
+        assert f"{first}: mode 0644" in text
+        assert f"{first.with_name('privkey2.pem')}: mode 0644" in text
+
+    subprocess.run(done.stderr.partition("next")[2].split("`")[1], shell=True, check=True)
+    assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
+
+
+def test_the_deploy_hook_tells_of_a_private_key_that_anybody_may_read(lab: Lab) -> None:
+    """A certbot that was there before calls the hook: what it renewed is published, and the mail is sent."""
+    journey = Journey(lab)
+    names = ("--cert-name", "example.test", "-d", "example.test", "-d", "*.example.test", "--agree-tos")
+    order = ("certonly", *names, "--register-unsafely-without-email", "--force-renewal")
+    assert 0 == journey.certbot_with_hooks(*order).returncode
+    assert [] == lab.mailbox.messages
+    first = journey.certbot_dir() / "archive/example.test/privkey1.pem"
+    first.chmod(0o604)
+
+    assert 0 == journey.certbot_with_hooks(*order).returncode
+    assert 2 == journey.live().version
+    assert journey.live().leaf.sha256 == journey.published()
+    mail = lab.mailbox.wait_for(lambda received: "may read the private key" in received.text)
+    assert "hook deploy" in mail.text
+    assert f"{first}: mode 0604" in mail.text
+
+
 # -- what a crash leaves
 
 

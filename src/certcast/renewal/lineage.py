@@ -7,6 +7,9 @@ certbot changes the four live links one by one (certbot 5.8, storage.py), so the
 two that matter may name different versions for a moment, or for ever after a
 crash. We follow one link, take its version number, and read both files of that
 version from the archive, which certbot never changes. The key must fit the leaf.
+
+A key that any user of this host may read is published all the same, since to refuse would cost
+the renewal; `exposed` gives the alarm.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast import certificate, files
-from certcast.errors import LineageUnusable
+from certcast.errors import LineageUnusable, SecretExposed
 from certcast.lifetime import remaining_text, utc_text
 
 if TYPE_CHECKING:
@@ -159,6 +162,33 @@ def in_archive(config_dir: Path, name: str, leaf_sha256: str) -> Lineage | None:
         leaf = _checked(name, one.version, one.fullchain, privkey)
         return Lineage(name, one.version, one.fullchain, privkey, leaf)
     return None
+
+
+def exposed(config_dir: Path, name: str) -> SecretExposed | None:
+    """Return what to tell of private keys in certbot's archive that any user of this host may read, or None.
+
+    The group's bits are let through. An administrator sets them for other daemons, and certbot keeps them on
+    purpose from one version to the next (5.8, compat/filesystem.py, compute_private_key_mode). It keeps
+    the others' right to read as well.
+    """
+    import shlex
+
+    try:
+        keys = sorted((config_dir / "archive" / name).glob("privkey*.pem"))
+        modes = {path: path.stat().st_mode & 0o777 for path in keys}
+    except OSError:
+        return None  # `read` says what is the matter
+    readable = [path for path, mode in modes.items() if mode & 0o007]
+    if not readable:
+        return None
+    return SecretExposed(
+        f"{name}: any user of this host may read the private key",
+        expected="mode 0600, or 0640 for a group of your choice",
+        found="\n".join(f"{path}: mode {modes[path]:04o}" for path in readable),
+        kept="what was published stays published",
+        next=f"`chmod o= {' '.join(shlex.quote(str(path)) for path in readable)}`; if somebody else works on "
+        f"this host, exchange the key, too: `certcast renew --replace {name} --reason keyCompromise`",
+    )
 
 
 def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
