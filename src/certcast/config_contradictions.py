@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from certcast.config import NginxConfig
 
 if TYPE_CHECKING:
-    from certcast.config import CertificateConfig, Config, ConsumerConfig, MailConfig, StoreConfig
+    from certcast.config import CertificateConfig, Config, ConsumerConfig, MailConfig, Source, StoreConfig
 
 
 def contradictions(config: Config) -> list[str]:
@@ -31,6 +31,7 @@ def contradictions(config: Config) -> list[str]:
         for index, name in enumerate(zones)
         if name in zones[:index]
     ]
+    mistakes += _source_contradictions(config)
     if not config.certificates:
         mistakes.append("certificate: at least one [[certificate]] is needed")
     mistakes += _store_contradictions(config.store)
@@ -71,6 +72,27 @@ def _store_contradictions(store: StoreConfig) -> list[str]:
         if getattr(store, key) is not None
     ]
     return mistakes
+
+
+def _source_contradictions(config: Config) -> list[str]:
+    """Name each sts_endpoint at which no role is assumed: it would change nothing, or the account alone."""
+    mistakes = []
+    if config.store.url.startswith("oss://"):
+        mistakes += _lonely("store.sts_endpoint", config.store.source)
+    mistakes += _lonely("dns.sts_endpoint", config.dns.source)
+    for index, zone in enumerate(config.zones):
+        if zone.source is not None:
+            mistakes += [
+                f"{mistake}; it replaces profile and role_arn of [dns], too"
+                for mistake in _lonely(f"zone[{index}].sts_endpoint", zone.source)
+            ]
+    return mistakes
+
+
+def _lonely(path: str, source: Source) -> list[str]:
+    if source.sts_endpoint is None or source.role_arn is not None:
+        return []
+    return [f"{path}: needs role_arn beside it, the role that is assumed there"]
 
 
 def _path_contradictions(consumer: ConsumerConfig, state_dir: Path) -> list[str]:

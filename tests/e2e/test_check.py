@@ -122,3 +122,18 @@ def test_an_address_that_each_run_would_refuse(journey: Journey) -> None:
         assert "hush" not in done.stdout + done.stderr
     toml.write_text(text.replace("[store]\n", '[store]\nread_from = "https://relay.test/x"\n'))
     assert "\n  store oss://certs/certcast, read by https://relay.test/x\n" in check(journey, toml).stdout
+
+
+def test_names_outside_of_the_zones_are_told_before_they_are_due(journey: Journey) -> None:
+    """Whoever adds a [[zone]] sees which names are in none: the account is not asked for its others then."""
+    toml = journey.renewal.certcast_toml
+    assert "[[zone]]" in toml.read_text()
+    assert "[[zone]]s" not in check(journey, toml).stdout
+    replaced(toml, '(?m)^(?<=\\[\\[zone\\]\\]\n)name = "example.test"$', 'name = "another.test"')
+    done = check(journey, toml)
+    assert 0 == done.returncode, done.stderr
+    assert (
+        "in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: example.test\n" in done.stdout
+    )
+    toml.write_text(toml.read_text().partition("[[zone]]")[0])
+    assert "[[zone]]s" not in check(journey, toml).stdout

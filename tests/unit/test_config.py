@@ -343,6 +343,24 @@ def test_a_role_is_not_assumed_in_plain_text(tmp_path: Path) -> None:
     assert "must be an https address" in found[0]
 
 
+def test_an_sts_endpoint_needs_a_role(tmp_path: Path) -> None:
+    """Where no role is assumed, its place says nothing, and in a [[zone]] it would drop [dns]'s account."""
+    place = 'sts_endpoint = "https://sts-vpc.cn-hangzhou.aliyuncs.com"'
+    role = 'role_arn = "acs:ram::1:role/dns"'
+    lonely = SMALLEST.replace("[store]", f"[store]\n{place}")
+    zone = '[[zone]]\nname = "example.com"'
+
+    found = mistakes(tmp_path, f"{lonely}[dns]\n{role}\n{zone}\n{place}\n")
+    assert ["store.sts_endpoint: needs role_arn", "zone[0].sts_endpoint: needs role_arn"] == [
+        line.partition(" beside")[0] for line in found
+    ]
+    assert "replaces profile and role_arn of [dns], too" in found[1]
+    assert ["dns.sts_endpoint: needs role_arn"] == [
+        line.partition(" beside")[0] for line in mistakes(tmp_path, f"{SMALLEST}[dns]\n{place}\n")
+    ]
+    read(tmp_path, f"{SMALLEST}[dns]\n{place}\n{role}\n{zone}\n{place}\n{role}\n")
+
+
 def test_a_zone_has_one_account(tmp_path: Path) -> None:
     """A zone that stands twice, with two accounts perhaps, is a mistake and not a choice."""
     twice = """

@@ -37,6 +37,8 @@ def check(context: click.Context) -> int:
     click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
         console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
+    if config.renewal is not None and (outside := _outside(config)):
+        console.changed(f"  in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: {outside}")
     parts: list[Callable[[], str]] = [lambda: _store(config)]
     if config.store.publishers:
         parts.append(lambda: _pinned(config))
@@ -59,6 +61,15 @@ def check(context: click.Context) -> int:
     for failure in failures:
         click.echo(failure.report(), err=True)
     return failures[0].exit_status if failures else 0
+
+
+def _outside(config: Config) -> str:
+    """Return the names that no [[zone]] holds; none without [[zone]]s, where the account lists its own."""
+    from certcast.dns01.provider import zone_of
+
+    zones = [zone.name for zone in config.zones]
+    names = [name.removeprefix("*.") for certificate in config.certificates for name in certificate.names]
+    return ", ".join(name for name in dict.fromkeys(names) if zones and zone_of(name, zones) is None)
 
 
 def _tell(part: Callable[[], str]) -> CertcastError | None:
