@@ -19,7 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from certcast_lab.ca import Authority
 from certcast_lab.host_kinds import namespaces_available
+from certcast_lab.lab import CERTCAST
+from certcast_lab.mailbox import Mailbox
 from consuming import Consumer, consumer, is_full_root
 
 PROJECT = Path(__file__).parents[2]
@@ -45,8 +48,8 @@ class Ordinary:
     web: Consumer
     sudoers: str = SUDOERS
 
-    def pull(self) -> Done:
-        """Run certcast as the user, with these sudoers."""
+    def pull(self, *command: str) -> Done:
+        """Run certcast as the user, with these sudoers; or another command."""
         folder = self.web.host.root.parent
         for path in (folder / "store").rglob("*"):  # what a bucket's right to read is elsewhere
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -60,7 +63,7 @@ class Ordinary:
             f'exec setpriv --reuid={UID} --regid={UID} --clear-groups "$@"',
         ]
         return subprocess.run(
-            ["unshare", "-m", "sh", "-ec", "\n".join(script), "", *self.web.command()],
+            ["unshare", "-m", "sh", "-ec", "\n".join(script), "", *(command or self.web.command())],
             cwd="/",
             env={**os.environ, "HOME": "/nonexistent"},
             capture_output=True,
@@ -166,6 +169,44 @@ def test_missing_right_is_told_as_the_line_to_add(
     done = ordinary.pull()
     assert 0 == done.returncode, done.stderr
     assert web.leaf("A") == web.served()
+
+
+def test_the_mail_password_is_given_to_the_user(ordinary: Ordinary) -> None:
+    """With root's password no mail goes out, which is said; with the line of the page it does."""
+    folder, authority = ordinary.web.host.root.parent, Authority("SMTP")
+    password = folder / "smtp-password"
+    password.write_text("correct horse")
+    password.chmod(0o600)
+    (folder / "smtp-ca.pem").write_bytes(authority.pem)
+    mailbox = Mailbox(authority)
+    try:
+        mailbox.require_login("certcast", "correct horse")
+        with ordinary.web.host.certcast_toml.open("a") as toml:
+            toml.write(
+                f"""
+[mail]
+host = "localhost"
+port = {mailbox.ports["tls"]}
+username = "certcast"
+password_file = "{password}"
+ca_file = "{folder}/smtp-ca.pem"
+sender = "certcast@example.test"
+failures_to = ["it@example.test"]
+"""
+            )
+        command = (CERTCAST, "--config", str(ordinary.web.host.certcast_toml), "pull")
+        refused = ordinary.pull(*command)
+        assert 25 == refused.returncode, refused.stderr
+        assert "MAIL-NOT-SENT" in refused.stderr
+        assert str(password) in refused.stderr
+
+        (line,) = re.findall(r"(?m)^# (chown \S+ \S+smtp-password)$", blocks("console"))
+        chown, _, _ = line.split()
+        subprocess.run([chown, USER, password], check=True)
+        assert 25 == ordinary.pull(*command).returncode
+        assert 1 == len(mailbox.messages)
+    finally:
+        mailbox.stop()
 
 
 def test_user_who_may_nothing_at_all_is_told_the_same(ordinary: Ordinary) -> None:
