@@ -107,17 +107,20 @@ profile = "world"
 """
             )
 
-    def write_profiles(self) -> None:
-        """Write ~/.aliyun/config.json, as `aliyun configure` does."""
+    def write_profiles(self, **others: User) -> None:
+        """Write ~/.aliyun/config.json, as `aliyun configure` does: `world`, and others by their names."""
         folder = self.journey.renewal.root / "root/.aliyun"
-        folder.mkdir(parents=True)
-        world = {
-            "name": "world",
-            "mode": "AK",
-            "access_key_id": self.world.access_key_id,
-            "access_key_secret": self.world.access_key_secret,
-        }
-        (folder / "config.json").write_text(json.dumps({"current": "world", "profiles": [world]}))
+        folder.mkdir(parents=True, exist_ok=True)
+        profiles = [
+            {
+                "name": name,
+                "mode": "AK",
+                "access_key_id": user.access_key_id,
+                "access_key_secret": user.access_key_secret,
+            }
+            for name, user in {"world": self.world, **others}.items()
+        ]
+        (folder / "config.json").write_text(json.dumps({"current": "world", "profiles": profiles}))
         (folder / "config.json").chmod(0o600)
 
     @property
@@ -289,6 +292,32 @@ def test_a_store_by_an_assumed_role(company: Company) -> None:
     users = {asked.user for asked in lab.cloud.oss.requests if asked.status == 200 and asked.method == "GET"}
     assert "reader/certcast" in users
     assert f"{PREFIX}/certs/" in "".join(asked.key or "" for asked in lab.cloud.oss.requests)
+
+
+def test_a_store_by_a_profile(company: Company) -> None:
+    """
+    A consumer whose environment holds another key, without a right to the bucket, reads it with the key of
+    the profile that [store] names, and installs what was published.
+    """
+    journey, lab = company.journey, company.lab
+    assert 0 == company.renew().returncode
+    journey.consumer("web1")
+    reader = User(ACCOUNT, "reader", "lab-reader", "lab-reader-secret")
+    reader.policies = lab.cloud.consumer.policies
+    company.write_profiles(reader=lab.cloud.ram.add(reader))
+    lab.cloud.consumer.policies = []
+    assert 21 == pull(company, "web1").returncode
+
+    host = journey.consumer("web1", "[store]\n", '[store]\nprofile = "reader"\n')
+    lab.cloud.consumer.policies = []  # each configuration comes with the rights that it needs
+    before = len(lab.cloud.oss.requests)
+    assert 39 == pull(company, "web1").returncode
+    host.include(host.certcast_folder / "certs/example.test/nginx.conf")
+    done = pull(company, "web1")
+
+    assert 0 == done.returncode, done.stderr
+    assert journey.live().leaf.sha256 == journey.served("web1")
+    assert {"reader"} == {asked.user for asked in lab.cloud.oss.requests[before:]}
 
 
 def pull(company: Company, host: str) -> Done:
