@@ -344,6 +344,17 @@ def test_a_lineage_that_is_not_configured_is_not_published(config: Config, linea
     assert [] == published
 
 
+def test_a_deploy_hook_within_certcast_renew_has_nothing_to_do(config: Config) -> None:
+    """
+    A hook that is left from the time before certcast orders by itself fails no renewal: `certcast renew`
+    publishes what its certbot got.
+    """
+    published: list[str] = []
+    environ = given(RENEWED_LINEAGE="/nowhere/live/example.test", CERTCAST_REPORT_FILE="/proc/self/fd/9")
+    hooks.deploy(config, environ, published.append)
+    assert [] == published
+
+
 def test_certbot_is_found_behind_shells_and_wrappers(tmp_path: Path) -> None:
     """A wrapper script around the hook doesn't change whose records they are: certbot's."""
     ask = f"from certcast.renewal import hooks; print('run', hooks._certbot('{VALUE}').pid)"

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import CertbotFailed, CertcastError, LineageUnusable
+from certcast.renewal.certbot import REPORT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,8 +119,12 @@ def cleanup(config: Config, environ: Mapping[str, str]) -> None:
 def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], None]) -> None:
     """Call `publish` with the name of the lineage that certbot renewed.
 
+    Not where `certcast renew` has started this certbot: it publishes as soon as certbot has ended, with the
+    store's keys, which a hook that somebody has saved is not given there.
     Raises LineageUnusable if certbot named none that is configured here, and what `publish` raises.
     """
+    if REPORT_FILE in environ:
+        return
     lineage = Path(environ.get("RENEWED_LINEAGE", ""))
     wanted = [certificate.name for certificate in config.certificates]
     if lineage.name not in wanted or not lineage.is_absolute() or not (lineage / "fullchain.pem").exists():
