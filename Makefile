@@ -13,6 +13,6 @@ quick: ; @scripts/setup && exec .venv/bin/pytest tests/unit
 
 bench: ; @scripts/setup && exec .venv/bin/python bench/bench.py
 
-lint: ; @.venv/bin/ruff check && .venv/bin/ruff format --check --quiet && .venv/bin/mypy
+lint: ; @.venv/bin/ruff check && .venv/bin/ruff format --check --quiet && .venv/bin/mypy && .venv/bin/mypy bench
 
 clean: ; rm -rf .venv .venv-clients .venv-certbot21 .venv-nginx .lab
