@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 
+# Where distributions keep all roots in one file: update-ca-certificates(8) of Debian and Ubuntu,
+# update-ca-trust(8) of Fedora and Red Hat. Go looks there, too (crypto/x509, root_linux.go).
+_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
 @dataclass(frozen=True)
 class Leaf:
     """The facts of an end-entity certificate.
@@ -165,20 +170,29 @@ def refusals(
 def trust_roots(path: Path | None) -> list[x509.Certificate]:
     """Return the root certificates of a PEM file, or the system's.
 
-    OSError if the file cannot be read, ValueError if it holds no certificate.
+    OSError if the file cannot be read, ValueError if there is none, or it holds no certificate.
     """
-    import ssl
-    from pathlib import Path as _Path
-
     from cryptography import x509
 
-    if path is None:
-        # The same place that OpenSSL on this host looks, SSL_CERT_FILE included.
-        places = ssl.get_default_verify_paths()
-        if places.cafile is None:
-            raise ValueError(f"no file of root certificates at {places.openssl_cafile}")
-        path = _Path(places.cafile)
-    return x509.load_pem_x509_certificates(path.read_bytes())
+    return x509.load_pem_x509_certificates((path or _system_roots()).read_bytes())
+
+
+def _system_roots() -> Path:
+    """Return the file of the system's root certificates; ValueError if there is none where one is known."""
+    import os
+    import ssl
+    from pathlib import Path
+
+    places = ssl.get_default_verify_paths()
+    # As OpenSSL on this host: the variable comes first, also if it leads nowhere.
+    if named := os.environ.get(places.openssl_cafile_env):
+        return Path(named)
+    # The file that OpenSSL was built for may not exist: Ubuntu 22.04 has only the folder beside it.
+    known = [places.openssl_cafile, *_BUNDLES]
+    for path in map(Path, known):
+        if path.is_file():
+            return path
+    raise ValueError(f"no file of root certificates at {', '.join(known)}")
 
 
 @contextlib.contextmanager

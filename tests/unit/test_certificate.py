@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
+from certcast import certificate
 from certcast.certificate import (
     describe,
     key_fits,
@@ -123,3 +125,26 @@ def test_trust_roots_come_from_the_file_or_the_system(root: Authority, tmp_path:
     assert roots(root) == trust_roots(path)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     assert roots(root) == trust_roots(None)
+
+
+def test_system_roots_are_found_without_openssl_s_own_file(
+    root: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where OpenSSL has a folder of roots and no file, as on Ubuntu 22.04, the distribution's bundle is read;
+    where there is none either, the error names every place. SSL_CERT_FILE is believed, right or wrong.
+    """
+    debian, red_hat = tmp_path / "ca-certificates.crt", tmp_path / "ca-bundle.crt"
+    paths = ssl.get_default_verify_paths()._replace(cafile=None, openssl_cafile=str(tmp_path / "cert.pem"))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(certificate, "_BUNDLES", (str(debian), str(red_hat)))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with pytest.raises(ValueError, match=f"cert.pem, {debian}, {red_hat}"):
+        trust_roots(None)
+    for path in (red_hat, debian):
+        authority = Authority(path.name)
+        path.write_bytes(authority.pem)
+        assert roots(authority) == trust_roots(None)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        trust_roots(None)
