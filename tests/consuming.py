@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -231,6 +232,17 @@ def _title(pid: int) -> bytes:
 def sha256(pair: Pair) -> str:
     """Return the SHA-256 of a pair's leaf."""
     return certificate.describe(certificate.read_chain(pair.fullchain_pem).leaf).sha256
+
+
+def with_serial_zero(authority: Authority) -> bytes:
+    """Return a root (PEM) with serial number 0, as some of the nineties have; its signature is wrong now."""
+    der = ssl.PEM_cert_to_DER_cert(authority.pem.decode())
+    # Certificate and TBSCertificate (each 30 82 and two octets of length), [0] version, then the serial.
+    head, version, serial = der[:8], der[8:13], der[13 : 15 + der[14]]
+    shorter = len(serial) - 3
+    outer, inner = (int.from_bytes(head[at : at + 2], "big") - shorter for at in (2, 6))
+    head = b"\x30\x82" + outer.to_bytes(2, "big") + b"\x30\x82" + inner.to_bytes(2, "big")
+    return ssl.DER_cert_to_PEM_cert(head + version + b"\x02\x01\x00" + der[15 + der[14] :]).encode()
 
 
 @contextlib.contextmanager

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Where distributions keep all roots in one file: update-ca-certificates(8) of Debian and Ubuntu,
 # update-ca-trust(8) of Fedora and Red Hat. Go looks there, too (crypto/x509, root_linux.go).
 _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+# RFC 7468, 5; "X509" is the older label of section 5.3, which the library takes as well. No "-" inside,
+# so that a block without an end does not take the next one with it.
+_CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 )?CERTIFICATE)-----[^-]*-----END \1-----")
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,26 @@ def refusals(
 def trust_roots(path: Path | None) -> list[x509.Certificate]:
     """Return the root certificates of a PEM file, or the system's.
 
-    OSError if the file cannot be read, ValueError if there is none, or it holds no certificate.
+    What cannot be read is left out: one strange root in a distribution's bundle must not stop each
+    installation. OSError if the file cannot be read, ValueError if there is none, or no certificate in it.
     """
-    from cryptography import x509
+    import warnings
 
-    return x509.load_pem_x509_certificates((path or _system_roots()).read_bytes())
+    from cryptography import x509
+    from cryptography.utils import CryptographyDeprecationWarning
+
+    path = path or _system_roots()
+    found = []
+    # Debian 12's bundle has roots with serial 0. cryptography warns of each, and is to refuse them one day:
+    # nothing that somebody who gets cron's mails could do anything about.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for block in _CERTIFICATE.finditer(path.read_bytes()):
+            with contextlib.suppress(ValueError), _in_words():
+                found += x509.load_pem_x509_certificates(block[0])
+    if not found:
+        raise ValueError(f"no certificate in {path} can be read")
+    return found
 
 
 def _system_roots() -> Path:

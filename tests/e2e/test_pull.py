@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,18 @@ import pytest
 from certcast.consumer.outcome import Outcome
 from certcast.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
 from certcast.storage.store import Store
-from consuming import DAY, NAME, Consumer, Wrapped, consumer, on_both_nginx, program
+from certcast_lab.lab import CERTCAST
+from consuming import (
+    DAY,
+    NAME,
+    NAMES,
+    Consumer,
+    Wrapped,
+    consumer,
+    on_both_nginx,
+    program,
+    with_serial_zero,
+)
 
 IN_WINDOW = DAY + timedelta(days=60)
 
@@ -324,3 +335,18 @@ def test_deleted_snippet_is_written_again(web: Consumer) -> None:
     assert not web.host.test()
     assert "installed" == web.pull(IN_WINDOW).result
     assert web.host.test()
+
+
+def test_strange_roots_say_nothing_in_cron_s_mail(web: Consumer) -> None:
+    """Where the system's bundle has a root of serial 0 and a damaged one, `certcast pull` is silent."""
+    damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    bundle = web.host.root.parent / "roots.pem"
+    bundle.write_bytes(with_serial_zero(web.root) + damaged + web.root.pem)
+    now = datetime.now(timezone.utc)
+    web.publish("A", web.issuer.issue(*NAMES), now=now, expires=now + timedelta(days=9))
+    web.first_pull(now=now)
+    web.publish("B", web.issuer.issue(*NAMES), now=now, expires=now + timedelta(days=9))
+    command = [CERTCAST, "--config", str(web.host.certcast_toml), "pull", "--now"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert web.leaf("B") == web.served()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+import warnings
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from certcast.certificate import (
     trust_roots,
 )
 from certcast_lab.ca import Authority, Pair
+from consuming import with_serial_zero
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,3 +150,21 @@ def test_system_roots_are_found_without_openssl_s_own_file(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError):
         trust_roots(None)
+
+
+def test_roots_that_cannot_be_read_are_left_out(root: Authority, tmp_path: Path) -> None:
+    """
+    One damaged root of a bundle, or one with serial 0 as Debian 12 has, neither stops an installation nor
+    warns anybody; a bundle with no root that can be read does stop it.
+    """
+    damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    cut = root.pem[: len(root.pem) // 2] + b"\n"
+    path = tmp_path / "roots.pem"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        path.write_bytes(b"# Strange\n" + damaged + cut + with_serial_zero(root) + root.pem)
+        assert roots(root) == trust_roots(path)[-1:]
+        path.write_bytes(damaged + cut)
+        with pytest.raises(ValueError, match=r"no certificate in \S+roots.pem"):
+            trust_roots(path)
+    assert [] == told
