@@ -124,6 +124,28 @@ def test_killed_run_does_not_hide_what_its_release_broke(tmp_path: Path) -> None
         assert "installed" == web.pull(SOON, force=True).result
 
 
+@pytest.mark.parametrize("step", ["accepted", "current", "tested", "reloaded"])
+def test_run_killed_over_an_unproved_release_is_followed_by_a_reload(web: Consumer, step: str) -> None:
+    """
+    A release that is not proved, and not reloaded again and again, is reloaded once more after a run that
+    was killed: nobody knows whether that one had come to it.
+    """
+    web.publish("A")
+    web.first_pull()
+    web.publish("B")
+    web.host.name_files(*web.pairs["A"].write(web.host.root / "etc/nginx/old"))
+    for reloads in (True, False):
+        before = web.workers()
+        with pytest.raises(NotProved):
+            web.pull(SOON, force=reloads)
+        assert reloads == before.isdisjoint(web.workers())
+    killed_at(web, step)
+    before = web.workers()
+    with pytest.raises(NotProved):
+        web.pull(SOON)
+    assert before.isdisjoint(web.workers())
+
+
 def wait_until_nobody_is_served(web: Consumer) -> None:
     deadline = time.monotonic() + 10
     with contextlib.suppress(ssl.SSLError):

@@ -429,6 +429,77 @@ def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     assert web.state.unfinished == web.leaf("B")
 
 
+def forgotten_vhost(web: Consumer) -> Path:
+    """Let one vhost name A's files instead of the include, and nginx serve it; return its configuration."""
+    fullchain, privkey = web.pairs["A"].write(web.host.root / "etc/nginx/forgotten")
+    conf = web.host.site_conf.with_name("forgotten.conf")
+    conf.write_text(
+        f"server {{ listen 127.0.0.1:{web.host.ports[0]} ssl; server_name forgotten.example.test;\n"
+        f"ssl_certificate {fullchain};\nssl_certificate_key {privkey};\n}}\n"
+    )
+    web.reload(until=lambda: web.leaf("A") == web.served("forgotten.example.test"))
+    return conf
+
+
+def not_proved(web: Consumer, **options: Any) -> str:
+    """Run once, with one vhost still on A; return the alarm's words."""
+    with pytest.raises(NotProved, match="does not serve the new certificate everywhere") as caught:
+        web.pull(IN_WINDOW, **options)
+    assert (web.leaf("B"), web.leaf("A")) == (web.served(), web.served("forgotten.example.test"))
+    return caught.value.report()
+
+
+@on_both_nginx
+@pytest.mark.parametrize("reloaded_by", ["certcast", "the operator"])
+def test_forgotten_vhost_is_told_of_and_reloads_nginx_only_once(web: Consumer, reloaded_by: str) -> None:
+    """
+    As long as one vhost still shows the old certificate, each run says so in the same words and leaves
+    nginx alone. `--now` reloads; and once the vhost is mended, a reload comes, unless it has come already.
+    """
+    conf = forgotten_vhost(web)
+    web.publish("B")
+    before = web.workers()
+    told = not_proved(web)
+    reloaded = web.workers()
+    assert not before & reloaded
+    assert [told, told] == [not_proved(web), not_proved(web)]
+    assert reloaded == web.workers()
+    assert told == not_proved(web, force=True)
+    assert not reloaded & web.workers()
+
+    conf.write_text(re.sub("ssl_certificate .*\n.*\n", f"include {web.folder.snippet};\n", conf.read_text()))
+    if reloaded_by == "the operator":
+        web.reload(until=lambda: web.leaf("B") == web.served("forgotten.example.test"))
+    before = web.workers()
+    assert "installed" == web.pull(IN_WINDOW).result
+    assert (reloaded_by == "certcast") == before.isdisjoint(web.workers())
+    assert web.leaf("B") == web.served("forgotten.example.test")
+
+
+@pytest.mark.parametrize("file", ["nginx.conf", "combined.pem", "fullchain.pem"])
+def test_unproved_release_is_reloaded_when_its_files_were_not_as_they_should_be(
+    web: Consumer, file: str
+) -> None:
+    """
+    An unproved release whose snippet, derived file or copy somebody changed is put right and reloaded, for
+    nginx may have read what was there meanwhile.
+    """
+    copy = web.host.root / "fullchain.pem"
+    web.copy_to(fullchain=copy)
+    web.configure(derive=("combined.pem",))
+    forgotten_vhost(web)
+    web.publish("B")
+    not_proved(web)
+    reloaded = web.workers()
+    version = web.folder.versions / f"2-{web.leaf('B')[:16]}"
+    path = {"nginx.conf": web.folder.snippet, "combined.pem": version / file, "fullchain.pem": copy}[file]
+    was = path.read_bytes()
+    path.write_bytes(was + b"# somebody\n")
+    not_proved(web)
+    assert was == path.read_bytes()
+    assert not reloaded & web.workers()
+
+
 @on_both_nginx
 def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
     """When a site no longer includes the snippet, the next release is not called installed."""

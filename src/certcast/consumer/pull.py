@@ -123,16 +123,19 @@ class _Run:
             self._save(etag=published.etag)
             alarm = self._not_sealed_to_us(manifest) or outcomes.expired(manifest, self.now)
             return self._came_to("current"), alarm or outcomes.overdue(manifest, self.now)
-        # From here on every run is due, until the proof.
+        # From here on every run is due, until the proof; and it reloads nginx, if this one is killed.
+        standing_with = None if force else self.state.standing_with
         self.state = self.state.accepting(manifest.leaf.sha256)
         self._save()
         self.after("accepted")
         if not force:
             self._require_not_broken_before(manifest)
         version = self._held(manifest) or self._download(manifest, trouble)
+        if version != self.state.standing or not self._stands(version):
+            standing_with = None
         self.folder.add(version, self._derived(version))
         self.after("derived")
-        outcome = self._put_into_service(version, published)
+        outcome = self._put_into_service(version, published, standing_with)
         return outcome, trouble or outcomes.expired(manifest, self.now)
 
     # -- what is published
@@ -171,9 +174,15 @@ class _Run:
             and self.state.unfinished is None
             and proved.leaf.sha256 == manifest.leaf.sha256
             and proved.leaf.sha256 not in manifest.revoked
-            and self.folder.serves(proved.version)
-            and self.folder.holds(proved.version, self._derived(proved.version))
-            and self.copies.in_place(proved.version)
+            and self._stands(proved.version)
+        )
+
+    def _stands(self, version: str) -> bool:
+        """Whether every file that is written for a version is as it should be."""
+        return (
+            self.folder.serves(version)
+            and self.folder.holds(version, self._derived(version))
+            and self.copies.in_place(version)
         )
 
     def _another_identity(self) -> str | None:
@@ -299,7 +308,7 @@ class _Run:
 
     # -- into service
 
-    def _put_into_service(self, version: str, published: Published) -> Outcome:
+    def _put_into_service(self, version: str, published: Published, standing_with: str | None) -> Outcome:
         from certcast.consumer import gate, service, unproved
 
         manifest, old = published.manifest, self.state.proved
@@ -317,6 +326,8 @@ class _Run:
             manifest.leaf.sha256,
             ours=self.state.leaves,
             key_types=(self._proved_key_type(), key_type),
+            standing_with=standing_with,
+            stands=lambda configuration: self._save(standing=version, standing_with=configuration),
         )
         try:
             seen = service.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
@@ -329,6 +340,8 @@ class _Run:
             etag=published.etag,
             unfinished=None,
             broke=None,
+            standing=None,
+            standing_with=None,
             last_downloaded=self.now,
         )
         self.after("saved")

@@ -3,6 +3,11 @@
     copies → switch → `nginx -t` → handshakes before → reload → proof
        └───────┴─────────┴──────────────────────────────┴──> the way back
 
+A reload ends each keep-alive connection, and leaves workers behind for as long as the longest
+download. So a release that was reloaded before, broke nothing and is still not seen everywhere is
+looked at first: somebody else may have reloaded nginx meanwhile. It is reloaded again when nginx's
+configuration is another one.
+
 When to go back, and when not:
 - the test or the reload fails, or a handshake that worked is broken: the snippet names
   the previous version again, and whatever was reloaded is reloaded once more.
@@ -46,6 +51,10 @@ class Change:
 
     `ours` are the leaves of earlier releases, however long ago. `key_types` are that of the
     proved key (None if there is none) and that of the new one.
+
+    `standing_with`: all of this stands already, and nginx was reloaded with it in vain while its
+    configuration had this SHA-256; None if it is to be reloaded whatever it shows. `stands` is called
+    with what to give the next time, when a release breaks nothing and is not proved either.
     """
 
     folder: Folder
@@ -55,6 +64,8 @@ class Change:
     release: str
     ours: tuple[str, ...] = ()
     key_types: tuple[str | None, str | None] = (None, None)
+    standing_with: str | None = None
+    stands: Callable[[str | None], None] = lambda _configuration: None
 
     @property
     def has_way_back(self) -> bool:
@@ -132,36 +143,74 @@ def _put_into_service(
         if not plan.handshakes:
             raise unproved.nowhere(folder.certificate, untold)
         done.before = first_round.completed(folder.handshakes, done.clients.try_all(plan.handshakes))
-        first_round.note(folder.handshakes, done.before)
-        for site, its_workers in zip(sites, workers, strict=True):
-            nginx.reload(site.nginx)
-            done.reloaded.append(site)
-            done.retiring += its_workers
-        after("reloaded")
-        verdict = proof.prove(
-            done.before,
-            plan,
-            done.clients,
-            release=change.release,
-            ours=[*change.ours, *(leaf for _, leaf in folder.held().values())],
-            workers=done.retiring,
-            seconds=consumer.proof_deadline,
-            give_up=_given_up(change, consumer),
-            first=change.previous is None,
-            neighbours=folder.leaves_of_others(),
-            others=done.others,
-        )
+        verdict = _without_reload(change, plan, done.before, sites)
+        if verdict is None:
+            first_round.note(folder.handshakes, done.before)
+            for site, its_workers in zip(sites, workers, strict=True):
+                nginx.reload(site.nginx)
+                done.reloaded.append(site)
+                done.retiring += its_workers
+            after("reloaded")
+            verdict = proof.prove(
+                done.before,
+                plan,
+                done.clients,
+                release=change.release,
+                ours=_ours(change),
+                workers=done.retiring,
+                seconds=consumer.proof_deadline,
+                give_up=_given_up(change, consumer),
+                first=change.previous is None,
+                neighbours=folder.leaves_of_others(),
+                others=done.others,
+            )
         if verdict.broken and change.has_way_back:
             raise unproved.broke(folder.certificate, verdict)
     first_round.forget(folder.handshakes)
     if not verdict.proved:
         change.copies.keep()
+        # Where workers of before still accept, nginx may not have taken it at all: it is reloaded again.
+        if not (verdict.broken or verdict.held):
+            change.stands(_configuration(sites))
         error = unproved.not_proved(folder.certificate, change.release, sites, plan, verdict)
         error.kept = f"version {change.version} stays in place: the pair is good"
         raise error
     not_provable = [*untold, *plan.not_provable, *_unasked(plan, verdict)]
     not_provable += proof.unreachable(done.before, verdict.after)
     return _seen(verdict, sites, not_provable)
+
+
+def _without_reload(
+    change: Change, plan: Plan, shown: dict[Handshake, Shown], sites: list[Site]
+) -> Verdict | None:
+    """Return the verdict on what is `shown` without a reload; None if a reload may better it.
+
+    One round is enough: the workers of before our reload had retired, so none of today's is from before
+    the switch.
+    """
+    if change.standing_with is None:
+        return None
+    verdict = proof.judge(
+        shown,
+        shown,
+        release=change.release,
+        ours=_ours(change),
+        required=plan.required,
+        expected=plan.expected,
+        neighbours=change.folder.leaves_of_others(),
+    )
+    return verdict if verdict.proved or change.standing_with == _configuration(sites) else None
+
+
+def _configuration(sites: list[Site]) -> str | None:
+    """Return the SHA-256 of the configurations; None if an nginx does not tell its own."""
+    found = [site.says.sha256 for site in sites if site.says is not None]
+    return " ".join(found) if len(found) == len(sites) else None
+
+
+def _ours(change: Change) -> list[str]:
+    """Return the leaves, or their first 16 digits, of every release that was ever put here."""
+    return [*change.ours, *(leaf for _, leaf in change.folder.held().values())]
 
 
 def _containers_of_others(consumer: ConsumerConfig, servers: tuple[NginxConfig, ...]) -> int:

@@ -20,6 +20,7 @@ be there (proof.py).
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -91,11 +92,15 @@ class Server:
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that nginx read: file names as it has them, the main one first; `pid` as written."""
+    """All that nginx read: file names as it has them, the main one first; `pid` as written.
+
+    `sha256` is over the whole text: the same again means that nobody has changed anything.
+    """
 
     files: tuple[str, ...]
     servers: tuple[Server, ...]
     pid: str | None
+    sha256: str = ""
 
 
 def parse(dump: str, ipv6: Collection[str] = ("::1",)) -> Configuration:
@@ -103,7 +108,8 @@ def parse(dump: str, ipv6: Collection[str] = ("::1",)) -> Configuration:
 
     ValueError with file and line for what cannot be read.
     """
-    return _Reader(files(dump)).read(ipv6)
+    configuration = _Reader(files(dump)).read(ipv6)
+    return replace(configuration, sha256=hashlib.sha256(dump.encode()).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@
     etag              its ETag, only once the release is proved
     unfinished        the leaf that was accepted and is not proved yet
     broke             the leaf whose handshakes broke, so that it was taken back
+    standing          the version that nginx was reloaded with and broke nothing, while it is not proved
+    standing_with     the SHA-256 of nginx's configuration then; None as soon as a run takes anything up
     proved            the release that handshakes last showed
     leaves            those that were accepted here, the last hundred: who still shows one is stale
 
@@ -61,6 +63,8 @@ class State:
     etag: str | None = None
     unfinished: str | None = None
     broke: str | None = None
+    standing: str | None = None
+    standing_with: str | None = None
     proved: Proved | None = None
     leaves: tuple[str, ...] = ()
     sealed_etag: str | None = None
@@ -78,7 +82,7 @@ class State:
     def accepting(self, leaf_sha256: str) -> State:
         """Return the state with which a release is taken up: every run is due until its proof."""
         leaves = (*(leaf for leaf in self.leaves if leaf != leaf_sha256), leaf_sha256)
-        return replace(self, unfinished=leaf_sha256, etag=None, leaves=leaves[-100:])
+        return replace(self, unfinished=leaf_sha256, etag=None, standing_with=None, leaves=leaves[-100:])
 
 
 def due(state: State, now: datetime, idle_check: float) -> str | None:
