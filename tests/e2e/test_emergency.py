@@ -572,7 +572,7 @@ def test_at_least(journey: Journey) -> None:
 def test_taken_off_outside_the_window(tmp_path: Path) -> None:
     """
     What a host serves is on the list of revoked ones: it is off at the next look, long before the window, and
-    the host serves it never again: not as the release of a later manifest, nor where it is the only one.
+    no later manifest brings it back, not even as a step back. (What breaks handshakes may: tests/faults.)
     """
     with consumer(tmp_path) as web:
         web.publish("A")

@@ -510,6 +510,16 @@ def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
     assert f"add `include {web.folder.snippet};`" in (caught.value.next or "")
 
 
+def allow_rsa_only(web: Consumer) -> str:
+    """Let the site take clients with RSA keys only, and certcast any key; return the site as it was."""
+    web.configure(allow_key_type_change=True)
+    rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
+    site = web.host.site_conf.read_text()
+    web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
+    web.reload(until=lambda: True)
+    return site
+
+
 def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
     tmp_path: Path, nginx_program: str
 ) -> None:
@@ -520,11 +530,7 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
     with consumer(tmp_path, program=nginx_program) as web:
         web.publish("A", web.issue(key_type="rsa"))
         web.first_pull()
-        web.configure(allow_key_type_change=True)
-        rsa_only = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;"
-        site = web.host.site_conf.read_text()
-        web.host.site_conf.write_text(site.replace("server_name", f"{rsa_only}\nserver_name"))
-        web.reload(until=lambda: True)
+        site = allow_rsa_only(web)
         web.publish("B")
 
         with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
@@ -538,6 +544,80 @@ def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
         web.host.site_conf.write_text(site)
         assert "installed" == web.pull(IN_WINDOW, force=True).result
         assert web.leaf("B") == web.served()
+
+
+def break_handshakes(web: Consumer, letter: str, **changes: Any) -> str:
+    """Publish an ECDSA release for a site that allows only RSA, run once, and return what was kept."""
+    now = changes.pop("at", IN_WINDOW)
+    web.publish(letter, **changes)
+    with pytest.raises(NotProved, match="handshakes failed that had worked") as caught:
+        web.pull(now)
+    assert "what worked before works again" in (caught.value.kept or "")
+    return caught.value.kept or ""
+
+
+def test_way_back_leads_to_what_was_served_though_not_proved(tmp_path: Path) -> None:
+    """
+    B works, and one forgotten vhost keeps it from being proved; then C breaks handshakes. What comes back is
+    B, not the older A that was proved: its clients have seen B for days.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A", web.issue(key_type="rsa"))
+        web.first_pull()
+        allow_rsa_only(web)
+        forgotten_vhost(web)
+        web.publish("B", web.issue(key_type="rsa", days_ago=0.5))
+        not_proved(web)
+        kept = break_handshakes(web, "C", pair=web.issue(days_ago=0.4))
+        assert f"switched back to version 2-{web.leaf('B')[:16]}, reloaded" in kept
+        assert web.leaf("B") == web.served()
+
+
+@pytest.mark.parametrize("flaw", ["revoked", "expired"])
+@pytest.mark.parametrize("other", [True, False])
+def test_way_back_leads_to_nothing_revoked_or_expired(tmp_path: Path, flaw: str, other: bool) -> None:
+    """
+    A release breaks handshakes, and the one before it is revoked or has expired: an earlier one that is
+    neither is served again. Where there is none, the bad one is, for an outage is worse; and it is said.
+    """
+    with consumer(tmp_path) as web:
+        if other:
+            web.publish("A", web.issue(key_type="rsa", days_ago=2))
+            web.first_pull()
+        web.publish("B", web.issue(key_type="rsa", life=30), sequence=2)
+        web.pull(force=True) if other else web.first_pull()
+        allow_rsa_only(web)
+        is_revoked = flaw == "revoked"
+        kept = break_handshakes(
+            web,
+            "C",
+            pair=web.issue(days_ago=0.5),
+            revoked=(web.leaf("B"),) if is_revoked else (),
+            at=DAY + timedelta(days=25 if is_revoked else 35),
+        )
+        back = "A" if other else "B"
+        assert web.leaf(back) == web.served()
+        said = "which is REVOKED: mend" if is_revoked else "which EXPIRED 2026-12-22T"
+        version = f"{1 if other else 2}-{web.leaf(back)[:16]}"
+        assert f"switched back to version {version}, {'reloaded' if other else said}" in kept
+
+
+def test_way_back_of_copies_is_that_of_the_snippet(tmp_path: Path) -> None:
+    """
+    Where fixed paths are written, too, both go back to what was served, revoked or not: sites of one host
+    do not come to show two certificates. It is said.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A", web.issue(key_type="rsa", days_ago=2))
+        web.first_pull()
+        copy = web.host.root / "fullchain.pem"
+        web.copy_to(fullchain=copy)
+        pair = web.publish("B", web.issue(key_type="rsa"))
+        web.pull(force=True)
+        allow_rsa_only(web)
+        kept = break_handshakes(web, "C", pair=web.issue(days_ago=0.5), revoked=(web.leaf("B"),))
+        assert "which is REVOKED" in kept
+        assert (web.leaf("B"), pair.fullchain_pem) == (web.served(), copy.read_bytes())
 
 
 @on_both_nginx

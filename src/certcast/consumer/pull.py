@@ -309,14 +309,22 @@ class _Run:
     # -- into service
 
     def _put_into_service(self, version: str, published: Published, standing_with: str | None) -> Outcome:
-        from certcast.consumer import gate, service, unproved
+        from certcast.consumer import gate, service, unproved, way_back
 
         manifest, old = published.manifest, self.state.proved
         pair = self.folder.read(version)
         key_type = gate.key_type(pair)
-        # The way back leads to what was seen served last, whatever the snippet says now.
-        way_back = old is not None and old.version != version and old.version in self.folder.held()
-        previous = old.version if old and way_back else None
+        back = way_back.choose(
+            self.folder,
+            self.state,
+            manifest,
+            self.now,
+            instead_of=version,
+            copies=bool(self.copies.entries),
+        )
+        previous = back.version if back else None
+        # nginx may have these loaded: they stay, too (Folder.prune).
+        loaded = (self.state.standing, old.version if old else None)
         self.progress(f"{manifest.certificate}: switching to version {version}")
         change = service.Change(
             self.folder,
@@ -326,6 +334,7 @@ class _Run:
             manifest.leaf.sha256,
             ours=self.state.leaves,
             key_types=(self._proved_key_type(), key_type),
+            flaw=back.flaw if back else None,
             standing_with=standing_with,
             stands=lambda configuration: self._save(standing=version, standing_with=configuration),
         )
@@ -345,7 +354,7 @@ class _Run:
             last_downloaded=self.now,
         )
         self.after("saved")
-        self.folder.prune(keep=(version, previous))
+        self.folder.prune(keep=(version, previous, *loaded))
         self.after("pruned")
         outcome = self._came_to("installed")
         return replace(

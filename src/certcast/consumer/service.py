@@ -20,7 +20,8 @@ When to go back, and when not:
   the snippet away would leave an `include` that leads nowhere, which nginx refuses.
   Copies always have a way back: something, or nothing, stood there before.
 
-Not here: whether the pair may be served at all (gate.py), and remembering that it is (pull.py).
+Not here: whether the pair may be served at all (gate.py), which version is the previous one (way_back.py),
+and remembering that it is (pull.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Change:
     """What is to happen: which version follows which (directory names), and its leaf's SHA-256.
 
     `ours` are the leaves of earlier releases, however long ago. `key_types` are that of the
-    proved key (None if there is none) and that of the new one.
+    proved key (None if there is none) and that of the new one. `flaw` says in words why nobody should
+    be served the previous version (way_back.py).
 
     `standing_with`: all of this stands already, and nginx was reloaded with it in vain while its
     configuration had this SHA-256; None if it is to be reloaded whatever it shows. `stands` is called
@@ -64,6 +66,7 @@ class Change:
     release: str
     ours: tuple[str, ...] = ()
     key_types: tuple[str | None, str | None] = (None, None)
+    flaw: str | None = None
     standing_with: str | None = None
     stands: Callable[[str | None], None] = lambda _configuration: None
 
@@ -328,6 +331,8 @@ def _go_back(change: Change, done: _Done) -> str:
     if not change.has_way_back:
         return f"version {change.version} stays in the snippet, since there is no earlier one"
     back = "copies put back" if previous is None else f"switched back to version {previous}"
+    if change.flaw:
+        back += f", {change.flaw}: mend this at once"
     change.copies.put_back()
     if previous is not None:
         change.folder.switch(previous)
