@@ -177,11 +177,31 @@ def test_version_directories_remember_the_sequence(web: Consumer) -> None:
     assert "installed" == web.pull(IN_WINDOW).result
 
 
+def test_version_directories_remember_more_than_a_state_of_an_earlier_day(web: Consumer) -> None:
+    """
+    A state file that was restored from a backup, from before two releases that are held here, lets nobody
+    bring the older of them back.
+    """
+    backup = web.folder.state.read_bytes()
+    for letter in ("B", "C"):
+        web.publish(letter)
+        web.pull(IN_WINDOW)
+    web.folder.state.write_bytes(backup)
+    web.publish("B", web.pairs["B"], sequence=2)
+    with pytest.raises(ManifestReplayed, match="older manifest") as caught:
+        web.pull(IN_WINDOW)
+    assert "sequence 3 or higher" == caught.value.expected
+    assert web.leaf("C") == web.served()
+
+
 def test_a_stolen_key_that_counted_to_the_end(web: Consumer, tmp_path: Path) -> None:
     """
     A thief of the signing key published under the highest sequence that there is. Once the key is not
-    pinned any more, what it signed holds nobody back: the new publisher's releases are taken, in their order.
+    pinned any more, what it signed holds nobody back: the new publisher's releases are taken, in their order,
+    also under a sequence that the former one has used.
     """
+    web.publish("former", sequence=2)
+    assert "installed" == web.pull(IN_WINDOW).result
     web.publish("thief's", web.issue(days_ago=0.5), sequence=LAST_SEQUENCE)
     assert "installed" == web.pull(IN_WINDOW).result
     (tmp_path / "new").mkdir()

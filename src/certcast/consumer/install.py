@@ -140,10 +140,6 @@ class Folder:
         others = (path for path in versions if path.parent != self.versions)
         return {match[2] for path in others if (match := _VERSION.fullmatch(path.name))}
 
-    def highest_sequence(self) -> int:
-        """Return the highest sequence that a version here carries; 0 without any."""
-        return max((sequence for sequence, _ in self.held().values()), default=0)
-
     def version_of(self, leaf_sha256: str) -> str | None:
         """Return the version that holds the leaf, the newest if several do."""
         fitting = [

@@ -4,10 +4,10 @@
     store ─────── look ───────> the one that is published now, or the same (304)
 
 A manifest is refused when no pinned publisher has signed it, before anything of it is read;
-and when its sequence is lower than any that this host has seen: in its state (without one, in the
-names of its version directories), in its configuration (`at_least`). What was signed by a key that is
-pinned no more doesn't count: its thief may have counted to the end. With an equal sequence only
-`published_at` and a later `expires` may differ: the renewal host dates an ageing
+and when its sequence is lower than any that this host has seen: in its state, in the names of its
+version directories (a state may be away, or of an earlier day), in its configuration (`at_least`). What was
+signed by a key that is pinned no more doesn't count: its thief may have counted to the end. With an
+equal sequence only `published_at` and a later `expires` may differ: the renewal host dates an ageing
 manifest anew without any change. After a 304 the accepted manifest's `expires` is
 what counts, so a store that answers 304 for ever freezes nobody silently.
 """
@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """A manifest that may be believed, its document as text, who signed it, and the ETag it came with."""
+    """A manifest that may be believed, its document as text, who signed it, and the ETag it came with.
+
+    `former` are the version directories that count no more.
+    """
 
     manifest: Manifest
     text: str
     signed_by: str
     etag: str | None
+    former: tuple[str, ...] = ()
 
 
 def pinned(config: Config) -> tuple[PublicKey, ...]:
@@ -64,7 +68,7 @@ def last_seen(state: State, config: Config, certificate: str) -> Published | Non
         manifest = manifests.read(state.seen.encode(), store=state.store, certificate=certificate)
     except ManifestInvalid:
         return None  # written by a certcast of another format: read it anew, without an ETag
-    return Published(manifest, state.seen, state.seen_by, state.etag)
+    return Published(manifest, state.seen, state.seen_by, state.etag, state.former)
 
 
 def look(
@@ -92,18 +96,21 @@ def look(
 
     verified = signing.verify(found.body, pinned(config), what=f"{name}: the published manifest")
     manifest = manifests.read(verified.document, store=state.store, certificate=name)
-    highest = 0
-    if state.seen_by is None or state.seen_by in {key.fingerprint for key in pinned(config)}:
-        _require_one_release_a_sequence(manifest, seen, folder)
-        # Without the state (moved away, say) the version directories still know.
-        highest = state.sequence or folder.highest_sequence()
-    _require_not_older(manifest, seen, max(highest, certificate.at_least))
-    return Published(manifest, verified.document.decode(), verified.publisher, found.etag)
+    counts = state.seen_by is None or state.seen_by in {key.fingerprint for key in pinned(config)}
+    held = folder.held()
+    former = state.former if counts else tuple(held)
+    releases = [release for version, release in held.items() if version not in former]
+    _require_one_release_a_sequence(manifest, seen, releases)
+    sequences = [state.sequence if counts else 0, *(sequence for sequence, _ in releases)]
+    _require_not_older(manifest, seen, max(*sequences, certificate.at_least))
+    return Published(manifest, verified.document.decode(), verified.publisher, found.etag, former)
 
 
-def _require_one_release_a_sequence(manifest: Manifest, seen: Published | None, folder: Folder) -> None:
+def _require_one_release_a_sequence(
+    manifest: Manifest, seen: Published | None, releases: list[tuple[int, str]]
+) -> None:
     # Without the state the version directories still know 16 digits of the leaf.
-    known = {leaf for sequence, leaf in folder.held().values() if sequence == manifest.sequence}
+    known = {leaf for sequence, leaf in releases if sequence == manifest.sequence}
     differs = bool(known) and manifest.leaf.sha256[:16] not in known
     if seen is not None and seen.manifest.sequence == manifest.sequence:
         differs = not manifest.same_release(seen.manifest)

@@ -162,6 +162,7 @@ class _Run:
             sequence=found.manifest.sequence,
             seen=found.text,
             seen_by=found.signed_by,
+            former=found.former,
             expires=found.manifest.expires,
         )
         return found, None

@@ -5,6 +5,7 @@
     store, sequence   the highest sequence that was accepted, and where
     seen, expires     that manifest as it was signed, and until when it counts
     seen_by           the fingerprint of the key that signed it
+    former            the versions that were here when that key was another one, which is pinned no more
     sealed_etag       the ETag of what is sealed to this host, of the release of sealed_leaf
     sealed_to         the fingerprint of the identity that it opened with
     etag              its ETag, only once the release is proved
@@ -59,6 +60,7 @@ class State:
     sequence: int = 0
     seen: str | None = None
     seen_by: str | None = None
+    former: tuple[str, ...] = ()
     expires: datetime | None = None
     etag: str | None = None
     unfinished: str | None = None
@@ -153,5 +155,6 @@ def _from_document(document: dict[str, Any]) -> State:
             "sequence": int(document["sequence"]),
             "proved": proved,
             "leaves": tuple(document.get("leaves", ())),
+            "former": tuple(document.get("former", ())),
         }
     )
