@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -26,6 +27,9 @@ FULL = State(
     etag='"ABC"',
     unfinished="c" * 64,
     broke="d" * 64,
+    standing="41-" + "c" * 16,
+    standing_with="1" * 64,
+    former=("40-" + "2" * 16,),
     proved=Proved(LEAF, "42-" + "a" * 16, {"fullchain.pem": "e" * 32, "privkey.pem": "f" * 32}),
 )
 
@@ -35,6 +39,16 @@ def test_state_is_read_as_it_was_written(tmp_path: Path, state: State) -> None:
     """Nothing is lost or changed between two runs."""
     save(tmp_path / "state.json", state)
     assert state == load(tmp_path / "state.json")
+
+
+def test_state_of_an_earlier_certcast(tmp_path: Path) -> None:
+    """What an earlier version did not remember yet is unknown, and no reason to stop."""
+    path = tmp_path / "state.json"
+    save(path, FULL)
+    later = {"standing": None, "standing_with": None, "former": ()}
+    document = {name: value for name, value in json.loads(path.read_text()).items() if name not in later}
+    path.write_text(json.dumps(document))
+    assert replace(FULL, **later) == load(path)
 
 
 def test_no_state_is_a_fresh_host(tmp_path: Path) -> None:
