@@ -407,7 +407,7 @@ def test_proxy_protocol_said_otherwise_than_nginx_has_it(web: Consumer, wanted: 
     right = f"127.0.0.1:{port} proxy_protocol" if wanted else f"127.0.0.1:{port}"
     assert [
         f'{line_of(site, "listen")} has it otherwise: write "{right}" in consumer.nginx.listeners',
-        f"then run `certcast pull {NAME}`",
+        f"then run `certcast pull --now {NAME}`",
     ] == (caught.value.next or "").splitlines()
 
 

@@ -37,9 +37,11 @@ from certcast.errors import (
     ReloadFailed,
     SealedInvalid,
     SignatureInvalid,
+    StoreDenied,
     StoreTooLarge,
 )
 from certcast.manifest import FULLCHAIN, LAST_SEQUENCE, Digest, manifest_key, release_key, write
+from certcast.storage.store import Store
 from certcast_lab.ca import Authority, Pair
 from consuming import (
     DAY,
@@ -410,6 +412,28 @@ def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> No
     web.host.start()
     assert web.leaf("B") == web.served()
     assert "installed" == web.pull(SOON).result
+
+
+def test_store_that_fails_is_told_of_besides_an_installation_that_does(web: Consumer) -> None:
+    """
+    While a release waits for nginx, a refused key or a silent renewal host shows in the same report: who
+    mends nginx would not know else that no newer release can come.
+    """
+
+    def denied() -> Store:
+        raise StoreDenied("the store refused the request")
+
+    web.publish("B", expires=IN_WINDOW + timedelta(days=1))
+    web.host.break_configuration()
+    with pytest.raises(NginxRefused):
+        web.pull(IN_WINDOW)
+    with pytest.raises(NginxRefused) as caught:
+        web.pull(IN_WINDOW, open_store=denied)
+    assert "besides, the store refused the request (STORE-DENIED)" in caught.value.report()
+    with pytest.raises(NginxRefused) as caught:
+        web.pull(IN_WINDOW + timedelta(days=2))
+    assert "the renewal host is silent (MANIFEST-EXPIRED)" in caught.value.report()
+    assert web.leaf("A") == web.served()
 
 
 def test_stale_pid_file_is_not_taken_for_nginx(web: Consumer) -> None:

@@ -135,8 +135,14 @@ class _Run:
             standing_with = None
         self.folder.add(version, self._derived(version))
         self.after("derived")
-        outcome = self._put_into_service(version, published, standing_with)
-        return outcome, trouble or outcomes.expired(manifest, self.now)
+        alarm = trouble or outcomes.expired(manifest, self.now)
+        try:
+            return self._put_into_service(version, published, standing_with), alarm
+        except CertcastError as failure:
+            if alarm is not None:  # who mends the one should know that no newer release can come
+                besides = f"besides, {alarm.what} ({alarm.code})"
+                failure.found = f"{failure.found}\n{besides}" if failure.found else besides
+            raise
 
     # -- what is published
 

@@ -62,7 +62,7 @@ def not_proved(name: str, release: str, sites: list[Site], plan: Plan, verdict: 
         f"{name}: nginx was reloaded, but does not serve the new certificate everywhere",
         expected=f"leaf {release[:16]}… on every listener, and the old workers retired",
         found="\n".join(verdict.lines()),
-        next="\n".join([*_likely(sites, plan, verdict), f"then run `certcast pull {name}`"]),
+        next="\n".join([*_likely(sites, plan, verdict), f"then run `certcast pull --now {name}`"]),
     )
 
 
