@@ -577,6 +577,40 @@ def test_container_of_another_certificate(contained: Consumer, replica: Containe
 
 
 @needs_namespaces
+@pytest.mark.parametrize("directory", ["of its own", "ours, but it doesn't run"])
+def test_container_of_another_certificate_excuses_nobody_here(
+    contained: Consumer, replica: ContainerHost, directory: str
+):
+    """
+    Where a container for another certificate has a directory of its own, or does not run, the
+    workers of ours are waited for: a reload that comes to nothing is said, and repeated by the next run.
+    """
+    web = contained
+    install_first(web)
+    if directory == "ours, but it doesn't run":
+        replica.stop()
+    other = CertificateName("other.test")
+    certificates = (*web.config.certificates, CertificateConfig(other, (DnsName("other.test"),)))
+    web.config = replace(web.config, certificates=certificates)
+    paths = {web.host: _paths(web), replica: _paths(web)}
+    if directory == "of its own":
+        theirs_at = next(iter(replica.mounts))
+        paths[replica] = {AbsolutePath(Path(theirs_at)): AbsolutePath(Path("/etc/nginx/certs"))}
+    ours, theirs = (
+        section(host, listeners=listeners(host), paths=paths[host], certificates=(CertificateName(name),))
+        for host, name in ((web.host, "example.test"), (replica, other))
+    )
+    web.configure(nginx=(replace(ours, reload=Argv(("true",))), theirs), proof_deadline=2.0)
+    web.publish("B")
+    with pytest.raises(NotProved) as held:
+        web.pull(IN_WINDOW)
+    assert all(str(pid) in (held.value.found or "") for pid in web.host.workers())
+    web.configure(nginx=(ours, theirs))
+    assert "installed" == web.pull(LATER).result
+    assert web.leaf("B") == web.served()
+
+
+@needs_namespaces
 def test_container_whose_pid_file_this_host_sees(contained: Consumer, replica: ContainerHost):
     """A pid file that nginx wrote in its container holds the inner pid, 1, as another one does."""
     web = contained

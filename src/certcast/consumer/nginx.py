@@ -93,9 +93,10 @@ def workers(nginx: NginxConfig, configuration: Configuration | None = None) -> t
 def still_serving(before: Iterable[Worker], others: int = 0) -> tuple[Worker, ...]:
     """Return those of `before` that are neither gone nor shutting down.
 
-    `others` is how many containers serve other certificates, and so were not reloaded. Which masters those
-    are cannot be seen from here, so that many may go on with all their workers. It may be that one of them
-    does not run, and another master goes on instead; then the handshakes still show what it serves.
+    `others` is how many masters serve other certificates, and so were not reloaded. Which ones those
+    are cannot be seen from here, so that many may go on with all their workers. Where one of ours has taken
+    no reload at all while one of theirs was reloaded by somebody, it passes for theirs; handshakes still show
+    what is served where a listener of it is known.
     """
     before = tuple(before)
     serving = tuple(worker for worker in before if processes.accepts(worker))

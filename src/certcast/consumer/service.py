@@ -5,8 +5,7 @@
 
 A reload ends each keep-alive connection, and leaves workers behind for as long as the longest
 download. So a release that was reloaded before, broke nothing and is still not seen everywhere is
-looked at first: somebody else may have reloaded nginx meanwhile. It is reloaded again when nginx's
-configuration is another one.
+only looked at, as long as nginx's configuration is what it was; else it is reloaded again.
 
 When to go back, and when not:
 - the test or the reload fails, or a handshake that worked is broken: the snippet names
@@ -96,10 +95,10 @@ class _Done:
     servers: tuple[NginxConfig, ...]
     clients: Clients
     deadline: float
-    others: int  # containers that may have the same directory, and serve other certificates
     before: dict[Handshake, Shown] = field(default_factory=dict)
     reloaded: list[Site] = field(default_factory=list)
     retiring: tuple[Worker, ...] = ()  # the workers of `reloaded` from before
+    others: int = 0  # masters that serve other certificates from the same directory, and so may go on
 
 
 def put_into_service(
@@ -117,7 +116,7 @@ def put_into_service(
         written = [change.folder.snippet_of(server), *copied]
         containers.require_mounted(server, written, folder=change.folder.root)
     with Clients() as clients, change.copies.replaced(change.version):
-        done = _Done(servers, clients, consumer.proof_deadline, _containers_of_others(consumer, servers))
+        done = _Done(servers, clients, consumer.proof_deadline)
         return _put_into_service(change, consumer, names, done, after=after)
 
 
@@ -141,6 +140,7 @@ def _put_into_service(
     after("tested")
     with _staying(change):
         workers = [_workers([site]) for site in sites]
+    done.others = _masters_of_others(consumer, done.servers, [one for some in workers for one in some])
     plan = targets.plan(sites, names, done.clients.kinds)
     with _way_back(change, done):
         if not plan.handshakes:
@@ -172,8 +172,8 @@ def _put_into_service(
     first_round.forget(folder.handshakes)
     if not verdict.proved:
         change.copies.keep()
-        # Where workers of before still accept, nginx may not have taken it at all: it is reloaded again.
-        if not (verdict.broken or verdict.held):
+        # Where workers of before still accept, or nobody was shown it, nginx may not have taken it at all.
+        if verdict.shown and not (verdict.broken or verdict.held):
             change.stands(_configuration(sites))
         error = unproved.not_proved(folder.certificate, change.release, sites, plan, verdict)
         error.kept = f"version {change.version} stays in place: the pair is good"
@@ -189,11 +189,12 @@ def _without_reload(
     """Return the verdict on what is `shown` without a reload; None if a reload may better it.
 
     One round is enough: the workers of before our reload had retired, so none of today's is from before
-    the switch.
+    the switch. But what was changed since, nginx may not have loaded: of another configuration, what is shown
+    proves nothing.
     """
-    if change.standing_with is None:
+    if change.standing_with is None or change.standing_with != _configuration(sites):
         return None
-    verdict = proof.judge(
+    return proof.judge(
         shown,
         shown,
         release=change.release,
@@ -202,7 +203,6 @@ def _without_reload(
         expected=plan.expected,
         neighbours=change.folder.leaves_of_others(),
     )
-    return verdict if verdict.proved or change.standing_with == _configuration(sites) else None
 
 
 def _configuration(sites: list[Site]) -> str | None:
@@ -216,9 +216,18 @@ def _ours(change: Change) -> list[str]:
     return [*change.ours, *(leaf for _, leaf in change.folder.held().values())]
 
 
-def _containers_of_others(consumer: ConsumerConfig, servers: tuple[NginxConfig, ...]) -> int:
-    """Return how many containers are configured for other certificates than that of `servers`."""
-    return sum(1 for one in consumer.nginx if one.paths and one not in servers)
+def _masters_of_others(
+    consumer: ConsumerConfig, servers: tuple[NginxConfig, ...], workers: Iterable[Worker]
+) -> int:
+    """Return how many masters of `workers` are those of containers for other certificates.
+
+    As many as are configured, and no more than there are besides ours: one that has a directory of its own,
+    or doesn't run, excuses nobody.
+    """
+    configured = sum(1 for one in consumer.nginx if one.paths and one not in servers)
+    running = {worker.master for worker in workers} - {None}
+    ours = sum(1 for one in servers if one.paths and one.pid_file is None)
+    return max(0, min(configured, len(running) - ours))
 
 
 def _given_up(change: Change, consumer: ConsumerConfig) -> str | None:
