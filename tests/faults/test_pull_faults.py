@@ -476,7 +476,7 @@ def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
 def forgotten_vhost(web: Consumer) -> Path:
     """Let one vhost name A's files instead of the include, and nginx serve it; return its configuration."""
     fullchain, privkey = web.pairs["A"].write(web.host.root / "etc/nginx/forgotten")
-    conf = web.host.site_conf.with_name("forgotten.conf")
+    conf = web.host.site_conf.with_name("vhost.conf")  # behind site.conf, which has the default server
     conf.write_text(
         f"server {{ listen 127.0.0.1:{web.host.ports[0]} ssl; server_name forgotten.example.test;\n"
         f"ssl_certificate {fullchain};\nssl_certificate_key {privkey};\n}}\n"
