@@ -652,6 +652,25 @@ def test_way_back_leads_to_nothing_revoked_or_expired(tmp_path: Path, flaw: str,
         assert f"switched back to version {version}, {'reloaded' if other else said}" in kept
 
 
+def test_way_back_leads_to_nothing_that_broke_before(tmp_path: Path) -> None:
+    """
+    Two releases in a row break handshakes while the one that is served is revoked: neither of them is a way
+    back, however new. What served people before does so again, and that it is revoked is said.
+    """
+    with consumer(tmp_path) as web:
+        web.publish("A", web.issue(key_type="rsa", days_ago=2))
+        web.first_pull()
+        allow_rsa_only(web)
+        revoked = (web.leaf("A"),)
+        for letter, days_ago in (("B", 0.6), ("C", 0.5)):
+            kept = break_handshakes(web, letter, pair=web.issue(days_ago=days_ago), revoked=revoked)
+            assert f"switched back to version 1-{web.leaf('A')[:16]}, which is REVOKED" in kept
+            assert web.leaf("A") == web.served()
+        with pytest.raises(NotProved, match="handshakes failed that had worked"):
+            web.pull(SOON, force=True)
+        assert web.leaf("A") == web.served()
+
+
 def test_way_back_of_copies_is_that_of_the_snippet(tmp_path: Path) -> None:
     """
     Where fixed paths are written, too, both go back to what was served, revoked or not: sites of one host

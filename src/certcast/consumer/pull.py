@@ -351,15 +351,8 @@ class _Run:
             self._save(broke=manifest.leaf.sha256)
             raise
         self.after("proved")
-        self._save(
-            proved=memory.Proved(manifest.leaf, version, gate.md5_of(pair), key_type),
-            etag=published.etag,
-            unfinished=None,
-            broke=None,
-            standing=None,
-            standing_with=None,
-            last_downloaded=self.now,
-        )
+        self.state = self.state.proving(memory.Proved(manifest.leaf, version, gate.md5_of(pair), key_type))
+        self._save(etag=published.etag, last_downloaded=self.now)
         self.after("saved")
         self.folder.prune(keep=(version, previous, *loaded))
         self.after("pruned")

@@ -14,6 +14,7 @@
     standing          the version that nginx was reloaded with and broke nothing, while it is not proved
     standing_with     the SHA-256 of nginx's configuration then; None as soon as a run takes anything up
     proved            the release that handshakes last showed
+    once_proved       the leaves that they have shown, the last ten: what may be served again
     leaves            those that were accepted here, the last hundred: who still shows one is stale
 
 One file, replaced by one rename: what is proved and what is unfinished cannot
@@ -68,6 +69,7 @@ class State:
     standing: str | None = None
     standing_with: str | None = None
     proved: Proved | None = None
+    once_proved: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
     sealed_etag: str | None = None
     sealed_leaf: str | None = None
@@ -79,6 +81,20 @@ class State:
             return self
         return replace(
             self, store=store, seen=None, expires=None, etag=None, sealed_etag=None, last_checked=None
+        )
+
+    def proving(self, proved: Proved) -> State:
+        """Return the state with which a release has been seen served: nothing is unfinished any more."""
+        leaf = proved.leaf.sha256
+        once = (*(one for one in self.once_proved if one != leaf), leaf)[-10:]
+        return replace(
+            self,
+            proved=proved,
+            once_proved=once,
+            unfinished=None,
+            broke=None,
+            standing=None,
+            standing_with=None,
         )
 
     def accepting(self, leaf_sha256: str) -> State:
@@ -156,5 +172,6 @@ def _from_document(document: dict[str, Any]) -> State:
             "proved": proved,
             "leaves": tuple(document.get("leaves", ())),
             "former": tuple(document.get("former", ())),
+            "once_proved": tuple(document.get("once_proved", ())),
         }
     )

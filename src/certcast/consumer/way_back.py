@@ -2,7 +2,7 @@
 
     standing    what nginx was reloaded with last and broke nothing, if the snippet still names it
     proved      what handshakes showed last
-    others      that are held here, the newest first: each has passed the gate once
+    others      that are held here and were proved once, the newest first
 
 The first of these that is neither revoked nor expired. Where all are, the first all the same: a
 certificate that browsers warn of serves some clients, and a way back that leads nowhere serves nobody.
@@ -61,7 +61,7 @@ def _served(folder: Folder, state: State) -> list[str]:
 
 def _others(folder: Folder, state: State) -> list[str]:
     newest = sorted(folder.held().items(), key=lambda item: item[1], reverse=True)
-    return [name for name, (_, leaf) in newest if leaf != (state.broke or "")[:16]]
+    return [name for name, (_, leaf) in newest if leaf in {one[:16] for one in state.once_proved}]
 
 
 def _flaw(folder: Folder, version: str, manifest: Manifest, now: datetime) -> str | None:
