@@ -180,6 +180,28 @@ def test_the_renewal_host_burned_down(company: Company) -> None:
     company.takes_over("web1")
 
 
+def test_a_new_machine_with_the_public_files_of_the_lost_one(company: Company) -> None:
+    """
+    Where configuration management puts the public halves back, and the key is gone, `rotate` and step 2
+    of the runbook are all that is needed, too: what the lost host signed counts as long as that line says so.
+    """
+    company.renew()
+    lost = company.manifest
+    etc = company.renewal.root / "etc/certcast"
+    public = {path.name: path.read_bytes() for path in etc.glob("publisher*.pub")}
+    company.burn()
+    company.install_renewal(company.renewal, company.pins)
+    for name, body in public.items():
+        path = company.renewal.root / "etc/certcast" / name
+        path.write_bytes(body)
+        path.chmod(0o644)
+    rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
+    assert 0 == rotated.returncode, rotated.stderr
+    company.pin(company.renewal, company.printed(rotated))
+    company.renew()
+    assert lost.sequence + 1 == company.manifest.sequence
+
+
 def test_a_new_machine_that_does_not_believe_the_lost_key_publishes_nothing(company: Company) -> None:
     """
     Where step 2 of the runbook was left out, `renew` ends in SIGNATURE and publishes nothing, so no

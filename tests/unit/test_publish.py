@@ -24,6 +24,7 @@ from certcast.errors import (
 )
 from certcast.identity import Identity
 from certcast.manifest import Manifest
+from certcast.renewal import record as records
 from certcast.renewal import sealed
 from certcast.renewal.desk import Published
 from certcast.renewal.lineage import Lineage
@@ -834,6 +835,44 @@ def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publi
     )
     host.publish(lineage)
     assert before.same_release(host.published())
+
+
+def test_keys_that_are_exchanged_after_a_publication_that_failed_are_no_alarm(host: Publisher) -> None:
+    """
+    What the former key had signed before the bucket could not be written is this host's own; after the next
+    publication anything else by that key is somebody's.
+    """
+    first = host.issue()
+    host.publish(first)
+    before = host.store.get(POINTER, limit=manifest.LIMIT)
+    assert isinstance(before, Object)
+    host.now += DAY
+    second = host.issue()
+    with pytest.raises(StoreUnreachable):
+        host.publish(second, Cut(host.store, 3))  # type: ignore[arg-type]  # chain, sealed key, manifest
+    spare, former = identity.make(host.folder / "spare", "spare"), host.press.working
+    host.press = replace(
+        host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public,), former=former
+    )
+    assert host.publish(second).alarm is None
+    assert (2, second.leaf) == (host.published().sequence, host.published().leaf)
+    host.store.put(POINTER, before.body)
+    assert isinstance(host.publish(second).alarm, SignatureInvalid)
+
+
+def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher) -> None:
+    """A manifest that arrived, though nobody said so, counts from the next run on: before it is an alarm."""
+    host.publish(host.issue())
+    before = host.store.get(POINTER, limit=manifest.LIMIT)
+    assert isinstance(before, Object)
+    host.now += DAY
+    second = host.issue()
+    host.publish(second)
+    record = records.read(host.press.folder, "example.test", host.store.url)
+    records.write(host.press.folder, "example.test", replace(record, arrived=False))
+    assert "unchanged" == host.publish(second).result
+    host.store.put(POINTER, before.body)
+    assert isinstance(host.publish(second).alarm, ManifestReplayed)
 
 
 def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> None:

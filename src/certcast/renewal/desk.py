@@ -137,6 +137,8 @@ class Desk:
         result = self._result(following, changes=changes, mended=mended)
         if following != self.found or self.signed_by != self.press.working.fingerprint:
             self._put_manifest(following)
+        elif not self.record.arrived and following == self.record.manifest:
+            self._remember(replace(self.record, arrived=True))  # after a lost answer, or a crash
         try:
             warnings += self._tidy(following)
         except StoreError as failure:
@@ -294,8 +296,11 @@ def _read_manifest(
         if found is None:
             return None, None, None
         assert not isinstance(found, Unchanged)  # no condition was sent
-        if press.former and record.manifest and _signed_by_former(found.body, press.former, record.manifest):
-            return record.manifest, press.former.fingerprint, None
+        if press.former and record.manifest and (words := _signed_by_former(found.body, press.former)):
+            if words == manifest.write(record.manifest):
+                return record.manifest, press.former.fingerprint, None
+            if not record.arrived and _is_before(words, record.manifest):
+                return None, None, None  # the last one never came; before it, this was its own
         verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
         found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
         return found_there, verified.publisher, _replayed(wanted, store, found_there, record)
@@ -311,13 +316,23 @@ def _read_manifest(
         ) from None
 
 
-def _signed_by_former(body: bytes, former: PublicKey, last: Manifest) -> bool:
-    """Whether it is what this host wrote last, before its key was exchanged; no other words of it count."""
+def _signed_by_former(body: bytes, former: PublicKey) -> bytes | None:
+    """Return what the key has signed that this host had before its keys were exchanged; None if it has not.
+
+    Of that only this host's own last words count.
+    """
     try:
-        verified = signing.verify(body, [former], what="the published manifest")
+        return signing.verify(body, [former], what="the published manifest").document
     except SignatureInvalid:
+        return None
+
+
+def _is_before(document: bytes, last: Manifest) -> bool:
+    try:
+        found = manifest.read(document, store=last.store, certificate=last.certificate)
+    except ManifestInvalid:
         return False
-    return verified.document == manifest.write(last)
+    return found.sequence <= last.sequence
 
 
 def _replayed(

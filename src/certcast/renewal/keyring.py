@@ -4,8 +4,8 @@
     publisher.pub           its public half
     publisher-spare.pub     the spare key's public half        ┐ their secrets are in the
     publisher-recovery.pub  the kit's age recipient            ┘ recovery kit, nowhere else
-    publisher-former.pub    who signed before: what this host has published bears its signature until it is
-                            signed again (desk.py)
+    publisher-former.pub    who signed before on this host: what it has published bears its signature until
+                            it is signed again (desk.py)
 
 A first set is complete once `publisher` is there: it is written last, so a crash before
 leaves a host that cannot sign, and says so. When the spare becomes the working key,
@@ -98,7 +98,9 @@ def exchange(signing_key: Path, former: Kit, kit: Kit) -> None:
     with files.reported(f"write {signing_key}", kept=kept):
         files.make_private_dir(signing_key.parent)
         left = read_public_key(public_file(signing_key))
-        if left is not None and left.blob != former.spare.blob:  # or this is a second try
+        # Of a key that is gone, store.publishers says whether it is believed: this may be another host. And
+        # where the public half is the spare's already, this is a second try.
+        if signing_key.exists() and left is not None and left.blob != former.spare.blob:
             files.write_atomically(former_file(signing_key), f"{left.bare} certcast-former\n".encode())
         files.write_atomically(signing_key, former.spare_private)
         _write_public(signing_key, former.spare)
