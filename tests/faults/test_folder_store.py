@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import stat
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 
 from certcast.config import StoreConfig, StoreUrl
 from certcast.errors import StoreDenied, StoreTooLarge, StoreUnreachable
+from certcast.storage import folder as folder_store
 from certcast.storage import open_store
 from certcast.storage.folder import FolderStore
 from certcast.storage.store import Object, Store
@@ -210,6 +212,48 @@ def test_a_folder_is_private_whatever_the_umask(folder: Path, umask: int) -> Non
     finally:
         assert umask == os.umask(before)
     assert [0o700, 0o700, 0o600] == modes
+
+
+def test_who_is_let_in_by_the_folders_default_acl_can_read_what_is_new(folder: Path) -> None:
+    """A host that doesn't run as root reads by an access control list, which objects and folders inherit."""
+    owner, user, group, mask, other, none = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+    entries = [
+        (owner, 7, none),
+        (user, 5, 65533),
+        (group, 0, none),
+        (mask, 5, none),
+        (other, 0, none),
+    ]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(folder, "system.posix_acl_default", acl)
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error.strerror}")
+    opened(folder).put("hosts/a.json", b"{}")
+    for path, wanted in (("hosts", 5), ("hosts/a.json", 4)):
+        found = os.getxattr(folder / path, "system.posix_acl_access")
+        rights = {(tag, number): bits for tag, bits, number in struct.iter_unpack("<HHI", found[4:])}
+        assert wanted == rights[user, 65533] & rights[mask, none] & wanted
+        assert 0 == rights[other, none]
+
+
+def test_a_folder_that_was_closed_to_us_stops_no_listing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write there closes a folder to a publisher that isn't root: the others are listed still."""
+    (folder / "certs/closed").mkdir()
+    closed = (folder / "certs/closed").stat().st_ino
+    entries = folder_store._entries
+
+    def refused(descriptor: int) -> Iterator[tuple[str, bool]]:
+        if closed == os.fstat(descriptor).st_ino:
+            raise PermissionError(13, "Permission denied")
+        return entries(descriptor)
+
+    monkeypatch.setattr(folder_store, "_entries", refused)  # root may read everything
+    assert [KEY] == opened(folder).list("certs/")
+    with pytest.raises(StoreDenied):
+        opened(folder).list("certs/closed/")
 
 
 def test_no_room_leaves_nothing_beside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

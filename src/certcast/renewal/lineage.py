@@ -167,17 +167,20 @@ def in_archive(config_dir: Path, name: str, leaf_sha256: str) -> Lineage | None:
 def exposed(config_dir: Path, name: str) -> SecretExposed | None:
     """Return what to tell of private keys in certbot's archive that any user of this host may read, or None.
 
-    The group's bits are let through. An administrator sets them for other daemons, and certbot keeps them on
-    purpose from one version to the next (5.8, compat/filesystem.py, compute_private_key_mode). It keeps
-    the others' right to read as well.
+    certbot makes the folder `archive` 0700, and then the mode of a file in it opens nothing: old versions of
+    certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py, compute_private_key_mode). The
+    group's bits are let through: administrators set them for other daemons, and certbot means to keep them.
     """
     import shlex
 
+    folder = config_dir / "archive" / name
     try:
-        keys = sorted((config_dir / "archive" / name).glob("privkey*.pem"))
-        modes = {path: path.stat().st_mode & 0o777 for path in keys}
+        closed = any(not one.stat().st_mode & 0o001 for one in (folder.parent, folder))
+        modes = {path: path.stat().st_mode & 0o777 for path in sorted(folder.glob("privkey*.pem"))}
     except OSError:
         return None  # `read` says what is the matter
+    if closed:
+        return None
     readable = [path for path, mode in modes.items() if mode & 0o007]
     if not readable:
         return None

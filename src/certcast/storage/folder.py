@@ -13,13 +13,16 @@ moment in between at which something could be exchanged. What certcast would not
 The folder itself may be a link: its name stands in the configuration. It must exist: an unmounted disk
 is not an empty store.
 
+New files are 0600 and new folders 0700, unless an access control list of the folder above says otherwise
+(acl(5), default ACLs): that is how an administrator lets hosts in that don't run as root.
+
 An ETag is the body's SHA-256. Inode, time and size, which others make it of, may be those of two bodies.
 
 The deadline ends a listing that would take too long. What the kernel itself waits for (a hard NFS
 mount without its server) no program can cut short.
 
-Rejected: obstore, which follows links everywhere, waits for whoever writes into a FIFO, and leaves the
-mode of new files to the umask of the whole process.
+Rejected: obstore, which follows links everywhere, and waits for whoever writes into a FIFO
+(docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -88,18 +91,19 @@ class FolderStore:
         return Unchanged.UNCHANGED if etag == unless else Object(body, etag)
 
     def put(self, key: str, body: bytes) -> str:
-        """See `Store.put`. Files 0600, folders 0700."""
+        """See `Store.put`. Durable when it returns: the publisher remembers that it has arrived."""
         *above, name = checked_key(key).split("/")
         beside = f".{secrets.token_hex(8)}.new"  # no key, so nobody is shown what a killed run has left
-        with self._translated(f"put {key}"), self._folder(above, make=True) as folder:
+        with self._translated(f"put {key}"), _owner_only(), self._folder(above, make=True) as folder:
             try:
                 with open(
-                    beside, "xb", opener=lambda path, flags: os.open(path, flags, 0o600, dir_fd=folder)
+                    beside, "xb", opener=lambda path, flags: os.open(path, flags, 0o666, dir_fd=folder)
                 ) as file:
                     file.write(body)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                _sync(folder)
             except IsADirectoryError:
                 raise self._odd(key) from None
             finally:
@@ -145,7 +149,7 @@ class FolderStore:
             for number, part in enumerate(parts, 1):
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(part, 0o700, dir_fd=folder)
+                        os.mkdir(part, dir_fd=folder)
                 try:
                     below = os.open(part, _THROUGH | os.O_NOFOLLOW, dir_fd=folder)
                 except NotADirectoryError:
@@ -191,7 +195,9 @@ class FolderStore:
         while left:
             parent = left.pop()
             parts = parent.split("/") if parent else ()
-            with suppress(FileNotFoundError, _Odd), self._folder(parts) as folder:
+            # Of a folder below the one that is asked for, others may have taken the right to read it away.
+            passed = () if parent == top else (PermissionError,)
+            with suppress(FileNotFoundError, _Odd, *passed), self._folder(parts) as folder:
                 for name, is_folder in _entries(folder):
                     if time.monotonic() > end:
                         raise self._endless()
@@ -243,6 +249,28 @@ class FolderStore:
             f"{self.url}: no complete listing within {self._deadline:g} s",
             next=f"see what fills it: `find {shlex.quote(str(self._root))} | head`",
         )
+
+
+@contextmanager
+def _owner_only() -> Iterator[None]:
+    """Make files and folders the owner's alone from their first moment, where no default ACL stands above.
+
+    The umask belongs to the whole process; certcast writes from one thread. An explicit mode of 0600 would
+    take the rights away again that a default ACL has given (acl(5), OBJECT CREATION AND DEFAULT ACLs).
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _sync(folder: int) -> None:
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
 
 
 def _entries(folder: int) -> Iterator[tuple[str, bool]]:
