@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -354,6 +355,30 @@ def test_the_first_order_waits_for_a_signing_key(journey: Journey) -> None:
     assert SigningFailed.exit_status == done.returncode, done.stderr
     assert "`certcast publisher init` makes one" in done.stderr
     assert 0 == journey.lab.renewal_info.orders
+
+
+def test_two_runs_at_once_order_once(journey: Journey) -> None:
+    """While one run orders what is due at once, a second one waits, and then has nothing to order."""
+    journey.renew()
+    journey.want_replaced()
+    with ThreadPoolExecutor() as pool:
+        both = [future.result() for future in [pool.submit(journey.renew), pool.submit(journey.renew)]]
+
+    assert [0, 0] == [done.returncode for done in both], [done.stderr for done in both]
+    assert 2 == journey.lab.renewal_info.orders
+    assert journey.live().leaf.sha256 == journey.published()
+
+
+def test_a_ca_that_cannot_be_reached_costs_no_order(journey: Journey) -> None:
+    """Before there is a certificate, a wrong address of the CA is said each time, and uses up no cap."""
+    usual = journey.lab.directory_url
+    journey.configure(usual, "https://127.0.0.1:9/dir")
+    for _ in range(3):
+        done = journey.renew()
+        assert 10 == done.returncode, done.stderr
+        assert "the CA cannot be reached" in done.stderr
+    journey.configure()
+    assert 0 == journey.renew().returncode
 
 
 def test_no_order_beyond_the_cap(journey: Journey) -> None:

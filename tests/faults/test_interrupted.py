@@ -8,6 +8,7 @@ SIGINT ignored, and a test run may be one: `env` undoes that.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -80,7 +81,8 @@ def journey(lab: Lab) -> Journey:
 def test_renew_interrupted_while_it_waits_for_dns(journey: Journey, stop: Stop) -> None:
     """
     Stopped in the middle of the wait for a slow nameserver, `renew` says that running it again goes on;
-    no TXT record, no certbot and no temporary file stays, and the next run issues and publishes.
+    no TXT record, no certbot and no temporary file stays, and the next run issues and publishes. It counts as
+    no order: the CA was not asked to validate.
     """
     lab = journey.lab
     lab.dns.servers[1].lag = 60
@@ -96,6 +98,8 @@ def test_renew_interrupted_while_it_waits_for_dns(journey: Journey, stop: Stop) 
     assert [] == processes_that_name(journey.renewal.root / "etc/letsencrypt")
     assert [] == lab.cloud.challenge_records()
     assert [] == list((journey.renewal.root / "var/tmp").glob("certcast-*"))
+    placed = json.loads((journey.renewal.certcast_folder / "orders.json").read_text())
+    assert [[]] == list(placed.values())
 
     lab.dns.servers[1].lag = 0
     done = journey.renew()

@@ -88,7 +88,10 @@ def test_what_is_not_due_does_not_need_the_ca() -> None:
         decided(replace(other, leaf=replace(other.leaf, names=("example.test", "more.example.test"))))
 
 
-def test_the_first_one_is_not_forced() -> None:
-    """Without a lineage certbot issues by itself."""
+def test_the_first_one_is_not_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lineage certbot orders by itself, as soon as there is a CA to order from."""
+    with pytest.raises(CertbotFailed, match="the CA cannot be reached"):
+        decided(None)
+    monkeypatch.setattr("certcast.renewal.ari.require_reachable", lambda _url: None)
     due = decided(None)
-    assert (True, False) == (due.may_order, due.force)
+    assert (True, False, False) == (due.may_order, due.force, due.new_key)

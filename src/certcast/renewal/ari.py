@@ -57,6 +57,14 @@ def suggested_window(directory_url: str, leaf: x509.Certificate) -> Window | Non
     return Window(window.start, window.end)
 
 
+def require_reachable(directory_url: str) -> None:
+    """Raise CaUnreachable if the ACME directory cannot be read."""
+    try:
+        _document(directory_url)
+    except ValueError as error:
+        raise CaUnreachable(f"{directory_url}: {error}") from None
+
+
 def _document(url: str) -> Any:
     """Return the JSON document at `url`; ValueError if there is none, or not in time."""
     from requests import RequestException, Session

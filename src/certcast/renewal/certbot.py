@@ -62,6 +62,10 @@ class DnsStepFailed(Exception):
         self.failure = failure
 
 
+class DnsStepInterrupted(KeyboardInterrupt):
+    """A signal ended the run before the CA was asked to validate."""
+
+
 class _OtherInstance(Exception):
     """certbot's lock is held."""
 
@@ -217,6 +221,10 @@ def _run(run: _Run, *, progress: Callable[[str], None], warn: Callable[[str], No
     with open(os.memfd_create("certcast-report"), "rb") as report_file:  # noqa: PTH123  a descriptor, no path
         try:
             status, tail = _converse(run, report_file.fileno(), progress)
+        except KeyboardInterrupt:
+            if _told(report_file.read()).interrupted:
+                raise DnsStepInterrupted from None
+            raise
         except OSError as error:
             raise CertbotFailed(
                 f"{name}: certbot cannot be run",
@@ -224,11 +232,11 @@ def _run(run: _Run, *, progress: Callable[[str], None], warn: Callable[[str], No
                 kept="what is published and served stays",
                 next="install it with `pip install 'certcast[renewal]'`, or set renewal.certbot",
             ) from None
-        failure, warnings = _told(report_file.read())
-        for text in warnings:
+        told = _told(report_file.read())
+        for text in told.warnings:
             warn(text)
-        if failure:
-            raise DnsStepFailed(failure)
+        if told.failure:
+            raise DnsStepFailed(told.failure)
     if status == 0:
         return
     if any(_OTHER_INSTANCE in line for line in tail):
@@ -260,13 +268,28 @@ def _scratch(state_dir: Path) -> Iterator[str]:
         yield folder
 
 
-def _told(document: bytes) -> tuple[CertcastError | None, list[str]]:
+@dataclass(frozen=True)
+class Told:
+    """What our plugin has to say to us, beside certbot's exit status and its output for a terminal."""
+
+    failure: CertcastError | None = None
+    warnings: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def document(self) -> str:
+        """Return it as JSON."""
+        failure = errors.to_document(self.failure) if self.failure else None
+        return json.dumps({"failure": failure, "warnings": self.warnings, "interrupted": self.interrupted})
+
+
+def _told(document: bytes) -> Told:
     """Return what our plugin said; nothing, if a `ulimit -f` has cut it short."""
     try:
         report = json.loads(document)
     except ValueError:
-        return None, []
-    return report["failure"] and errors.from_document(report["failure"]), report["warnings"]
+        return Told()
+    failure = report["failure"] and errors.from_document(report["failure"])
+    return Told(failure, tuple(report["warnings"]), report["interrupted"])
 
 
 def _converse(

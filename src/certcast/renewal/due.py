@@ -51,6 +51,10 @@ def decide(
     due and the CA cannot be reached.
     """
     if before is None:
+        try:
+            ari.require_reachable(renewal.server)  # certbot's own failure would count as an order
+        except ari.CaUnreachable as error:
+            raise _unreachable(wanted, error, kept="what is published and served stays") from None
         return Due(True, False, "no certificate yet: asking the CA for the first one")
     if asked is not None and before.leaf.sha256 in asked.leaves:
         return Due(True, True, f"to be replaced ({asked.reason}): asking the CA for another", new_key=True)
@@ -74,15 +78,20 @@ def _with_the_ca_s_word(
     except ari.CaUnreachable as error:
         if not due.may_order:
             return due
-        raise CertbotFailed(
-            f"{wanted.name}: the CA cannot be reached",
-            found=str(error),
-            kept=before.text(now),
-            next=f"run `certcast renew {wanted.name}` later; the timer does",
-        ) from None
+        raise _unreachable(wanted, error, kept=before.text(now)) from None
     if window is not None and window.end <= now:
         # Such a window is how a CA announces that it will revoke.
         return Due(True, True, f"the CA wanted it replaced by {utc_text(window.end)}: renewing now")
     if window is not None and window.start <= now:
         return Due(True, due.force, f"the CA suggests to replace it since {utc_text(window.start)}")
     return due
+
+
+def _unreachable(wanted: CertificateConfig, error: ari.CaUnreachable, *, kept: str) -> CertbotFailed:
+    return CertbotFailed(
+        f"{wanted.name}: the CA cannot be reached",
+        found=str(error),
+        kept=kept,
+        next="look at renewal.server and the network of this host, then run "
+        f"`certcast renew {wanted.name}`; the timer does",
+    )

@@ -46,7 +46,8 @@ def begin(state_dir: Path, names: tuple[str, ...], now: datetime, *, caps: Caps 
                     expected=f"at most {most} in {_span(span)} (the CA allows 5 certificates in 7 days)",
                     found=", ".join(utc_text(moment) for moment in recent),
                     kept="what is published and served stays",
-                    next=f"mend what failed; the next order is possible at {utc_text(recent[-most] + span)}",
+                    next=f"mend what failed; the next order is possible at {utc_text(recent[-most] + span)} "
+                    f"(counted in {path})",
                 )
         kept = [moment for moment in placed if moment > now - _WEEK]
         with files.reported(f"write {path}", kept="no order was placed"):

@@ -17,7 +17,6 @@ logs it, and the record stays in the ledger, where `certcast renew` finds it.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from contextlib import contextmanager
@@ -35,9 +34,9 @@ from certcast import children, private_files
 from certcast.config_reading import config_path, load
 from certcast.dns01.challenges import Challenge, Challenges, log_warning
 from certcast.dns01.ledger import Run
-from certcast.errors import CertcastError, to_document
+from certcast.errors import CertcastError
 from certcast.names import readable
-from certcast.renewal.certbot import REPORT_FILE
+from certcast.renewal.certbot import REPORT_FILE, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,9 +85,12 @@ class Authenticator(common.Plugin, interfaces.Authenticator):
             with _sigterm_as_ctrl_c():
                 self._challenges.present(_order(achalls), Run.current(), datetime.now(timezone.utc))
         except CertcastError as failure:
-            _tell_parent(failure, self._warnings)
+            _tell_parent(Told(failure, tuple(self._warnings)))
             raise errors.PluginError(failure.report()) from None
-        _tell_parent(None, self._warnings)
+        except KeyboardInterrupt:
+            _tell_parent(Told(interrupted=True))
+            raise
+        _tell_parent(Told(None, tuple(self._warnings)))
         return [achall.response(achall.account_key) for achall in achalls]
 
     def cleanup(self, achalls: list[Any]) -> None:
@@ -139,11 +141,7 @@ def _order(achalls: Sequence[Any]) -> list[Challenge]:
     return [Challenge(achall.identifier.value, achall.validation(achall.account_key)) for achall in achalls]
 
 
-def _tell_parent(failure: CertcastError | None, warnings: list[str]) -> None:
-    """Give failure and warnings to the `certcast renew` that started this certbot.
-
-    The exit status is 1 for any failure, and what is printed is only read at a terminal.
-    """
-    if (report_file := os.environ.get(REPORT_FILE)) and (failure or warnings):
-        report = {"failure": to_document(failure) if failure else None, "warnings": warnings}
-        Path(report_file).write_text(json.dumps(report), encoding="utf-8")
+def _tell_parent(told: Told) -> None:
+    """Tell the `certcast renew` that started this certbot, if one did, what its exit status does not say."""
+    if report_file := os.environ.get(REPORT_FILE):
+        Path(report_file).write_text(told.document(), encoding="utf-8")

@@ -20,17 +20,19 @@ Not here: installing on this host (consumer/pull.py does it), mail (cli.py), the
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.errors import CertcastError, LineageUnusable, OrderCapReached, Overdue
+from certcast import files
+from certcast.errors import Busy, CertcastError, LineageUnusable, OrderCapReached, Overdue
 from certcast.lifetime import remaining_text, utc_text
 from certcast.renewal import certbot, due, lineage, orders, record, replacement
 from certcast.renewal.desk import Published
 from certcast.renewal.publish import publish, published_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from certcast.config import CertificateConfig, Config, RenewalConfig
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from certcast.renewal.press import Press
     from certcast.renewal.replacement import Replacement
     from certcast.storage.store import Store
+
+_PATIENCE = 600.0  # as long as certbot waits for another one (certbot.py)
 
 
 @dataclass
@@ -74,34 +78,21 @@ def renew(
     new certificate's life begins after that.
     """
     done = Renewed(wanted.name)
-    before = _live(renewal, wanted)
     try:
-        asked = replacement.pending(config.state_dir, wanted.name)
+        with _one_at_a_time(config, wanted, progress):
+            _order(
+                config,
+                renewal,
+                wanted,
+                done,
+                press=press,
+                clock=clock,
+                progress=progress,
+                emergency=emergency,
+            )
     except CertcastError as failure:
-        # To publish the new one without what is to be revoked would be no replacement.
         done.failures.append(failure)
         return done
-    if before is None:
-        try:
-            press()  # a first order has time until somebody has made a signing key
-        except CertcastError as failure:
-            done.failures.append(failure)
-            return done
-    try:
-        _let_certbot_renew(
-            config,
-            renewal,
-            wanted,
-            before=before,
-            asked=asked,
-            emergency=emergency,
-            now=clock(),
-            progress=progress,
-            warn=done.warnings.append,
-        )
-    except CertcastError as failure:
-        # Going on is right: an earlier run may have left something to publish.
-        done.failures.append(_not_replaced(failure, asked) if _is_old(before, asked) else failure)
     now = clock()
     try:
         live = lineage.read(renewal.config_dir, wanted.name)
@@ -120,6 +111,58 @@ def renew(
         if not _said_already(failure, done, lineage.exists(renewal.config_dir, wanted.name)):
             done.failures.append(failure)
     return done
+
+
+@contextmanager
+def _one_at_a_time(
+    config: Config, wanted: CertificateConfig, progress: Callable[[str], None]
+) -> Iterator[None]:
+    """Decide and order alone: a second run waits, and then finds what the first one has got.
+
+    Publishing has a lock of its own, so that a deploy hook of certbot's waits for nobody.
+    """
+    lock = config.state_dir / "renewing" / f"{wanted.name}.lock"
+    with ExitStack() as held:
+        try:
+            held.enter_context(files.lock(lock))
+        except Busy:
+            progress(f"{wanted.name}: another `certcast renew` is at work; waiting for it")
+            held.enter_context(files.lock(lock, wait=_PATIENCE))
+        yield
+
+
+def _order(
+    config: Config,
+    renewal: RenewalConfig,
+    wanted: CertificateConfig,
+    done: Renewed,
+    *,
+    press: Callable[[], Press],
+    clock: Callable[[], datetime],
+    progress: Callable[[str], None],
+    emergency: bool,
+) -> None:
+    """Order what is due; a failure of that goes to `done`. Raises CertcastError if nothing may follow."""
+    before = _live(renewal, wanted)
+    # To publish the new one without what is to be revoked would be no replacement.
+    asked = replacement.pending(config.state_dir, wanted.name)
+    if before is None:
+        press()  # a first order has time until somebody has made a signing key
+    try:
+        _let_certbot_renew(
+            config,
+            renewal,
+            wanted,
+            before=before,
+            asked=asked,
+            emergency=emergency,
+            now=clock(),
+            progress=progress,
+            warn=done.warnings.append,
+        )
+    except CertcastError as failure:
+        # Going on is right: an earlier run may have left something to publish.
+        done.failures.append(_not_replaced(failure, asked) if _is_old(before, asked) else failure)
 
 
 def publish_live(
@@ -245,6 +288,9 @@ def _let_certbot_renew(
     except certbot.DnsStepFailed as stopped:
         orders.strike_out(config.state_dir, wanted.names, now)
         raise stopped.failure from None
+    except certbot.DnsStepInterrupted:
+        orders.strike_out(config.state_dir, wanted.names, now)
+        raise
     after = _live(renewal, wanted)
     if before is not None and after is not None and after.leaf == before.leaf:
         orders.strike_out(config.state_dir, wanted.names, now)
