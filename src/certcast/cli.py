@@ -120,11 +120,11 @@ def renew(context: click.Context, /, name: str | None, to_replace: str | None, *
 
     With --replace, hosts give up the certificate that was published so far when they look next.
     """
+    run = Run(context.obj, "renew")
+    renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
     _require_extra("certbot", "dns", "alibabacloud_tea_openapi")
     from certcast.dns01.challenges import Challenges
 
-    run = Run(context.obj, "renew")
-    renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
     if to_replace or any(options.values()):
         from certcast.operate.replacing import ask
 
@@ -296,6 +296,9 @@ def _duration(text: str) -> float:
     from certcast.config_values import seconds
 
     try:
-        return seconds(text)
+        period = seconds(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--watch") from None
+    if not period:
+        raise click.BadParameter("must be longer than nothing", param_hint="--watch")
+    return period

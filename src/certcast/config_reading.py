@@ -54,7 +54,9 @@ def load(path: Path) -> Config:
     """
     next_step = f"edit {path}, then `certcast check`"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            _require_not_everybodys(path, os.fstat(file.fileno()))
+            document = tomllib.loads(file.read())
     except FileNotFoundError:
         raise ConfigInvalid(
             f"there is no configuration file {path}",
@@ -82,6 +84,18 @@ def load(path: Path) -> Config:
             next=next_step,
         )
     return config
+
+
+def _require_not_everybodys(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that anybody may change: it names commands that root runs, and whom to believe."""
+    if status.st_mode & 0o002:
+        raise ConfigInvalid(
+            f"{path} can be changed by anybody on this host",
+            expected="mode 0644 or less",
+            found=f"mode {status.st_mode & 0o7777:04o}",
+            kept="nothing was changed",
+            next=f"read what stands in it, then `chmod o-w {path}`",
+        )
 
 
 def _where(error: Exception, path: Path) -> str:

@@ -140,7 +140,7 @@ def _store_url(value: Any) -> str:
     url = _text(value)
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"oss", "s3", "file", "memory"}:
-        raise ValueError(f"must begin with oss://, s3://, file:/// or memory://, not {url!r}")
+        raise ValueError(f"must begin with oss://, s3:// or file:///, not {url!r}")
     if not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
         raise ValueError(f"must name a place, like oss://bucket/prefix or file:///path, not {url!r}")
     if any(part in {"", ".", ".."} for part in rest.strip("/").split("/")) or set("?#@\\") & set(rest):

@@ -85,7 +85,7 @@ def _require_private(path: Path, what: str, status: os.stat_result, file: int | 
         trouble = f"{path} with {what} belongs to somebody else, who can read and exchange it"
         advice = f"if it is the right one: `chown {_user(os.geteuid())} {_quoted(path)}`"
     elif mode & 0o077 and not (mode & 0o007 == 0 and _group_bits_are_ours(file)):
-        trouble = f"others may read {what}: {path}"
+        trouble = f"others may read {what} in {path}"
         advice = f"`chmod 600 {_quoted(path)}`; if somebody else works on this host, exchange the secret too"
     else:
         return
@@ -162,7 +162,9 @@ def require_own_dir(path: Path) -> None:
 def require_no_link(*folders: Path) -> None:
     """Raise LocalFault if one of certcast's own folders is a link, which somebody else must have placed."""
     for folder in folders:
-        if folder.is_symlink():
+        with files.reported(f"look at {folder}", kept="nothing was changed"):
+            is_link = folder.is_symlink()
+        if is_link:
             raise LocalFault(
                 f"{folder} is a link",
                 expected="a folder that certcast has made",

@@ -137,9 +137,13 @@ def defect(error: Exception) -> Defect:
     """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
     import traceback
 
+    frames = traceback.extract_tb(error.__traceback__)
+    # Where in certcast it was, and where it came to: what lies between is the library's business.
+    ours = [frame for frame in frames[:-1] if "/certcast/" in frame.filename]
+    shown = traceback.StackSummary.from_list([*ours[-3:], *frames[-1:]]).format()
     return Defect(
         f"certcast did not expect this: {type(error).__name__}: {error}",
-        found="".join(traceback.format_exception(error, limit=-3)).strip(),
+        found="".join([*shown, *traceback.format_exception_only(error)]).strip(),
         kept="what was served before, unless the lines above say otherwise",
         next="run it again; if it repeats, report it with these lines",
     )

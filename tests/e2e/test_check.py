@@ -50,6 +50,35 @@ def test_a_host_that_is_new(journey: Journey, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("mode", "status", "said"), [(0o644, 6, "chmod 600"), (None, 4, "install -m 600")])
+def test_a_mail_password_that_would_tell_nobody(
+    journey: Journey, tmp_path: Path, mode: int | None, status: int, said: str
+) -> None:
+    """A password that is missing or refused is found here, not by the first failure that nobody hears of."""
+    toml, path = journey.consumer("web1").certcast_toml, tmp_path / "smtp-password"
+    replaced(toml, "(?m)^sender = .*$", f'sender = "a@b.test"\nusername = "a"\npassword_file = "{path}"')
+    if mode is not None:
+        path.write_text("correct horse")
+        path.chmod(mode)
+    done = check(journey, toml)
+    assert status == done.returncode, done.stderr
+    assert f"{toml}: not good, as said below. This host serves." in done.stdout
+    assert "failures are mailed" not in done.stdout
+    assert str(path) in done.stderr
+    assert said in done.stderr
+
+
+def test_a_configuration_that_anybody_may_change(journey: Journey) -> None:
+    """It names commands that root runs, and whom to believe: refused by every command until it is closed."""
+    toml = journey.consumer("web1").certcast_toml
+    toml.chmod(0o666)
+    for done in (check(journey, toml), journey.pull("web1")):
+        assert 3 == done.returncode
+        assert f"chmod o-w {toml}" in done.stderr
+    toml.chmod(0o664)
+    assert 0 == check(journey, toml).returncode
+
+
 def test_an_identity_that_others_can_read(journey: Journey, tmp_path: Path) -> None:
     """What each later run would refuse is refused here, with that error; the rest is still shown."""
     toml, path = journey.consumer("web1").certcast_toml, tmp_path / "identity"

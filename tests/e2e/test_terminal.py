@@ -204,3 +204,11 @@ def test_a_private_key_pasted_by_mistake(journey: Journey) -> None:
         assert 0 != done.returncode
         assert private.splitlines()[2] not in done.stdout + done.stderr
         assert "error" in done.stderr.lower()
+
+
+def test_watching_without_a_pause_is_refused(journey: Journey) -> None:
+    """`--watch 0s` would keep a core and the bucket busy; it is a wrong use."""
+    journey.consumer("web1")
+    done = journey.pull("web1", "--watch", "0s")
+    assert 2 == done.returncode
+    assert "--watch" in done.stderr

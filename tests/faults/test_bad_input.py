@@ -496,6 +496,15 @@ def test_a_missing_mail_password_never_hides_the_failure(day: Day) -> None:
     assert day.served == day.journey.served("web1")
 
 
+def test_a_signing_key_that_others_may_read_is_told_when_nothing_is_to_be_signed(day: Day) -> None:
+    """Each run looks, so that nobody reads it for days until the manifest is dated anew."""
+    day.put_back()
+    before = day.renew()
+    assert 0 == before.returncode, before.stderr
+    signing_key_is_readable(day)
+    require_reported(day, day.renew(), SecretExposed, "chmod 600")
+
+
 def test_a_second_run_at_once_is_told_so(day: Day) -> None:
     """While another run works on a certificate, a second one ends at once, and says whom to look for."""
     with files.lock(day.consumer / "lock"):

@@ -266,8 +266,9 @@ def test_an_old_manifest_on_a_new_host(site: Site, tmp_path: Path) -> None:
     fresh = replace(site.web.config, state_dir=tmp_path / "state", certificates=(certificate,))
     site.web.config, config = fresh, site.web.config
     site.put_manifest(site.old)
-    with pytest.raises(ManifestReplayed, match="older manifest"):
+    with pytest.raises(ManifestReplayed, match="older manifest") as caught:
         site.web.pull(IN_WINDOW)
+    assert f"sequence {SERVED} or higher, by at_least in [[certificate]]" == caught.value.expected
     site.web.config = config
     assert site.web.leaf("A") == site.web.served()
 

@@ -42,6 +42,7 @@ def test_a_file_that_others_may_read_or_write_is_refused_with_the_command_that_m
     for look in (private_files.require_private, private_files.read_private):
         with pytest.raises(SecretExposed, match="others may read the password") as caught:
             look(secret, "the password")
+        assert f"others may read the password in {secret}\n" in caught.value.report()
         assert f"mode {mode:04o}, owner root" == caught.value.found or os.geteuid() != 0
     subprocess.run(["sh", "-c", str(caught.value.next).split("`")[1]], check=True)
     assert b"secret" == private_files.read_private(secret, "the password")
@@ -144,6 +145,20 @@ def test_a_credential_of_systemd_counts_as_private(
 
 
 # -- folders that are ours
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_a_fault_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary user before root's state is told what to do, and shown no source lines."""
+
+    def denied(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_symlink", denied)  # root may look everywhere
+    with pytest.raises(LocalFault, match="look at") as caught:
+        private_files.require_no_link(tmp_path / "certs")
+    assert "run as root" in (caught.value.next or "")
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o711])

@@ -88,7 +88,7 @@ def look(
     if found is None:
         raise ManifestMissing(
             f"{name}: nothing has been published",
-            expected=f"an object {state.store}/{key}",
+            expected=f"an object {config.store.read_from or state.store}/{key}",
             found="no such object",
             next=f"run `certcast renew {name}` on the renewal host, and compare store.url on both",
         )
@@ -102,7 +102,7 @@ def look(
     releases = [release for version, release in held.items() if version not in former]
     _require_one_release_a_sequence(manifest, seen, releases)
     sequences = [state.sequence if counts else 0, *(sequence for sequence, _ in releases)]
-    _require_not_older(manifest, seen, max(*sequences, certificate.at_least))
+    _require_not_older(manifest, seen, max(*sequences, 0), certificate.at_least)
     return Published(manifest, verified.document.decode(), verified.publisher, found.etag, former)
 
 
@@ -125,9 +125,17 @@ def _require_one_release_a_sequence(
         )
 
 
-def _require_not_older(manifest: Manifest, seen: Published | None, highest: int) -> None:
+def _require_not_older(manifest: Manifest, seen: Published | None, highest: int, at_least: int) -> None:
     name = manifest.certificate
     expected = None
+    if manifest.sequence < at_least > highest:
+        raise ManifestReplayed(
+            f"{name}: the store shows an older manifest than this host is to accept",
+            expected=f"sequence {at_least} or higher, by at_least in [[certificate]]",
+            found=f"sequence {manifest.sequence}",
+            next="compare at_least with what `certcast publisher show` says on the renewal host; if that is "
+            "right, somebody shows this host what was published before",
+        )
     if manifest.sequence < highest:
         expected = f"sequence {highest} or higher"
     elif seen and seen.manifest.sequence == manifest.sequence and manifest.expires < seen.manifest.expires:

@@ -20,10 +20,10 @@ import click
 
 from certcast import console, files
 from certcast.config_reading import config_path, load
-from certcast.errors import CertcastError, SigningFailed
+from certcast.errors import CertcastError, LocalFault, SigningFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from certcast.config import Config, RenewalConfig
 
@@ -34,11 +34,6 @@ def check(context: click.Context) -> int:
     """Read the configuration and say what this host would do with it."""
     config = load(config_path(context.obj))
     roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
-    click.echo(f"{config.path}: good. This host {' and '.join(roles) or 'has no role yet'}.")
-    for certificate in config.certificates:
-        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
-    if config.renewal is not None and (outside := _outside(config)):
-        console.changed(f"  in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: {outside}")
     parts: list[Callable[[], str]] = [lambda: _store(config)]
     if config.store.publishers:
         parts.append(lambda: _pinned(config))
@@ -47,11 +42,16 @@ def check(context: click.Context) -> int:
     if config.renewal is not None:
         renewal = config.renewal
         parts += [lambda: _signing_key(renewal), lambda: _enrolled(renewal)]
-    failures = [failure for part in parts if (failure := _tell(part))]
-    if config.mail is None:
-        click.echo("  nobody is told of failures: there is no [mail]")
-    else:
-        click.echo(f"  failures are mailed to {', '.join(config.mail.failures_to)}")
+    parts.append(lambda: _mail(config))
+    found, failures = _looked_at(parts)
+    verdict = "good" if not failures else "not good, as said below"
+    click.echo(f"{config.path}: {verdict}. This host {' and '.join(roles) or 'has no role yet'}.")
+    for certificate in config.certificates:
+        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
+    if config.renewal is not None and (outside := _outside(config)):
+        console.changed(f"  in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: {outside}")
+    for line in found:
+        click.echo(f"  {line}")
     console.caveat(config)
     if len(config.store.publishers) == 1 and config.renewal is None:
         console.warned(
@@ -72,13 +72,16 @@ def _outside(config: Config) -> str:
     return ", ".join(name for name in dict.fromkeys(names) if zones and zone_of(name, zones) is None)
 
 
-def _tell(part: Callable[[], str]) -> CertcastError | None:
-    try:
-        click.echo(f"  {part()}")
-    except CertcastError as failure:
-        failure.kept = failure.kept or "nothing was changed"
-        return failure
-    return None
+def _looked_at(parts: Iterable[Callable[[], str]]) -> tuple[list[str], list[CertcastError]]:
+    """Return a line of each part, and the failures of those that have none."""
+    found, failures = [], []
+    for part in parts:
+        try:
+            found.append(part())
+        except CertcastError as failure:
+            failure.kept = failure.kept or "nothing was changed"
+            failures.append(failure)
+    return found, failures
 
 
 def _store(config: Config) -> str:
@@ -133,3 +136,22 @@ def _enrolled(renewal: RenewalConfig) -> str:
     if not hosts:
         return f"nobody is enrolled in {renewal.hosts_file} yet: `certcast host add`"
     return f"{len(hosts)} enrolled in {renewal.hosts_file}: `certcast host list` shows them"
+
+
+def _mail(config: Config) -> str:
+    if config.mail is None:
+        return "nobody is told of failures: there is no [mail]"
+    if config.mail.password_file is not None:
+        from certcast import private_files
+
+        path = config.mail.password_file
+        try:
+            private_files.read_private(path, "the mail password")
+        except FileNotFoundError:
+            raise LocalFault(
+                "the mail password is not there, so nobody would be told of failures",
+                expected=f"it in {path}",
+                found="no such file",
+                next=f"`install -m 600 /dev/null {path} && editor {path}`",
+            ) from None
+    return f"failures are mailed to {', '.join(config.mail.failures_to)}"

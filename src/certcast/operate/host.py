@@ -76,7 +76,9 @@ def add(
             raise click.UsageError("--scan asks for the key; give at most a NAME")
         hosts = [_scanned(address, words, fingerprint, group=group, certificates=certificates)]
     else:
-        if fingerprint or len(words) < 2:
+        if fingerprint:
+            raise click.UsageError("--fingerprint confirms a --scan")
+        if len(words) < 2:
             raise click.UsageError('give a NAME and a "KEY", or --from FILE, or --scan ADDRESS')
         # A key that lost its quotes comes as several words.
         hosts = [_host(words[0], " ".join(words[1:]), group=group, certificates=certificates)]

@@ -78,11 +78,16 @@ class Press:
 
     @classmethod
     def of(cls, config: Config, renewal: RenewalConfig, publisher: str) -> Press:
-        """Gather it from the configuration and the files that it names. Raises SigningFailed, LocalFault."""
+        """Gather it from the configuration and the files that it names.
+
+        Raises SigningFailed, SecretExposed, LocalFault.
+        """
         key = renewal.signing_key
         own = own_keys(renewal)
         if not public_file(key).exists():
             raise _no_key(key)
+        if key.exists():  # one that is missing is told when something is to be signed
+            private_files.require_private(key, "the publisher's signing key")
         former = read_public_key(former_file(key))
         named = [one for one in config.store.publishers if former is None or one.blob != former.blob]
         return cls(
