@@ -479,7 +479,7 @@ def test_held_off(journey: Journey) -> None:
     assert second.sha256 == journey.served("web1")
     orders = journey.lab.renewal_info.orders
 
-    done = publish(journey, "--release", first.sha256[:16])
+    done = publish(journey, "--release", f"1-{first.sha256[:16]}")
     assert 0 == done.returncode, done.stderr
     assert f"stepped back serial {first.serial}" in done.stdout
     assert 0 == journey.pull("web1", "--now").returncode

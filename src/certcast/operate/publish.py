@@ -103,7 +103,7 @@ def _chosen(renewal: RenewalConfig, wanted: CertificateConfig, prefix: str, now:
 
     held = [version.leaf for version in archived(renewal.config_dir, wanted.name)]
     valid = [leaf for leaf in held if leaf.life.is_valid(now)]
-    digits = prefix.lower()
+    digits = prefix.lower().rpartition("-")[2]  # a version directory has its sequence before them
     found = [leaf for leaf in held if leaf.sha256.startswith(digits)]
     if not re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", digits):
         raise click.BadParameter(f"must be {LEAST_DIGITS} to 64 hex digits", param_hint="--release")
