@@ -172,8 +172,10 @@ def _put_into_service(
     first_round.forget(folder.handshakes)
     if not verdict.proved:
         change.copies.keep()
-        # Where workers of before still accept, or nobody was shown it, nginx may not have taken it at all.
-        if verdict.shown and not (verdict.broken or verdict.held):
+        # Where workers of before still accept, nginx may not have taken it at all. So it may be, too, where
+        # nobody was shown it, and some of those workers pass for another certificate's.
+        taken = bool(verdict.shown) or not done.others
+        if taken and not (verdict.broken or verdict.held):
             change.stands(_configuration(sites))
         error = unproved.not_proved(folder.certificate, change.release, sites, plan, verdict)
         error.kept = f"version {change.version} stays in place: the pair is good"

@@ -47,7 +47,7 @@ NEXT_BY_CODE = {
     "InvalidSecurityToken": "get a new STS token",
     "SecurityTokenExpired": "get a new STS token",
     "SignatureDoesNotMatch": "correct the AccessKey secret of this host",
-    WRONG_SIGNING_REGION: "correct store.region to the bucket's, like cn-shanghai (no oss-, no -internal)",
+    WRONG_SIGNING_REGION: "correct store.region to the bucket's: like cn-shanghai, without oss- or -internal",
 }
 
 
