@@ -32,6 +32,8 @@ from consuming import (
     with_serial_zero,
 )
 
+pytestmark = on_both_nginx
+
 IN_WINDOW = DAY + timedelta(days=60)
 
 
@@ -45,7 +47,6 @@ def never_opened() -> Store:
     raise AssertionError("the store was opened")
 
 
-@on_both_nginx
 def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
     """
     On a host whose site does not include certcast's snippet yet, the first run leaves nginx
@@ -91,7 +92,6 @@ def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer
     assert DAY == web.state.last_downloaded
 
 
-@on_both_nginx
 @pytest.mark.row(8)
 def test_newer_release_replaces_the_old_one(web: Consumer) -> None:
     """A newer release with a new key is served after one run, and nothing temporary stays."""
@@ -182,7 +182,6 @@ def test_now_ignores_window_and_idle_check(web: Consumer) -> None:
     assert "installed" == web.pull(DAY + timedelta(minutes=1), force=True).result
 
 
-@on_both_nginx
 def test_unchanged_manifest_costs_no_download(web: Consumer) -> None:
     """In the window, a run that finds the proved release transfers nothing (304), and reloads nothing."""
     web.publish("A")
@@ -277,7 +276,6 @@ def test_overdue_certificate_alarms(web: Consumer) -> None:
     assert "27 days left" in (overdue.value.found or "")
 
 
-@on_both_nginx
 def test_step_back_is_followed_when_the_publisher_says_so(web: Consumer) -> None:
     """An older certificate is installed only under a higher sequence that says `step_back`."""
     web.publish("A")
@@ -289,7 +287,6 @@ def test_step_back_is_followed_when_the_publisher_says_so(web: Consumer) -> None
     assert web.leaf("A") == web.served()
 
 
-@on_both_nginx
 def test_three_versions_are_kept(web: Consumer) -> None:
     """After many releases three versions are left on the disk, the served one among them."""
     web.publish("A")
@@ -326,7 +323,6 @@ def test_every_listener_is_proved(tmp_path: Path, nginx_program: str) -> None:
         assert {web.leaf("A")} == {web.host.served(NAME, port).sha256 for port in web.host.ports}
 
 
-@on_both_nginx
 def test_deleted_snippet_is_written_again(web: Consumer) -> None:
     """A run that asks the store also puts a snippet back that somebody has deleted."""
     web.publish("A")

@@ -59,6 +59,8 @@ from consuming import (
 from full_disk import DISK
 from publishing import Publisher, release
 
+pytestmark = on_both_nginx
+
 IN_WINDOW = DAY + timedelta(days=60)
 SOON = DAY + timedelta(minutes=1)
 
@@ -330,7 +332,6 @@ def with_commands(
     return before
 
 
-@on_both_nginx
 def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
     """
     A configuration that somebody broke is not reloaded: the report quotes nginx, the snippet names
@@ -351,7 +352,6 @@ def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
     assert web.leaf("B") == web.served()
 
 
-@on_both_nginx
 def test_failing_reload_command_switches_back(web: Consumer) -> None:
     """When the reload command fails, the snippet names A again and the report says which command failed."""
     web.publish("B")
@@ -377,7 +377,6 @@ def test_second_nginx_that_cannot_be_reloaded_takes_the_first_one_back(web: Cons
     assert web.leaf("A") == web.served()
 
 
-@on_both_nginx
 def test_reload_that_does_nothing_is_not_believed(web: Consumer) -> None:
     """A reload command that exits 0 without reloading ends in "not proved": the old workers still accept."""
     web.publish("B")
@@ -401,7 +400,6 @@ def test_missing_nginx_is_reported(web: Consumer) -> None:
         web.pull(IN_WINDOW)
 
 
-@on_both_nginx
 def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> None:
     """While nginx is stopped the run says so; nginx then starts with B, and the next run proves it."""
     web.publish("B")
@@ -446,7 +444,6 @@ def test_stale_pid_file_is_not_taken_for_nginx(web: Consumer) -> None:
     assert "is not an nginx master" in (caught.value.found or "")
 
 
-@on_both_nginx
 def test_later_line_that_wins_over_the_include_is_found(web: Consumer) -> None:
     """
     A second ssl_certificate below the include makes nginx serve that one, without any complaint of
@@ -493,7 +490,6 @@ def not_proved(web: Consumer, **options: Any) -> str:
     return caught.value.report()
 
 
-@on_both_nginx
 @pytest.mark.parametrize("mended", ["the include", "no such vhost", "its files, and a reload"])
 def test_forgotten_vhost_is_told_of_and_reloads_nginx_only_once(web: Consumer, mended: str) -> None:
     """
@@ -550,7 +546,6 @@ def test_unproved_release_is_reloaded_when_its_files_were_not_as_they_should_be(
     assert not reloaded & web.workers()
 
 
-@on_both_nginx
 def test_include_that_was_taken_out_is_noticed(web: Consumer) -> None:
     """When a site no longer includes the snippet, the next release is not called installed."""
     web.host.name_files(*web.pairs["A"].write(web.host.root / "etc/nginx/old"))
@@ -606,12 +601,12 @@ def break_handshakes(web: Consumer, letter: str, **changes: Any) -> str:
     return caught.value.kept or ""
 
 
-def test_way_back_leads_to_what_was_served_though_not_proved(tmp_path: Path) -> None:
+def test_way_back_leads_to_what_was_served_though_not_proved(tmp_path: Path, nginx_program: str) -> None:
     """
     B works, and one forgotten vhost keeps it from being proved; then C breaks handshakes. What comes back is
     B, not the older A that was proved: its clients have seen B for days.
     """
-    with consumer(tmp_path) as web:
+    with consumer(tmp_path, program=nginx_program) as web:
         web.publish("A", web.issue(key_type="rsa"))
         web.first_pull()
         allow_rsa_only(web)
@@ -625,12 +620,14 @@ def test_way_back_leads_to_what_was_served_though_not_proved(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("flaw", ["revoked", "expired"])
 @pytest.mark.parametrize("other", [True, False])
-def test_way_back_leads_to_nothing_revoked_or_expired(tmp_path: Path, flaw: str, other: bool) -> None:
+def test_way_back_leads_to_nothing_revoked_or_expired(
+    tmp_path: Path, nginx_program: str, flaw: str, other: bool
+) -> None:
     """
     A release breaks handshakes, and the one before it is revoked or has expired: an earlier one that is
     neither is served again. Where there is none, the bad one is, for an outage is worse; and it is said.
     """
-    with consumer(tmp_path) as web:
+    with consumer(tmp_path, program=nginx_program) as web:
         if other:
             web.publish("A", web.issue(key_type="rsa", days_ago=2))
             web.first_pull()
@@ -652,12 +649,12 @@ def test_way_back_leads_to_nothing_revoked_or_expired(tmp_path: Path, flaw: str,
         assert f"switched back to version {version}, {'reloaded' if other else said}" in kept
 
 
-def test_way_back_leads_to_nothing_that_broke_before(tmp_path: Path) -> None:
+def test_way_back_leads_to_nothing_that_broke_before(tmp_path: Path, nginx_program: str) -> None:
     """
     Two releases in a row break handshakes while the one that is served is revoked: neither of them is a way
     back, however new. What served people before does so again, and that it is revoked is said.
     """
-    with consumer(tmp_path) as web:
+    with consumer(tmp_path, program=nginx_program) as web:
         web.publish("A", web.issue(key_type="rsa", days_ago=2))
         web.first_pull()
         allow_rsa_only(web)
@@ -671,12 +668,12 @@ def test_way_back_leads_to_nothing_that_broke_before(tmp_path: Path) -> None:
         assert web.leaf("A") == web.served()
 
 
-def test_way_back_of_copies_is_that_of_the_snippet(tmp_path: Path) -> None:
+def test_way_back_of_copies_is_that_of_the_snippet(tmp_path: Path, nginx_program: str) -> None:
     """
     Where fixed paths are written, too, both go back to what was served, revoked or not: sites of one host
     do not come to show two certificates. It is said.
     """
-    with consumer(tmp_path) as web:
+    with consumer(tmp_path, program=nginx_program) as web:
         web.publish("A", web.issue(key_type="rsa", days_ago=2))
         web.first_pull()
         copy = web.host.root / "fullchain.pem"
@@ -689,7 +686,6 @@ def test_way_back_of_copies_is_that_of_the_snippet(tmp_path: Path) -> None:
         assert (web.leaf("B"), pair.fullchain_pem) == (web.served(), copy.read_bytes())
 
 
-@on_both_nginx
 def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
     """Clients that connect without a pause meet no failed handshake while three releases are installed."""
     stop = threading.Event()
@@ -716,7 +712,6 @@ def test_no_handshake_fails_while_releases_roll_over(web: Consumer) -> None:
     assert {web.leaf(letter) for letter in "ABCD"} >= set(seen) > {web.leaf("A")}
 
 
-@on_both_nginx
 def test_foreign_reload_never_meets_a_torn_pair(web: Consumer) -> None:
     """Whenever somebody else tests or starts nginx while releases are installed, it accepts what it reads."""
     stop = threading.Event()
