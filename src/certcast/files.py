@@ -172,7 +172,19 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
             time.sleep(0.05)  # flock(2) has no time-out of its own
         yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
+
+
+def _unlock(descriptor: int) -> None:
+    """Give the lock back, and not only our descriptor of it.
+
+    A child that another thread is just starting has a copy until its exec, and would keep the lock as long.
+    """
+    import fcntl
+
+    with contextlib.suppress(OSError):  # a file system without locks, of which `_locked` has told
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _locked(descriptor: int, path: Path) -> bool:

@@ -121,3 +121,21 @@ def test_a_lock_is_no_way_to_make_files_elsewhere(tmp_path: Path) -> None:
         pass
     assert "placed a link there" in (caught.value.next or "")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_is_given_back_is_free_though_a_child_has_a_copy_of_it(tmp_path: Path) -> None:
+    """Between a fork and its exec a child has all descriptors: it holds no lock up for that."""
+    waiting, goes = os.pipe()
+    with files.lock(tmp_path / "lock"):
+        child = os.fork()
+        if child == 0:
+            os.close(goes)
+            os.read(waiting, 1)
+            os._exit(0)
+    try:
+        with files.lock(tmp_path / "lock"):
+            pass
+    finally:
+        os.close(goes)
+        os.close(waiting)
+        os.waitpid(child, 0)
