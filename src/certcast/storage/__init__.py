@@ -1,9 +1,9 @@
 """The bucket through which releases reach the hosts: `store.py` is the contract.
 
-    oss://bucket/prefix     oss.py       Alibaba Cloud OSS, the base install
+    oss://bucket/prefix     oss.py       Alibaba Cloud OSS
+    file:///folder          folder.py    a folder, such as a mount
     s3://bucket/prefix      objects.py   S3 and what speaks like it   ┐ extra
-    file:///folder          objects.py   a folder, such as a mount    ├ `buckets`
-    memory://name           objects.py   this process, for tests      ┘
+    memory://name           objects.py   this process, for tests      ┘ `buckets`
 
 A host without credentials reads any of them through `read_from`, by HTTP: web.py.
 
