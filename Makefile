@@ -11,8 +11,8 @@ long: ; @scripts/setup --test && exec .venv/bin/pytest -n 4 --dist loadfile --lo
 
 quick: ; @scripts/setup && exec .venv/bin/pytest tests/unit
 
-bench: ; @scripts/setup && exec .venv/bin/python bench/bench.py
+bench: ; @scripts/setup --bench && exec .venv/bin/python bench/bench.py
 
 lint: ; @.venv/bin/ruff check && .venv/bin/ruff format --check --quiet && .venv/bin/mypy && .venv/bin/mypy bench
 
-clean: ; rm -rf .venv .venv-clients .venv-certbot21 .venv-nginx .lab
+clean: ; rm -rf .venv .venv-clients .venv-certbot21 .venv-nginx .venv-pebble .venv-acme2certifier .lab

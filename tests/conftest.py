@@ -61,6 +61,21 @@ def _current() -> str:
     return str(CURRENT_NGINX)
 
 
+# Debian sid's pebble, which scripts/current-pebble has unpacked, or its reason for not having it.
+CURRENT_PEBBLE = Path(__file__).parents[1] / ".venv-pebble"
+
+
+@pytest.fixture(scope="session")
+def current_pebble() -> Path:
+    """The program of pebble 2.10, which knows profiles and `replaces`; without it the test is skipped."""
+    program = CURRENT_PEBBLE / "usr/bin/pebble"
+    if not program.exists():
+        missing = CURRENT_PEBBLE / "missing"
+        reason = missing.read_text().strip() if missing.exists() else "run scripts/current-pebble"
+        pytest.skip(f"pebble 2.10 is not here: {reason}")
+    return program
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_struck_out_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test's secret is struck out of what the next one reads."""

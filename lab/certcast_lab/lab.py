@@ -25,9 +25,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -53,19 +54,42 @@ CERTCAST = str(Path(sys.executable).with_name("certcast"))
 class Lab:
     """A running lab whose files are below `folder`; a context manager, as stopping is not optional."""
 
-    def __init__(self, folder: Path, *, reuse_authorizations: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        reuse_authorizations: int = 0,
+        pebble: str | Path = "pebble",
+        profiles: Mapping[str, timedelta] | None = None,
+        external_accounts: Mapping[str, str] | None = None,
+        alternate_chains: int = 0,
+    ) -> None:
+        """Start it; `pebble` is the CA's program, the others are those of `Pebble`."""
         self.folder = folder
         self.hosts: dict[str, WebHost] = {}
         self._round = 0
         self.trust = Trust(folder / "keys-0")
         self._stack = ExitStack()
         try:
-            self._start(reuse_authorizations)
+            self._start(
+                reuse_authorizations,
+                lambda: Pebble(
+                    self.folder / "pebble",
+                    self.authority,
+                    resolver=self.dns.resolver.address,
+                    life=LIFE,
+                    program=pebble,
+                    profiles=profiles,
+                    external_accounts=external_accounts,
+                    alternate_chains=alternate_chains,
+                    reuse_authorizations=reuse_authorizations,
+                ),
+            )
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, reuse_authorizations: int) -> None:
+    def _start(self, reuse_authorizations: int, new_pebble: Callable[[], Pebble]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority("certcast lab: TLS inside")
         self.ca_file = self.folder / "lab-ca.pem"
@@ -74,7 +98,7 @@ class Lab:
         self.dns = NameService(self.cloud.zones, NAMESERVERS)
         self._stack.callback(self.dns.stop)
         with ThreadPoolExecutor(max_workers=1) as beside:
-            starting = beside.submit(self._start_pebble, reuse_authorizations)
+            starting = beside.submit(self._start_pebble, new_pebble)
             self._alidns = _Exchangeable(self.cloud.alidns.app)
             self._oss = _Exchangeable(self.cloud.oss)
             self.alidns_url = self._serve(self._alidns)
@@ -84,18 +108,13 @@ class Lab:
             self.pebble = starting.result()
         nonces = Nonces(reuse_authorizations=reuse_authorizations > 0)
         self.renewal_info = RenewalInfo(self.pebble, self.authority, nonces)
+        self.acme_faults = self.renewal_info.faults
         self._stack.callback(self.renewal_info.stop)
         self.roots_file = self.folder / "pebble-root.pem"
         self.roots_file.write_bytes(self.pebble.root_pem())
 
-    def _start_pebble(self, reuse_authorizations: int) -> Pebble:
-        pebble = Pebble(
-            self.folder / "pebble",
-            self.authority,
-            resolver=self.dns.resolver.address,
-            life=LIFE,
-            reuse_authorizations=reuse_authorizations,
-        )
+    def _start_pebble(self, new_pebble: Callable[[], Pebble]) -> Pebble:
+        pebble = new_pebble()
         self._stack.callback(pebble.stop)
         return pebble
 

@@ -39,6 +39,10 @@ class Nonces:
         self._posts = 0
         return True
 
+    def refused_otherwise(self) -> None:
+        """A fault has refused a POST: the next try isn't refused by chance on top of it."""
+        self._posts = 0
+
     def refuses_order(self, authorizations: Sequence[str]) -> bool:
         """Return whether the CA's answer to newOrder, with the URLs of these authorizations, is held back."""
         reused = not self._authorizations.isdisjoint(authorizations)

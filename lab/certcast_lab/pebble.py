@@ -3,11 +3,12 @@
 Three of its defaults make runs differ by chance and are fixed here: half of
 all authorizations would be reused (so no challenge, no hook), validation would
 begin after a random pause, and 5 % of good nonces would be refused. The first
-only nearly goes away at 0 %; nonces.py does the rest, for who comes by the proxy.
+only nearly goes away at 0 %; nonces.py does the rest for requests by the proxy.
 
-Which record types and transports pebble queries differs by version (2.4: UDP;
-2.10: TCP only); `resolver` must serve both. From 2.7 on it picks a random
-profile unless the configuration has just one, so it gets one.
+Versions differ. Debian 12's 2.4 asks DNS over UDP, and ignores `profile` and
+`replaces` in silence. 2.10 (scripts/current-pebble) asks over TCP only and knows
+both; `resolver` must serve both transports. From 2.7 on an order that requests no
+profile gets a random one, so there is just one unless `profiles` names several.
 
 Not here: renewal information, which Debian 12's pebble lacks (renewal_info.py).
 """
@@ -18,6 +19,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -27,6 +29,9 @@ from certcast_lab.ca import Authority
 from certcast_lab.children import Child, accepts_connections, start_on_free_ports
 
 LIFE = timedelta(days=90)
+
+# Let's Encrypt's, with its lifetimes: https://letsencrypt.org/docs/profiles/
+PROFILES = {"classic": LIFE, "tlsserver": timedelta(days=45), "shortlived": timedelta(hours=160)}
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,15 @@ class CertificateStatus:
 class Pebble:
     """A running pebble.
 
-    `directory_url` is where ACME starts, TLS by `authority`; `resolver` is the
-    (address, port) of the DNS server that it asks. `reuse_authorizations` is
-    the percentage of valid authorizations that a new order gets again. A CA
-    that `believes_everything` validates nothing, for what is not about validation.
+    `directory_url` is where ACME starts, TLS by `authority`; `resolver` is the (address, port) of the
+    DNS server that the CA asks. A CA that `believes_everything` validates nothing, for tests that are
+    not about validation.
+
+    `program` is the executable. `profiles` are names and lifetimes (2.10; in place of `life`).
+    With `external_accounts` (key identifier to HMAC key, base64url) a new account needs one of them
+    (RFC 8555 section 7.3.4). `alternate_chains` is how many chains each certificate has beside its
+    first. `reuse_authorizations` is the percentage of valid authorizations that a new order gets
+    again, `reject_nonces` the percentage of good nonces that are refused, both by chance.
     """
 
     def __init__(
@@ -53,18 +63,27 @@ class Pebble:
         *,
         resolver: tuple[str, int],
         life: timedelta = LIFE,
+        program: str | Path = "pebble",
+        profiles: Mapping[str, timedelta] | None = None,
+        external_accounts: Mapping[str, str] | None = None,
+        alternate_chains: int = 0,
         reuse_authorizations: int = 0,
+        reject_nonces: int = 0,
         believes_everything: bool = False,
     ) -> None:
         self.folder = folder
         self._authority = authority
         self._resolver = resolver
         self._life = life
+        self._program = program
+        self._profiles = dict(profiles or {"lab": life})
+        self._external_accounts = dict(external_accounts or {})
         self._environment = {
             "PEBBLE_VA_NOSLEEP": "1",
             "PEBBLE_AUTHZREUSE": str(reuse_authorizations),
-            "PEBBLE_WFE_NONCEREJECT": "0",
+            "PEBBLE_WFE_NONCEREJECT": str(reject_nonces),
             "PEBBLE_VA_ALWAYS_VALID": "1" if believes_everything else "0",
+            "PEBBLE_ALTERNATE_ROOTS": str(alternate_chains),
         }
         folder.mkdir(parents=True, exist_ok=True)
         self._trust = ssl.create_default_context(cadata=authority.pem.decode())
@@ -83,15 +102,19 @@ class Pebble:
             "httpPort": 1,
             "tlsPort": 1,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(self._external_accounts),
+            "externalAccountMACKeys": self._external_accounts,
             "certificateValidityPeriod": int(self._life.total_seconds()),
-            "profiles": {"lab": {"description": "", "validityPeriod": int(self._life.total_seconds())}},
+            "profiles": {
+                name: {"description": f"{name}, in the lab", "validityPeriod": int(life.total_seconds())}
+                for name, life in self._profiles.items()
+            },
         }
         configuration = self.folder / "pebble.json"
         configuration.write_text(json.dumps({"pebble": settings}, indent=2))
         resolver = "{}:{}".format(*self._resolver)
         child = Child(
-            ["pebble", "-config", configuration, "-dnsserver", resolver],
+            [self._program, "-config", configuration, "-dnsserver", resolver],
             output=self.folder / "pebble.log",
             environment=self._environment,
         )
@@ -111,9 +134,14 @@ class Pebble:
         """The ACME directory (RFC 8555 section 7.1.1)."""
         return f"https://127.0.0.1:{self.port}/dir"
 
-    def root_pem(self) -> bytes:
-        """Return the root of everything that it issues; a new one at each start."""
-        return self._management("roots/0")
+    @property
+    def issued(self) -> int:
+        """How many certificates pebble has made since its start, by its own log: read by anybody or not."""
+        return (self.folder / "pebble.log").read_bytes().count(b"Issued certificate serial")
+
+    def root_pem(self, chain: int = 0) -> bytes:
+        """Return the root of everything that it issues, or of an alternate chain; a new one at each start."""
+        return self._management(f"roots/{chain}")
 
     def intermediate_pem(self) -> bytes:
         """Return the issuing intermediate."""

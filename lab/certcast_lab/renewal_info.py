@@ -23,10 +23,11 @@ import http.client
 import json
 import ssl
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from starlette.applications import Starlette
@@ -35,7 +36,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from certcast_lab.acme_faults import AcmeFaults, Actions, BadNonce
 from certcast_lab.ca import Authority
+from certcast_lab.faults import Reply
 from certcast_lab.nonces import Nonces
 from certcast_lab.pebble import Pebble
 from certcast_lab.serve import Server, server_context
@@ -62,25 +65,40 @@ class Passed:
     method: str
     path: str
     status: int
+    action: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A client's request and the status that it was told, by the CA or by a fault."""
+
+    action: str
+    method: str
+    path: str
+    status: int
+    at: float  # monotonic seconds, when the request came in
 
 
 class RenewalInfo:
-    """The proxy before `pebble`; `retry_after` may be changed at any time."""
+    """The proxy before `pebble`; `retry_after` and the switches in `faults` may be changed at any time."""
 
     def __init__(self, pebble: Pebble, authority: Authority, nonces: Nonces | None = None) -> None:
         self.retry_after = RETRY_AFTER
+        self.faults = AcmeFaults()
         self.passed: list[Passed] = []
+        self.asked: list[Asked] = []
         self._pebble = pebble
         self._trust = ssl.create_default_context(cadata=authority.pem.decode())
         self._lock = threading.Lock()
         self._windows: dict[str, Window] = {}
-        self._paths: dict[str, str] = {}  # of newOrder and newNonce, once a client asked for the directory
+        self._actions = Actions()
+        self._issued_before = pebble.issued
         self._nonces = nonces or Nonces(reuse_authorizations=False)
         app = Starlette(
             routes=[
-                Route("/dir", self._directory),
-                Route("/renewal-info/{certificate_id}", self._renewal_info),
-                Route("/{path:path}", self._pass, methods=["GET", "HEAD", "POST"]),
+                Route("/dir", self._faulty(self._directory, "directory")),
+                Route("/renewal-info/{certificate_id}", self._faulty(self._renewal_info, "renewalInfo")),
+                Route("/{path:path}", self._faulty(self._pass), methods=["GET", "HEAD", "POST"]),
             ]
         )
         pair = authority.issue("localhost", ips=("127.0.0.1",))
@@ -90,7 +108,20 @@ class RenewalInfo:
     @property
     def orders(self) -> int:
         """How many orders the CA has accepted so far (RFC 8555 section 7.4: 201 from newOrder)."""
-        return self.passed.count(Passed("POST", self._paths.get("newOrder", ""), HTTPStatus.CREATED))
+        return self._accepted("newOrder", HTTPStatus.CREATED)
+
+    @property
+    def finalized(self) -> int:
+        """How many times the CA has taken a CSR (RFC 8555 section 7.4: 200 from finalize)."""
+        return self._accepted("finalize", HTTPStatus.OK)
+
+    @property
+    def issued(self) -> int:
+        """How many certificates the CA has made, downloaded or not."""
+        return self._pebble.issued - self._issued_before
+
+    def _accepted(self, action: str, status: HTTPStatus) -> int:
+        return sum(p.action == action and p.status == status for p in list(self.passed))
 
     def suggest(self, certificate_pem: bytes, window: Window) -> None:
         """From now on, suggest this window for the certificate (the first one in the PEM)."""
@@ -98,9 +129,12 @@ class RenewalInfo:
             self._windows[certificate_id(certificate_pem)] = window
 
     def reset(self) -> None:
-        """Forget every window that was set, and every request that passed."""
+        """Turn every fault off; forget every window that was set, every request, and what was issued."""
         self.retry_after = RETRY_AFTER
+        self.faults.reset()
         self.passed.clear()
+        self.asked.clear()
+        self._issued_before = self._pebble.issued
         with self._lock:
             self._windows.clear()
 
@@ -108,10 +142,33 @@ class RenewalInfo:
         """End the proxy; harmless twice."""
         self._server.stop()
 
+    def _faulty(
+        self, answering: Callable[[Request], Awaitable[Response]], action: str | None = None
+    ) -> Callable[[Request], Awaitable[Reply]]:
+        """The endpoint with the faults that are on; `action` where the proxy itself gives out the URL."""
+
+        async def answer(request: Request) -> Reply:
+            at, path, is_post = time.monotonic(), request.url.path, request.method == "POST"
+            named, faults = action or self._actions.of(path), self.faults
+            response = faults.instead(named, path, is_post=is_post)
+            if response is None:
+                response = await answering(request)
+                # A refusal by chance uses no fault up: the next try meets it.
+                if isinstance(response, BadNonce):
+                    faults = AcmeFaults()
+                response = faults.afterwards(named, path, response)
+            elif is_post:
+                self._nonces.refused_otherwise()
+                response = await run_in_threadpool(self._with_fresh_nonce, request, response)
+            self.asked.append(Asked(named, request.method, path, response.status_code, at))
+            return Reply(response, faults, named, path)
+
+        return answer
+
     async def _directory(self, request: Request) -> Response:
         answer = await self._pass(request)
+        self._actions.learn("directory", answer)
         directory = json.loads(bytes(answer.body))
-        self._paths = {field: urlsplit(directory[field]).path for field in ("newOrder", "newNonce")}
         return JSONResponse({**directory, "renewalInfo": f"{self._server.url}/renewal-info"})
 
     async def _renewal_info(self, request: Request) -> Response:
@@ -149,28 +206,28 @@ class RenewalInfo:
 
     async def _pass(self, request: Request) -> Response:
         body = await request.body()
+        action = self._actions.of(request.url.path)
         is_post = request.method == "POST"
-        is_new_order = is_post and request.url.path == self._paths.get("newOrder")
-        if is_post and self._paths and self._nonces.refuses_post(is_new_order=is_new_order):
-            answer = await run_in_threadpool(self._bad_nonce, request)
+        is_new_order = is_post and action == "newOrder"
+        if is_post and self._nonces.refuses_post(is_new_order=is_new_order):
+            answer = await run_in_threadpool(self._with_fresh_nonce, request, BadNonce())
         else:
             answer = await run_in_threadpool(self._forward, request.method, _target(request), request, body)
+            self._actions.learn(action, answer)
             if is_new_order and answer.status_code == HTTPStatus.CREATED:
                 order = json.loads(bytes(answer.body))
                 if self._nonces.refuses_order(order["authorizations"]):
-                    answer = await run_in_threadpool(self._bad_nonce, request)
-        self.passed.append(Passed(request.method, request.url.path, answer.status_code))
+                    answer = await run_in_threadpool(self._with_fresh_nonce, request, BadNonce())
+        self.passed.append(Passed(request.method, request.url.path, answer.status_code, action))
         return answer
 
-    def _bad_nonce(self, request: Request) -> Response:
-        """Refuse the request and hand out a fresh nonce, which the client MUST try again with."""
-        fresh = self._forward("HEAD", self._paths["newNonce"], request, b"")
-        return JSONResponse(
-            {"type": "urn:ietf:params:acme:error:badNonce", "detail": "refused by the lab, on purpose"},
-            status_code=400,
-            headers={"Replay-Nonce": fresh.headers["replay-nonce"]},
-            media_type="application/problem+json",
-        )
+    def _with_fresh_nonce(self, request: Request, answer: Response) -> Response:
+        """A refusal has a nonce for the next try (RFC 8555 section 6.5), where a directory said whence."""
+        if not self._actions.new_nonce:
+            return answer
+        fresh = self._forward("HEAD", self._actions.new_nonce, request, b"")
+        answer.headers["Replay-Nonce"] = fresh.headers["replay-nonce"]
+        return answer
 
     def _forward(self, method: str, target: str, request: Request, body: bytes) -> Response:
         headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED}

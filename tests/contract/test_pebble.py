@@ -7,10 +7,12 @@ the CA's side of the lab, not about certcast or the DNS API.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import acme.challenges
 import acme.client
@@ -27,10 +29,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from certcast_lab.ca import Authority
+from certcast_lab.lab import Lab
 from certcast_lab.nameservers import NameService
 from certcast_lab.nonces import POSTS_PER_BAD_NONCE, Nonces
-from certcast_lab.pebble import Pebble
-from certcast_lab.renewal_info import Passed, RenewalInfo, Window
+from certcast_lab.pebble import PROFILES, Pebble
+from certcast_lab.renewal_info import Passed, RenewalInfo, Window, certificate_id
 from certcast_lab.zones import Zone, Zones
 
 NAMES = ["example.test", "*.example.test"]
@@ -38,15 +41,21 @@ LIFE = timedelta(days=64)
 
 
 class Ca:
-    """The CA's side of the lab and an ACME account at it."""
+    """The CA's side of the lab and an ACME account at it; `settings` are those of `Pebble`."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stack: contextlib.ExitStack,
+        external_account: tuple[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.zones = Zones()
         self.zone: Zone = self.zones.create("example.test", owner="1", nameservers=("ns1.test", "ns2.test"))
         self.dns = NameService(self.zones, ("ns1.test", "ns2.test"))
         stack.callback(self.dns.stop)
         authority = Authority("lab")
-        self.pebble = Pebble(folder, authority, resolver=self.dns.resolver.address, life=LIFE)
+        self.pebble = Pebble(folder, authority, resolver=self.dns.resolver.address, life=LIFE, **settings)
         stack.callback(self.pebble.stop)
         self.front = RenewalInfo(self.pebble, authority)
         stack.callback(self.front.stop)
@@ -57,15 +66,26 @@ class Ca:
         stack.callback(network.session.close)
         directory = acme.client.ClientV2.get_directory(self.front.directory_url, network)
         self.client = acme.client.ClientV2(directory, net=network)
-        self.client.new_account(acme.messages.NewRegistration.from_data(terms_of_service_agreed=True))
+        binding = external_account and acme.messages.ExternalAccountBinding.from_data(
+            key.public_key(), *external_account, directory
+        )
+        self.client.new_account(
+            acme.messages.NewRegistration.from_data(
+                terms_of_service_agreed=True, external_account_binding=binding
+            )
+        )
 
-    def issue(self, *, wait: bool = False) -> bytes:
+    def issue(self, *, wait: bool = False, profile: str | None = None) -> bytes:
         """Order, publish, `wait` until the resolver shows it, validate, finalize: fullchain in PEM."""
+        return self.issued(wait=wait, profile=profile).fullchain_pem.encode()
+
+    def issued(self, *, wait: bool = False, profile: str | None = None) -> acme.messages.OrderResource:
+        """As `issue`, with the alternate chains."""
         private = ec.generate_private_key(ec.SECP256R1())
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        order = self.client.new_order(acme.crypto_util.make_csr(pem, NAMES))
+        order = self.client.new_order(acme.crypto_util.make_csr(pem, NAMES), profile)
         challenges = [
             next(c for c in authorization.body.challenges if isinstance(c.chall, acme.challenges.DNS01))
             for authorization in order.authorizations
@@ -87,11 +107,12 @@ class Ca:
                 for authorization in order.authorizations
             ):
                 time.sleep(0.02)
-            issued = self.client.poll_and_finalize(order)
+            deadline = datetime.now() + timedelta(seconds=30)  # noqa: DTZ005  # the library's clock
+            self.client.poll_authorizations(order, deadline)
+            return self.client.finalize_order(order, deadline, fetch_alternative_chains=True)
         finally:
             for value in values:
                 self.zones.delete(value)
-        return issued.fullchain_pem.encode()
 
     def _published(self, values: set[str]) -> bool:
         query = dns.message.make_query("_acme-challenge.example.test", "TXT")
@@ -241,3 +262,108 @@ def test_unknown_certificates_have_no_renewal_information(ca: Ca):
     with pytest.raises(acme.errors.ARIError):
         ca.client.renewal_time(foreign)
     assert Passed("GET", "/renewal-info/x", 404) not in ca.front.passed  # never reached the CA
+
+
+EXTERNAL = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W")
+
+
+@pytest.fixture(params=["pebble of Debian", "current pebble"])
+def program(request: pytest.FixtureRequest) -> str:
+    """A pebble to run: a test that asks for it runs twice."""
+    if request.param == "pebble of Debian":
+        return "pebble"
+    return str(request.getfixturevalue("current_pebble"))
+
+
+class _Replacing(acme.messages.NewOrder):
+    """The library's newOrder with RFC 9773's field, which it lacks."""
+
+    replaces: str = josepy.field("replaces", omitempty=True)
+
+
+def test_a_profile_decides_how_long_a_certificate_lives(tmp_path: Path, current_pebble: Path):
+    """Each of Let's Encrypt's profiles gives its own lifetime; a profile that isn't offered is refused."""
+    with contextlib.ExitStack() as stack:
+        ca = Ca(tmp_path, stack, program=current_pebble, profiles=PROFILES)
+
+        assert PROFILES.keys() == ca.client.directory.meta.profiles.keys()
+        for profile, life in PROFILES.items():
+            leaf = x509.load_pem_x509_certificate(ca.issue(profile=profile))
+            lived = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+            assert abs(lived - life) <= timedelta(seconds=1)
+        with pytest.raises(acme.messages.Error, match="invalidProfile"):
+            ca.issue(profile="eternal")
+
+
+def test_a_certificate_is_replaced_once(
+    tmp_path: Path, current_pebble: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An order may say which certificate it replaces; once that is issued, another one is a conflict."""
+    with contextlib.ExitStack() as stack:
+        ca = Ca(tmp_path, stack, program=current_pebble)
+        old = certificate_id(ca.issue())
+        monkeypatch.setattr(acme.messages, "NewOrder", functools.partial(_Replacing, replaces=old))
+        issued = ca.issued()
+        assert old == ca.client._post_as_get(issued.uri).json()["replaces"]
+
+        with pytest.raises(acme.errors.ConflictError):
+            ca.issue()
+        assert ("newOrder", 409) == (ca.front.asked[-1].action, ca.front.asked[-1].status)
+        assert 2 == ca.front.orders
+
+
+def test_an_account_needs_its_external_one(tmp_path: Path, program: str):
+    """With external accounts, the right key opens one, and neither none nor a wrong one does."""
+    with contextlib.ExitStack() as stack:
+        accounts = dict([EXTERNAL])
+        assert Ca(tmp_path / "right", stack, EXTERNAL, program=program, external_accounts=accounts)
+        with pytest.raises(acme.messages.Error, match="externalAccountRequired"):
+            Ca(tmp_path / "none", stack, program=program, external_accounts=accounts)
+        wrong = (EXTERNAL[0], EXTERNAL[1].replace("z", "y"))
+        with pytest.raises(acme.messages.Error, match=r"unauthorized|malformed"):
+            Ca(tmp_path / "wrong", stack, wrong, program=program, external_accounts=accounts)
+
+
+def test_a_certificate_has_alternate_chains(tmp_path: Path, program: str):
+    """A certificate may be had with other chains as well, each to a root of its own."""
+    with contextlib.ExitStack() as stack:
+        ca = Ca(tmp_path, stack, program=program, alternate_chains=2)
+        issued = ca.issued()
+        chains = [issued.fullchain_pem, *issued.alternative_fullchains_pem]
+
+        tops = [x509.load_pem_x509_certificates(pem.encode())[-1].issuer for pem in chains]
+        roots = [x509.load_pem_x509_certificate(ca.pebble.root_pem(number)).subject for number in range(3)]
+        assert sorted(root.rfc4514_string() for root in roots) == sorted(top.rfc4514_string() for top in tops)
+        assert 3 == len({root.rfc4514_string() for root in roots})
+        actions = [asked.action for asked in ca.front.asked]
+        assert 3 == actions.count("certificate")
+
+
+def test_pebble_can_refuse_nonces_by_chance(tmp_path: Path, program: str):
+    """A CA that refuses most good nonces, as pebble can, is had for the asking."""
+    with contextlib.ExitStack() as stack, pytest.raises(acme.messages.Error, match="badNonce"):
+        # A stock client tries twice: hardly one in a hundred thousand gets through these five POSTs.
+        Ca(tmp_path, stack, program=program, reject_nonces=99).issue()
+
+
+def test_the_certificates_that_the_ca_made_are_counted(tmp_path: Path, program: str):
+    """A certificate of the life that was asked for counts when it is made, downloaded or not."""
+    with contextlib.ExitStack() as stack:
+        ca = Ca(tmp_path, stack, program=program)
+        assert (0, 0) == (ca.front.finalized, ca.front.issued)
+        leaf = x509.load_pem_x509_certificate(ca.issue())
+        assert abs(leaf.not_valid_after_utc - leaf.not_valid_before_utc - LIFE) <= timedelta(seconds=1)
+        ca.front.faults.turn_on("not_found", action="certificate")
+        with pytest.raises(acme.messages.Error):
+            ca.issue()
+        assert (2, 2, 2) == (ca.front.orders, ca.front.finalized, ca.front.issued)
+
+
+def test_a_whole_lab_has_the_newer_pebble(tmp_path: Path, current_pebble: Path):
+    """A lab can be had with the CA that knows profiles."""
+    with Lab(tmp_path, pebble=current_pebble, profiles=PROFILES) as lab:
+        network = acme.client.ClientNetwork(verify_ssl=str(lab.ca_file))
+        with contextlib.closing(network.session):
+            directory = acme.client.ClientV2.get_directory(lab.directory_url, network)
+        assert PROFILES.keys() == directory.meta.profiles.keys()
+        assert directory["renewalInfo"].startswith(lab.directory_url.removesuffix("/dir"))
