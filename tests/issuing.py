@@ -1,11 +1,12 @@
-"""certbot as an administrator runs it, in both ways into certcast, against the lab.
+"""certbot as an administrator runs it, with certcast as its hooks, against the lab.
 
-Certbot(lab, host).plugin("certonly", "-d", "example.test")     certcast inside certbot
-Certbot(lab, host, certbot_21()).hooks("renew")                 certcast called by certbot
+Certbot(lab).hooks("certonly", "-d", "example.test")
+Certbot(lab, certbot_21()).hooks("renew")                 Debian 12's
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from certcast.certbot.lineage import Lineage
 from certcast_lab.configuration import EXAMPLE, Names, renewal_toml
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
@@ -45,7 +47,8 @@ class Certbot:
 
     def configure(self, old: str = "", new: str = "") -> None:
         """Write certcast.toml, with one text replaced."""
-        text = renewal_toml(self.lab, self.host, self.certificates or dict(EXAMPLE), serves=False)
+        certificates = self.certificates or dict(EXAMPLE)
+        text = renewal_toml(self.lab, self.host, certificates, serves=False, by_certbot=certificates)
         assert old in text, f"{old!r} is not in the configuration"
         self.host.certcast_toml.write_text(text.replace(old, new) if old else text)
 
@@ -53,17 +56,21 @@ class Certbot:
     def config_dir(self) -> Path:
         return self.host.root / "etc/letsencrypt"
 
+    @property
+    def live(self) -> Path:
+        return self.config_dir / "live/example.test"
+
+    @property
+    def archive(self) -> Path:
+        return self.config_dir / "archive/example.test"
+
+    @property
+    def conf(self) -> Path:
+        return self.config_dir / "renewal/example.test.conf"
+
     def hook(self, event: str) -> str:
         """Return the command line of a hook, as certbot's shell gets it."""
         return f"{shlex.quote(CERTCAST)} --config {shlex.quote(str(self.host.certcast_toml))} hook {event}"
-
-    def plugin_argv(self, command: str, *arguments: str) -> list[str]:
-        plugin = ["--authenticator", "certcast", "--certcast-config", str(self.host.certcast_toml)]
-        return [*self._argv(command), *(plugin if command == "certonly" else []), *arguments]
-
-    def plugin(self, command: str, *arguments: str) -> Done:
-        """Run certbot with the plugin; `renew` relies on what certbot remembers of `certonly`."""
-        return self._run(self.plugin_argv(command, *arguments))
 
     def hooks(self, command: str, *arguments: str) -> Done:
         """Run certbot with the three hooks, as the README spells it."""
@@ -107,6 +114,29 @@ class Certbot:
         )
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return set(names.get_values_for_type(x509.DNSName))
+
+    def lineage(self, certificate: str = "example.test") -> Lineage:
+        """Return what certcast sees of it."""
+        return Lineage(self.config_dir, certificate)
+
+    def published(self, certificate: str = "example.test") -> str | None:
+        """Return the SHA-256 of the leaf that the manifest in the bucket names."""
+        stored = self.lab.cloud.bucket.get(f"certcast/certs/{certificate}/manifest")
+        if stored is None:
+            return None
+        return str(json.loads(stored.body.partition(b"-----BEGIN SSH SIGNATURE-----")[0])["leaf"]["sha256"])
+
+    def renew(self, *words: str) -> Done:
+        """Run `certcast renew` on the same host."""
+        return self.lab.certcast(self.host.certcast_toml, "renew", *words, user="renewal")
+
+    def snapshot(self) -> dict[Path, tuple[str, bytes]]:
+        """Return every file below certbot's folder, with where it leads and what is in it."""
+        return {
+            path: (str(path.readlink()) if path.is_symlink() else "", path.read_bytes())
+            for path in sorted(self.config_dir.rglob("*"))
+            if path.is_file()
+        }
 
     def fullchain(self, certificate: str = "example.test") -> bytes:
         return (self.config_dir / "live" / certificate / "fullchain.pem").read_bytes()

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from certcast.renewal import lineage
-from certcast.renewal.lineage import Lineage
+from certcast.acme.issued import Issued
+from certcast.certbot.lineage import Lineage
+from certcast.renewal.source import Release
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
@@ -34,6 +35,7 @@ class Journey:
     lab: Lab
     certificates: Names = field(default_factory=lambda: dict(EXAMPLE))
     serves: bool = False
+    by_certbot: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.renewal: WebHost = self.lab.host("renewal")
@@ -41,7 +43,9 @@ class Journey:
 
     def configure(self, old: str = "", new: str = "") -> None:
         """Write the renewal host's configuration, with one text replaced."""
-        text = renewal_toml(self.lab, self.renewal, self.certificates, serves=self.serves)
+        text = renewal_toml(
+            self.lab, self.renewal, self.certificates, serves=self.serves, by_certbot=self.by_certbot
+        )
         assert old in text, f"{old!r} is not in the configuration"
         self.renewal.certcast_toml.write_text(text.replace(old, new) if old else text)
 
@@ -81,9 +85,14 @@ class Journey:
         """Return certbot's configuration directory on the renewal host."""
         return self.renewal.root / "etc/letsencrypt"
 
-    def live(self, name: str = "example.test") -> Lineage:
-        """Return what certbot holds."""
-        return lineage.read(self.certbot_dir(), name)
+    def issued(self, name: str = "example.test") -> Issued:
+        """Return certcast's own store of a certificate on the renewal host."""
+        return Issued(self.renewal.certcast_folder, name)
+
+    def live(self, name: str = "example.test") -> Release:
+        """Return what the renewal host holds."""
+        source = Lineage(self.certbot_dir(), name) if name in self.by_certbot else self.issued(name)
+        return source.live()
 
     def served(self, host: str, name: str = "www.example.test") -> str:
         """Return the SHA-256 of the leaf that a host serves."""

@@ -158,6 +158,12 @@ _NOISE: dict[str, Noise] = {
 }
 
 
+def noise(rnd: random.Random, body: bytes, other: bytes) -> tuple[str, bytes]:
+    """Return a body with noise in it, and in what way; `other` is one of the same kind."""
+    how = rnd.choice(list(_NOISE))
+    return how, _NOISE[how](rnd, body or b"\n", other or b"\n")
+
+
 # -- what somebody writes who knows the formats: (random, bucket, a key of his own) → body
 
 Change = Callable[[random.Random, Bucket, bytes], "bytes | None"]

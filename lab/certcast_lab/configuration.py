@@ -19,7 +19,7 @@ from certcast_lab.hosts import WebHost
 from certcast_lab.lab import Lab
 
 Names = dict[str, tuple[str, ...]]
-"""Certificates by their name at certbot, each with the names that it must hold."""
+"""Certificates by their name, each with the DNS names that it must hold."""
 
 USUAL = ("renewal", "web1", "web2", "web3")
 """Names of hosts that are enrolled before anything is published."""
@@ -72,9 +72,18 @@ installs_to = ["administrator@example.test"]
 
 
 def renewal_toml(
-    lab: Lab, host: WebHost, certificates: Names = EXAMPLE, *, serves: bool = True, keys: bool = True
+    lab: Lab,
+    host: WebHost,
+    certificates: Names = EXAMPLE,
+    *,
+    serves: bool = True,
+    keys: bool = True,
+    by_certbot: Iterable[str] = (),
 ) -> str:
-    """Return the configuration of the renewal host; one that `serves` installs with its own nginx, too."""
+    """Return the configuration of the renewal host; one that `serves` installs with its own nginx, too.
+
+    The certificates in `by_certbot` are renewed by a certbot with certcast's hooks.
+    """
     nameservers = _addresses(server.address for server in lab.dns.servers)
     zones = "".join(
         f'\n[[zone]]\nname = "{zone.name}"\nnameservers = {nameservers}\n'
@@ -88,14 +97,15 @@ def renewal_toml(
         lab.trust.make_folder()
     # Its own keys count on the renewal host, whatever it pins besides.
     shared = _serving(lab, host, certificates) if serves else _shared(lab, host, certificates, pinned=[])
+    for name in by_certbot:
+        shared = shared.replace(f'name = "{name}"\n', f'name = "{name}"\nsource = "certbot"\n')
     return f"""{shared}
 [renewal]
 signing_key = {_toml(lab.trust.signing_key)}
 hosts_file = {_toml(lab.trust.hosts_file)}
-server = "{lab.directory_url}"
-config_dir = {_toml(host.root / "etc/letsencrypt")}
-work_dir = {_toml(host.root / "var/lib/letsencrypt")}
-logs_dir = {_toml(host.root / "var/log/letsencrypt")}
+directory = "{lab.directory_url}"
+terms_of_service_agreed = true
+certbot_config_dir = {_toml(host.root / "etc/letsencrypt")}
 
 [dns]
 endpoint = "{lab.alidns_url}"

@@ -2,14 +2,11 @@
 
     environment()            nginx, docker, ssh-keygen: everything but the keys
     bare_environment()       our own clients, which need nothing
-    dns_environment()        certbot, in which certcast's plugin needs the keys of the DNS API: everything
-                             but those of the store
-    dump_no_core()           this process and what it starts, certbot with the plugin in it, too
+    dump_no_core()           this process and what it starts
 
 The environment of a process can be read in /proc by its user and root, lands in core
 dumps and in the debug output of what it starts. So the keys of the store and the DNS API stay
-in certcast. certbot is the exception, and hands what it has to every hook that an
-operator has saved with a lineage; so it gets no more than it needs.
+in certcast.
 
 A test walks the source: each child gets one of these, no shell is started, and no
 argument list holds a secret.
@@ -22,8 +19,6 @@ import os
 # Not a list of what is let through: `docker exec` and `systemctl` live on variables that nobody can foresee.
 # The first four are what Alibaba Cloud's SDKs and its CLI read.
 _SECRET = ("ALIBABA_CLOUD_", "ALIBABACLOUD_", "ALICLOUD_", "OSS_", "AWS_", "CERTCAST_")
-# Of the others, none is the store's alone: an account's keys may be for its zones and its bucket.
-_STORE = ("OSS_", "AWS_")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -36,13 +31,8 @@ def bare_environment(**more: str) -> dict[str, str]:
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ} | more
 
 
-def dns_environment(**more: str) -> dict[str, str]:
-    """Return this process's environment, the DNS API's keys included, with `more`: for certbot alone."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(_STORE)}, **more}
-
-
 def dump_no_core() -> None:
-    """Let no crash write keys to the disk, ours or certbot's.
+    """Let no crash write keys to the disk.
 
     The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
     Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.

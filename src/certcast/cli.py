@@ -32,7 +32,10 @@ from certcast.running import Run, defect, host_name, now
 
 if TYPE_CHECKING:
     from certcast.config import CertificateConfig, RenewalConfig
+    from certcast.renewal.look import Renewed
     from certcast.renewal.press import Press
+    from certcast.renewal.renew import Renewal
+    from certcast.renewal.source import Source
 
 
 class _Commands(click.Group):
@@ -93,6 +96,8 @@ def main() -> None:
         console.failed(printable(redacted(text.getvalue().rstrip())))
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # an impatient second one must not change how this ends
         click.echo("interrupted; run the same command again, it goes on from what it finds", err=True)
         status = 130
     except CertcastError as error:
@@ -111,38 +116,99 @@ def _as_interrupt(_signal: int, _frame: object) -> None:
 
 @cli.command()
 @click.argument("name", required=False)
+@click.option("--now", "urgent", is_flag=True, help="Ask the CA and the store also where nothing seems due.")
+@click.option("--adopt", metavar="NAME", help="Take this lineage over from certbot, without a new order.")
+@click.option(
+    "--new-account", is_flag=True, help="With --adopt: leave certbot's account at the CA to certbot."
+)
 @click.option("--replace", "to_replace", metavar="NAME", help="Replace this certificate now, with a new key.")
 @click.option("--reason", help="With --replace: keyCompromise, superseded, and others of RFC 5280, 5.3.1.")
 @click.option("--revoke-after", metavar="DURATION", help="With --replace: revoke at the CA after (24h).")
 @click.pass_context
-def renew(context: click.Context, /, name: str | None, to_replace: str | None, **options: str | None) -> int:
+def renew(
+    context: click.Context,
+    /,
+    name: str | None,
+    *,
+    urgent: bool,
+    adopt: str | None,
+    new_account: bool,
+    to_replace: str | None,
+    **options: str | None,
+) -> int:
     """Renew what is due, publish what is newer, and install it here if this host serves too.
 
     With --replace, hosts give up the certificate that was published so far when they look next.
     """
     run = Run(context.obj, "renew")
-    renewal = run.config.renewal or run.config.lacks("renewal", "certcast renew")
-    _require_extra("certbot", "dns", "alibabacloud_tea_openapi")
-    from certcast.dns01.challenges import Challenges
+    settings = run.config.renewal or run.config.lacks("renewal", "certcast renew")
+    _require_extra("acme", "dns")
+    from certcast.renewal.renew import Renewal
 
+    renewal = Renewal(
+        run.config,
+        settings,
+        open_store=run.store,
+        press=partial(_press, run, settings),
+        clock=now,
+        progress=console.progress(),
+        warn=console.warned,
+        note=console.changed,
+        urgent=urgent,
+        emergency=bool(to_replace),
+    )
     if to_replace or any(options.values()):
         from certcast.operate.replacing import ask
 
-        name = ask(run.config, renewal, name=name, to_replace=to_replace, **options)
-    swept = run.attempt(None, partial(Challenges(run.config).sweep, now()))
-    for certificate in run.config.chosen(name):
-        run.attempt(certificate, partial(_renew, run, renewal, certificate, emergency=bool(to_replace)))
+        name = ask(run.config, renewal.source, name=name, to_replace=to_replace, **options)
+    if adopt or new_account:
+        from certcast.operate.adopting import adopt_lineage
+
+        name = adopt_lineage(run.config, renewal, name=name, adopt=adopt, new_account=new_account)
+    chosen = run.config.chosen(name)
+    swept = run.attempt(None, partial(_sweep, run))
+    done: list[Renewed] = []
+    run.attempt(None, lambda: done.extend(renewal.run(chosen)))
+    for one in done:
+        run.attempt(one.certificate, partial(_renewed, run, renewal, one))
+    for failure in renewal.left:
+        run.failed(None, failure)
     run.attempt(None, partial(_revoke, run, renewal))
     if swept != LocalFault.code:  # what is wrong with the ledger has been told
-        run.attempt(None, lambda: Challenges(run.config).require_nothing_left(now()))
+        run.attempt(None, partial(_require_nothing_left, run))
     return run.status
 
 
-def _revoke(run: Run, renewal: RenewalConfig) -> None:
+def _sweep(run: Run) -> None:
+    """Remove the TXT records of runs that have ended. A ledger without entries costs one small file."""
+    from certcast.dns01.ledger import Ledger
+
+    if Ledger(run.config.state_dir).entries():
+        from certcast.dns01.challenges import Challenges
+
+        Challenges(run.config).sweep(now())
+
+
+def _require_nothing_left(run: Run) -> None:
+    from certcast.dns01.ledger import Ledger
+
+    if Ledger(run.config.state_dir).entries():
+        from certcast.dns01.challenges import Challenges
+
+        Challenges(run.config).require_nothing_left(now())
+
+
+def _revoke(run: Run, renewal: Renewal) -> None:
     from certcast.renewal.revocation import carry_out
 
+    configured: dict[str, CertificateConfig] = {one.name: one for one in run.config.certificates}
     done, failures = carry_out(
-        run.config, renewal, open_store=run.store, now=now(), progress=console.progress()
+        run.config.state_dir,
+        ca_at=renewal.ca,
+        source_of=lambda name: renewal.source(configured[name]) if name in configured else None,
+        open_store=run.store,
+        now=now(),
+        progress=console.progress(),
     )
     for text in done:
         console.changed(text)
@@ -150,38 +216,23 @@ def _revoke(run: Run, renewal: RenewalConfig) -> None:
         run.failed(None, failure)
 
 
-def _renew(run: Run, renewal: RenewalConfig, certificate: CertificateConfig, *, emergency: bool) -> None:
-    from certcast.renewal.renew import renew as renew_one
-
-    done = renew_one(
-        run.config,
-        renewal,
-        certificate,
-        open_store=run.store,
-        press=partial(_press, run, renewal),
-        clock=now,
-        progress=console.progress(),
-        emergency=emergency,
-    )
-    if not sys.stderr.isatty():  # a terminal has seen them among certbot's output
-        for warning in done.warnings:
-            console.warned(f"{certificate.name}: {warning}")
+def _renewed(run: Run, renewal: Renewal, done: Renewed) -> None:
+    """Tell what a run did for one certificate, and install it here if this host serves too."""
+    certificate = done.certificate
     for failure in done.failures:
         run.failed(certificate, failure)
-    _alarm_if_exposed(run, renewal, certificate)
     if done.published:
+        _alarm_if_exposed(run, renewal.source(certificate), certificate)
         console.tell_published(certificate.name, done.published)
     for text in done.notes:
         console.changed(text)
-    if done.published and run.config.consumer is not None:
-        run.attempt(certificate, partial(run.pull, certificate, force=True))
+    if (done.published or done.idle) and run.config.consumer is not None:
+        run.attempt(certificate, partial(run.pull, certificate, force=not done.idle))
 
 
-def _alarm_if_exposed(run: Run, renewal: RenewalConfig, certificate: CertificateConfig) -> None:
+def _alarm_if_exposed(run: Run, source: Source, certificate: CertificateConfig) -> None:
     """Alarm if anybody here may read what was published; to refuse it would cost the renewal."""
-    from certcast.renewal import lineage
-
-    readable = lineage.exposed(renewal.config_dir, certificate.name)
+    readable = source.exposed()
     if readable is not None:
         run.failed(certificate, readable)
 
@@ -244,8 +295,8 @@ def hook(context: click.Context, event: str) -> int:
     import os
 
     if event != "deploy":
-        _require_extra("dns", "alibabacloud_tea_openapi")
-    from certcast.renewal import hooks
+        _require_extra("dns")
+    from certcast.certbot import hooks
 
     run = Run(context.obj, f"hook {event}")
     if event == "deploy":
@@ -257,13 +308,17 @@ def hook(context: click.Context, event: str) -> int:
 
 
 def _deploy(run: Run, name: str) -> None:
-    from certcast.renewal.renew import publish_live
+    from certcast.renewal.publication import publish_live
+    from certcast.renewal.source import source_of
 
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
     (certificate,) = run.config.chosen(name)
+    source = source_of(
+        certificate, state_dir=run.config.state_dir, certbot_config_dir=renewal.certbot_config_dir
+    )
     published = publish_live(
-        renewal,
         certificate,
+        source.live(),
         open_store=run.store,
         press=partial(_press, run, renewal),
         now=now(),
@@ -272,7 +327,7 @@ def _deploy(run: Run, name: str) -> None:
     console.tell_published(name, published)
     if published.alarm is not None:
         run.failed(certificate, published.alarm)
-    _alarm_if_exposed(run, renewal, certificate)
+    _alarm_if_exposed(run, source, certificate)
     if run.config.consumer is not None:
         run.pull(certificate, force=True)
 

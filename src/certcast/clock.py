@@ -56,10 +56,10 @@ def wrong_clock(date: str | None, here: datetime) -> WrongClock | None:
     """Return the two times if a reply's Date is over 15 minutes off; None if not, or without a Date."""
     try:
         there = parsedate_to_datetime(date or "")
-    except ValueError:
+        # "-0000", which no server should send, makes it naive.
+        there = there.replace(tzinfo=there.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    # "-0000", which no server should send, makes it naive.
-    there = there.replace(tzinfo=there.tzinfo or timezone.utc).astimezone(timezone.utc)
     return WrongClock(here, there) if abs(here - there) > TOLERANCE else None
 
 

@@ -17,7 +17,6 @@ used, and is reported then with the command that failed.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NewType, NoReturn
@@ -121,35 +120,55 @@ class StoreConfig:
         return Source(self.profile, self.role_arn, self.sts_endpoint)
 
 
+KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096"]
+
+
 @dataclass(frozen=True)
 class CertificateConfig:
-    """`[[certificate]]`: certbot's lineage name, and the names it must hold.
+    """`[[certificate]]`: its name, the names it must hold, and where it comes from.
 
-    A manifest with a sequence below `at_least` is refused by a host that has seen none yet.
+    `source` "acme": certcast orders it, with a key of `key_type`, at the CA's `profile`, and takes the chain
+    whose topmost issuer is `preferred_chain`. "certbot": another certbot renews it through the hooks, and
+    `name` is its lineage. A manifest with a sequence below `at_least` is refused by a host that has seen
+    none yet.
     """
 
     name: CertificateName
     names: tuple[DnsName, ...]
+    source: Literal["acme", "certbot"] = "acme"
+    key_type: KeyType = "p256"
     reuse_key: bool = False
+    preferred_chain: str | None = None
+    profile: str | None = None
     at_least: Sequence = Sequence(1)
 
 
 @dataclass(frozen=True)
-class RenewalConfig:
-    """`[renewal]`: how certbot is run; `server` is the ACME directory's URL.
+class ExternalAccount:
+    """`[renewal.external_account]`: what a CA hands out to bind an account to a customer (RFC 8555, 7.3.4).
 
-    `signing_key` is the publisher's OpenSSH private key; its public half, the spare key's and the
-    recovery kit's recipient lie beside it. `hosts_file` lists who gets the private key (renewal/enrolled.py).
-    `certbot` is the one of certcast's own environment, since the authenticator
-    plugin must be importable in its process.
+    `hmac_key_file` holds the MAC key as the CA shows it, base64url.
     """
 
+    key_id: str
+    hmac_key_file: AbsolutePath
+
+
+@dataclass(frozen=True)
+class RenewalConfig:
+    """`[renewal]`: the CA, by its ACME `directory`, and how releases are signed.
+
+    `terms_of_service_agreed` is the operator's word to the CA (RFC 8555, 7.3); no account is made without it.
+    `certbot_config_dir` is where a certbot keeps the lineages of `source = "certbot"`, and those to adopt.
+    `signing_key` is the publisher's OpenSSH private key; its public half, the spare key's and the
+    recovery kit's recipient lie beside it. `hosts_file` lists who gets the private key (renewal/enrolled.py).
+    """
+
+    directory: HttpUrl = HttpUrl("https://acme-v02.api.letsencrypt.org/directory")
+    terms_of_service_agreed: bool = False
     email: MailAddress | None = None
-    server: HttpUrl = HttpUrl("https://acme-v02.api.letsencrypt.org/directory")
-    certbot: Argv = Argv((str(Path(sys.executable).with_name("certbot")),))
-    config_dir: AbsolutePath = AbsolutePath(Path("/etc/letsencrypt"))
-    work_dir: AbsolutePath = AbsolutePath(Path("/var/lib/letsencrypt"))
-    logs_dir: AbsolutePath = AbsolutePath(Path("/var/log/letsencrypt"))
+    external_account: ExternalAccount | None = None
+    certbot_config_dir: AbsolutePath = AbsolutePath(Path("/etc/letsencrypt"))
     signing_key: AbsolutePath = AbsolutePath(Path("/etc/certcast/publisher"))
     hosts_file: AbsolutePath = AbsolutePath(Path("/etc/certcast/hosts"))
 

@@ -9,22 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast.config import NginxConfig
+from certcast.config import CertificateConfig, NginxConfig
 
 if TYPE_CHECKING:
-    from certcast.config import CertificateConfig, Config, ConsumerConfig, MailConfig, Source, StoreConfig
+    from certcast.config import Config, ConsumerConfig, MailConfig, Source, StoreConfig
 
 
 def contradictions(config: Config) -> list[str]:
     """Return each such mistake with its path; none if there is none."""
-    mistakes = []
-    seen: set[str] = set()
-    for index, certificate in enumerate(config.certificates):
-        if certificate.name in seen:
-            mistakes.append(f"certificate[{index}].name: {certificate.name} stands here twice")
-        seen.add(certificate.name)
-        if not certificate.names:
-            mistakes.append(f"certificate[{index}].names: must hold at least one name")
+    mistakes = _certificate_contradictions(config.certificates)
+    seen: set[str] = {certificate.name for certificate in config.certificates}
     zones = [zone.name for zone in config.zones]
     mistakes += [
         f"zone[{index}].name: {name} stands here twice"
@@ -51,6 +45,24 @@ def contradictions(config: Config) -> list[str]:
         mistakes += _target_contradictions(config.consumer, config.state_dir)
     if config.mail is not None:
         mistakes += _mail_contradictions(config.mail)
+    return mistakes
+
+
+def _certificate_contradictions(certificates: tuple[CertificateConfig, ...]) -> list[str]:
+    mistakes = []
+    seen: set[str] = set()
+    for index, certificate in enumerate(certificates):
+        if certificate.name in seen:
+            mistakes.append(f"certificate[{index}].name: {certificate.name} stands here twice")
+        seen.add(certificate.name)
+        if not certificate.names:
+            mistakes.append(f"certificate[{index}].names: must hold at least one name")
+        if certificate.source == "certbot":
+            mistakes += [
+                f'certificate[{index}].{key}: is for source = "acme"; its certbot has an option of its own'
+                for key in ("key_type", "reuse_key", "preferred_chain", "profile")
+                if getattr(certificate, key) != getattr(CertificateConfig, key)
+            ]
     return mistakes
 
 

@@ -28,7 +28,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from certcast.config import DEFAULT_PATH, Config
+from certcast.config import DEFAULT_PATH, Config, RenewalConfig
 from certcast.config_contradictions import contradictions
 from certcast.config_values import CHECKS
 from certcast.errors import ConfigInvalid
@@ -140,6 +140,8 @@ def _explain(error: BaseException, type_: type | None) -> str:
 def _unknown_key(key: str, owner: type) -> str:
     from difflib import get_close_matches
 
+    if (key, owner) in _FORMER:
+        return f"{key!r} is not a key any more: {_FORMER[key, owner]}"
     known = [_TOML_NAMES.get(f.name, f.name) for f in fields(owner) if f.name != "path"]
     close = get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
@@ -149,6 +151,18 @@ def _unknown_key(key: str, owner: type) -> str:
 # Arrays of tables read better in the singular in TOML: one [[certificate]] is one certificate.
 _TOML_NAMES = {"certificates": "certificate", "zones": "zone"}
 _TABLES = {"certificates": "[[certificate]]", "nginx": "[[consumer.nginx]]"}
+
+
+# What [renewal] had while certcast drove a certbot of its own (docs/adr/0018).
+_FORMER: dict[tuple[str, type], str] = {
+    ("server", RenewalConfig): "it is called 'directory'",
+    ("config_dir", RenewalConfig): "it is called 'certbot_config_dir'",
+    **{
+        (key, RenewalConfig): "certcast places its orders itself; a certbot that is to go on is "
+        'source = "certbot" in its [[certificate]]'
+        for key in ("certbot", "work_dir", "logs_dir")
+    },
+}
 
 
 def _converter() -> Any:

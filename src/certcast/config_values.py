@@ -53,7 +53,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
 def certificate_name(value: Any) -> str:
-    """Return a lineage name of certbot that can be a folder and a part of an object key; else ValueError."""
+    """Return a certificate's name, which becomes a folder and a part of an object key; else ValueError."""
     name = _text(value)
     if not _CERTIFICATE_NAME.fullmatch(name) or ".." in name:
         raise ValueError(f"must be a name like example.com in lower case, not {name!r}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def shown(text: str) -> str:
-    """Return what a person may see of a text that others have a part in, such as certbot."""
+    """Return what a person may see of a text that others have a part in, such as a CA."""
     return printable(readable(redacted(text)))
 
 

@@ -13,13 +13,21 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     ├── SecretExposed        SECRET-FILE          6   others may read or replace a file with a secret
     ├── IdentityUnusable     IDENTITY             7   this host's own key is missing or damaged
     ├── RenewalError                                  on the renewal host
-    │   ├── CertbotFailed    CERTBOT             10   certbot ended with an error
+    │   ├── CertbotFailed    CERTBOT             10   certbot did not call a hook as it should
     │   ├── NotPropagated    DNS-PROPAGATION     11   the nameservers do not show the TXT values
     │   ├── DnsDenied        DNS-DENIED          12   AccessKey refused, or no right to the zone
     │   ├── DnsFailed        DNS-API             13   the DNS API failed or cannot be reached
     │   ├── ZoneMissing      DNS-ZONE            14   no managed zone holds the name
     │   ├── OrderCapReached  ORDER-CAP           15   too many orders; the CA would lock us out
     │   ├── LineageUnusable  LINEAGE             16   certbot's live files cannot be published
+    │   ├── CaUnreachable    CA-UNREACHABLE      46   the CA gave no answer, or is out of service
+    │   ├── CaRefused        CA-REFUSED          47   the CA refused the order
+    │   ├── CaAnswerInvalid  CA-ANSWER           48   the CA's answer is not ACME, or not what was ordered
+    │   ├── ValidationFailed VALIDATION          49   the CA looked for the TXT value and did not find it
+    │   ├── RateLimited      RATE-LIMITED        50   the CA asks to wait
+    │   ├── AccountUnusable  ACCOUNT             51   the account at the CA is missing or refused
+    │   ├── SourceUndecided  SOURCE              52   certbot has the certificate: adopt it, or leave it there
+    │   ├── IssuedUnusable   ISSUED              53   certcast's own copy of a certificate is damaged
     │   ├── SigningFailed    SIGNING             17   the publisher's key is missing or does not sign
     │   ├── EnrolRefused     ENROL               18   a host cannot be enrolled or removed like this
     │   ├── KitRefused       KIT                 19   the recovery kit cannot be made or opened
@@ -158,7 +166,7 @@ class RenewalError(CertcastError):
 
 
 class CertbotFailed(RenewalError):
-    """certbot could not be run, or ended with an error."""
+    """A hook was not called as certbot calls it."""
 
     code = "CERTBOT"
     exit_status = 10
@@ -204,6 +212,62 @@ class LineageUnusable(RenewalError):
 
     code = "LINEAGE"
     exit_status = 16
+
+
+class CaUnreachable(RenewalError):
+    """The CA gave no complete answer, or said that it is out of service."""
+
+    code = "CA-UNREACHABLE"
+    exit_status = 46
+
+
+class CaRefused(RenewalError):
+    """The CA answered with a problem document (RFC 8555, 6.7)."""
+
+    code = "CA-REFUSED"
+    exit_status = 47
+
+
+class CaAnswerInvalid(RenewalError):
+    """The CA's answer is not what RFC 8555 describes, or its certificate is not the one ordered."""
+
+    code = "CA-ANSWER"
+    exit_status = 48
+
+
+class ValidationFailed(RenewalError):
+    """The CA validated a name and did not find the TXT value, or was forbidden to issue (CAA)."""
+
+    code = "VALIDATION"
+    exit_status = 49
+
+
+class RateLimited(RenewalError):
+    """The CA takes no order before a certain moment."""
+
+    code = "RATE-LIMITED"
+    exit_status = 50
+
+
+class AccountUnusable(RenewalError):
+    """There is no account at the CA, none can be made, or the CA refuses it."""
+
+    code = "ACCOUNT"
+    exit_status = 51
+
+
+class SourceUndecided(RenewalError):
+    """certbot holds the certificate, and the configuration says that certcast orders it."""
+
+    code = "SOURCE"
+    exit_status = 52
+
+
+class IssuedUnusable(RenewalError):
+    """A version in certcast's own store of certificates is missing a file, or damaged."""
+
+    code = "ISSUED"
+    exit_status = 53
 
 
 class SigningFailed(RenewalError):
@@ -412,26 +476,3 @@ class Overdue(CertcastError):
 
     code = "OVERDUE"
     exit_status = 41
-
-
-_LINES = ("expected", "found", "kept", "next")
-
-
-def to_document(error: CertcastError) -> dict[str, str | None]:
-    """Return an error as JSON-ready fields, to pass it from one process to another.
-
-    Without secrets, since the other process may not know them.
-    """
-    lines = {line: getattr(error, line) for line in ("what", *_LINES)}
-    return {"code": error.code, **{line: text and redacted(text) for line, text in lines.items()}}
-
-
-def from_document(document: dict[str, str | None]) -> CertcastError:
-    """Return the error that `to_document` took apart; a Defect if its code is not known."""
-    known = {kind.code: kind for kind in _kinds(CertcastError) if hasattr(kind, "code")}
-    kind = known.get(str(document["code"]), Defect)
-    return kind(str(document["what"]), **{line: document[line] for line in _LINES})
-
-
-def _kinds(kind: type[CertcastError]) -> list[type[CertcastError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]

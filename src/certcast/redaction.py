@@ -3,9 +3,9 @@
 The second line. The first is that nothing puts them there: errors are made of our own words, and
 what libraries say is cut down where it is caught. What slips through all the same comes by here:
 
-    errors.report(), to_document()    stderr, and what certbot's process tells ours
-    mail                              subject and text
-    guard_logs()                      every record that a handler writes: certbot's debug log
+    errors.report()    stderr
+    mail               subject and text
+    guard_logs()       every record that a handler writes
 
 Known secrets (`remember`, and the environment's) are found to the letter, also in an address;
 others by their form. An AccessKey's id stays: it is no secret, and says which key it was.

@@ -5,7 +5,7 @@
     example-world.test    an account of another site: another endpoint, where the keys of the first
                           are unknown; its key is a profile of ~/.aliyun/config.json
 
-certbot, pebble, DNS, nginx are real; STS and both sites' Alidns are emulated, each checking
+pebble, DNS, nginx are real; STS and both sites' Alidns are emulated, each checking
 signatures, tokens and policies for itself.
 """
 
@@ -327,10 +327,11 @@ def pull(company: Company, host: str) -> Done:
 
 
 def assert_no_secrets(company: Company, done: Done) -> None:
-    """Neither a secret, nor a token, nor a signature is in what the operator reads, or in certbot's log."""
-    logs = (company.journey.renewal.root / "var/log/letsencrypt").glob("*.log*")
-    said = "".join([done.stdout, done.stderr, *(log.read_text() for log in logs)])
-    assert "Cleaning up challenges" in said
+    """Neither a secret, nor a token, nor a signature is in what the operator reads, or in what is kept."""
+    kept = [path for path in company.journey.renewal.certcast_folder.rglob("*") if path.is_file()]
+    assert "account.json" in {path.name for path in kept}
+    said = "".join([done.stdout, done.stderr, *(path.read_text(errors="replace") for path in kept)])
+    assert "a new account was made" in said
     for secret in (company.world.access_key_secret, company.lab.cloud.renewal.access_key_secret):
         assert secret not in said
     for word in ("Signature=", "SecurityToken", "AccessKeyId=", "security-token"):

@@ -1,9 +1,8 @@
 """A whole journey with secrets that are watched: where do they turn up?
 
-Certificate keys may stand in certbot's archive and in a host's version directories, AccessKeys in
-the environment of certcast and, as far as DNS needs them, of the certbot that it starts. Anywhere
-else is a leak: output, mails, logs, other files, the bucket with all its versions, command lines,
-other environments.
+Certificate keys may lie in certcast's own store and in a host's version directories, the ACME account's
+key in its folder, and AccessKeys in the environment of certcast. Anywhere else is a leak: output, mails,
+logs, other files, the bucket with all its versions, command lines, other environments.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import base64
 import contextlib
 import os
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from certcast.config_reading import load
 from certcast.errors import Defect
 from certcast.notify import mail
 from certcast_lab.ca import Authority
+from certcast_lab.cloud import publisher_policy
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import Lab
 from certcast_lab.oss_bucket import Stored
@@ -38,8 +37,14 @@ RENEWAL_SECRET = "cAnArYrEnEwAl0123456789abcdefg"
 CONSUMER_SECRET = "cAnArYcOnSuMeR0123456789abcdef"
 BUCKETS_SECRET = "cAnArYaWs/0123456789abcdefghijk+lmno"
 PASSWORD = "canary: correct horse+battery/staple"
-FOR_DNS = {"the renewal AccessKey", "the consumers' AccessKey"}
-MAY_BE_SEEN = {"certcast": FOR_DNS | {"another bucket's key"}, "certbot": FOR_DNS}
+MAY_BE_SEEN = {"certcast": {"the renewal AccessKey", "the consumers' AccessKey", "another bucket's key"}}
+PLACES = {
+    "a private key": (
+        "var/lib/certcast/issued/*/*/privkey.pem",
+        "var/lib/certcast/certs/*/versions/*/privkey.pem",
+    ),
+    "the account's key": ("var/lib/certcast/acme/*/account.key",),
+}
 
 
 class Story:
@@ -111,14 +116,17 @@ class Story:
             },
         )
         self.said.append((" ".join(arguments), done.stdout + done.stderr))
-        # What certbot has made by now is looked for from now on.
-        for path in self.journey.certbot_dir().glob("archive/*/privkey*.pem"):
+        # What was made by now is looked for from now on.
+        made = self.journey.renewal.certcast_folder
+        for path in made.glob("issued/*/*/privkey.pem"):
             self.canaries.key("a private key", path.read_bytes())
+        for path in made.glob("acme/*/account.key"):
+            self.canaries.key("the account's key", path.read_bytes())
         return done
 
-    def allowed(self, path: Path) -> bool:
-        """Whether a private key may be here: a file of its owner alone, in one of two places."""
-        places = ("etc/letsencrypt/archive/*/privkey*.pem", "var/lib/certcast/certs/*/versions/*/privkey.pem")
+    def allowed(self, path: Path, names: set[str]) -> bool:
+        """Whether these secrets may be here: one of a kind, in a file of its owner alone, in its place."""
+        places = [place for name in names for place in PLACES.get(name, ())] if len(names) == 1 else []
         return path.stat().st_mode & 0o777 == 0o600 and any(path.match(place) for place in places)
 
     def leaks(self) -> list[tuple[str, str, set[str]]]:
@@ -130,7 +138,7 @@ class Story:
             for path, names in self.canaries.in_files(
                 *roots, self.folder / "tmp", self.folder / "seen"
             ).items()
-            if names != {"a private key"} or not self.allowed(path)
+            if not self.allowed(path, names)
         ]
         found += [
             ("mail", one.subject, self.canaries.found(one.message.as_bytes() + one.text.encode()))
@@ -151,8 +159,8 @@ def story(lab: Lab, tmp_path: Path) -> Story:
 
 def test_no_secret_leaves_its_place(story: Story) -> None:
     """
-    Two certificates in a row, two hosts, a pull and two renewals that fail, mails about all of it:
-    neither a private key, nor an AccessKey, nor a password is anywhere but where it belongs.
+    Two certificates in a row, two hosts, pulls and renewals that fail, mails about all of it: neither a
+    private key, nor the account's, nor an AccessKey, nor a password is anywhere but where it belongs.
     """
     journey, lab, canaries = story.journey, story.lab, story.canaries
     renewal = journey.renewal
@@ -164,8 +172,10 @@ def test_no_secret_leaves_its_place(story: Story) -> None:
             host.include(host.certcast_folder / "certs/example.test/nginx.conf")
             assert 0 == story.run(host, "pull").returncode
         journey.want_replaced()
-        lab.cloud.renewal.active = False
+        rights, lab.cloud.renewal.policies = lab.cloud.renewal.policies, [publisher_policy()]
         assert 12 == story.run(renewal, "renew").returncode
+        lab.cloud.renewal.policies, lab.cloud.renewal.active = rights, False
+        assert 21 == story.run(renewal, "renew").returncode
         lab.cloud.renewal.active = True
         assert 0 == story.run(renewal, "renew").returncode
 
@@ -184,19 +194,17 @@ def test_no_secret_leaves_its_place(story: Story) -> None:
     leaks = story.leaks()
     assert [] == leaks
     assert unexpected(processes) == set()
-    assert {"nginx", "certcast", "certbot", "tls_client.py"} <= processes.kinds
+    assert {"nginx", "certcast", "tls_client.py"} <= processes.kinds
     assert {"nginx", "ssh-keygen"} == {path.name for path in (story.folder / "seen").iterdir()}
     assert len(lab.mailbox.messages) >= 5
     # Nothing under a shared temporary folder, and nothing of ours that others may read.
     assert [] == list((story.folder / "tmp").iterdir())
     ours = [path for host in lab.hosts.values() for path in host.certcast_folder.rglob("*")]
     assert [] == [path for path in ours if not path.is_symlink() and path.stat().st_mode & 0o077]
-    # certbot's debug logs are 0644: their folder keeps them.
-    assert 0o700 == stat.S_IMODE((renewal.root / "var/log/letsencrypt").stat().st_mode)
 
 
 def unexpected(processes: Processes) -> set[tuple[str, str, str]]:
-    """Return what was seen where it should not be: AccessKeys are for certcast and certbot to read."""
+    """Return what was seen where it should not be: AccessKeys are for certcast to read."""
     return {
         (kind, where, name)
         for kind, where, name in processes.hits
@@ -231,11 +239,11 @@ def test_the_search_finds_a_leak_in_each_channel(story: Story, tmp_path: Path) -
     pem = Authority("A CA").issue("example.test").key_pem
     story.canaries.key("a private key", pem)
     root, bucket = story.journey.renewal.root, story.lab.cloud.bucket
-    archive = root / "etc/letsencrypt/archive/example.test"
+    issued = root / "var/lib/certcast/issued/example.test/1-0123456789abcdef"
     version = root / "var/lib/certcast/certs/example.test/versions/1-0123456789abcdef"
-    for folder in (archive, version, root / "var/log"):
+    for folder in (issued, version, root / "var/log"):
         folder.mkdir(parents=True, exist_ok=True)
-    for path in (archive / "privkey1.pem", version / "privkey.pem"):
+    for path in (issued / "privkey.pem", version / "privkey.pem"):
         path.write_bytes(pem)
         path.chmod(0o600)
     assert [] == story.leaks()
@@ -246,16 +254,16 @@ def test_the_search_finds_a_leak_in_each_channel(story: Story, tmp_path: Path) -
     for path, content in (
         (root / "var/log/debug.log", repr(pem).encode()),
         (version / "combined.pem", pem),
-        (archive / "cert1.pem", pem),
+        (issued / "fullchain.pem", pem),
         (tmp_path / "tmp/x", pem[60:150]),
         (root / "password.bak", PASSWORD.encode()),
     ):
         path.write_bytes(content)
         assert [("file", str(path))] == [one[:2] for one in story.leaks()]
         path.unlink()
-    (archive / "privkey1.pem").chmod(0o644)
-    assert [("file", str(archive / "privkey1.pem"))] == [one[:2] for one in story.leaks()]
-    (archive / "privkey1.pem").chmod(0o600)
+    (issued / "privkey.pem").chmod(0o644)
+    assert [("file", str(issued / "privkey.pem"))] == [one[:2] for one in story.leaks()]
+    (issued / "privkey.pem").chmod(0o600)
 
     bucket.put("certcast/hosts/web1.json", Stored(pem, 0))
     bucket.put("certcast/hosts/web1.json", Stored(b"{}", 0))

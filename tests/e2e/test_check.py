@@ -115,6 +115,75 @@ def test_a_renewal_host(journey: Journey) -> None:
     assert "no signing key in /nonexistent/publisher yet: `certcast publisher init` makes one" in done.stdout
 
 
+def test_the_account_at_the_ca(journey: Journey) -> None:
+    """
+    It shows the CA, and the account's URL as a CAA record takes it; before there is one, whether the terms
+    are agreed to. Nobody is asked for that.
+    """
+    toml, directory = journey.renewal.certcast_toml, journey.lab.directory_url
+    orders = f"\n  orders at {directory}; no account there yet; the terms of service are "
+    assert f"{orders}agreed to\n" in check(journey, toml).stdout
+    journey.configure("terms_of_service_agreed = true", "terms_of_service_agreed = false")
+    done = check(journey, toml)
+    assert 0 == done.returncode, done.stderr
+    assert f"{orders}not agreed to: read them, then `terms_of_service_agreed = true`\n" in done.stdout
+    assert [] == journey.lab.renewal_info.asked
+
+    journey.configure()
+    journey.renew()
+    order = journey.issued().record(journey.live().version)
+    asked = len(journey.lab.renewal_info.asked)
+    done = check(journey, toml)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"\n  orders at {directory} with the account {order.account}\n" in done.stdout
+    assert asked == len(journey.lab.renewal_info.asked)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("account.key", "is lost; the terms"), ("account.json", "found again by its key")]
+)
+def test_half_of_the_account_is_lost(journey: Journey, file: str, said: str) -> None:
+    """With the account's key or its record lost, it says so; the run after that orders again."""
+    journey.renew()
+    (lost,) = journey.renewal.certcast_folder.glob(f"acme/*/{file}")
+    lost.unlink()
+    done = check(journey, journey.renewal.certcast_toml)
+    assert 0 == done.returncode, done.stderr
+    assert said in done.stdout
+    before = journey.live()
+    journey.want_replaced()
+    assert 0 == journey.renew("--now").returncode
+    assert before.version != journey.live().version
+
+
+def test_an_account_key_that_others_can_read(journey: Journey) -> None:
+    """What the next order would refuse is refused here, with that error; the rest is still shown."""
+    journey.renew()
+    (key,) = journey.renewal.certcast_folder.glob("acme/*/account.key")
+    key.chmod(0o644)
+    done = check(journey, journey.renewal.certcast_toml)
+    assert 6 == done.returncode
+    assert f"chmod 600 {key}" in done.stderr
+    assert "\n  signs with " in done.stdout
+
+
+def test_who_renews_each_certificate(lab: Lab) -> None:
+    """It names the source of each certificate; where certbot renews them all, there is no account to show."""
+    journey = Journey(
+        lab, {"example.test": ("example.test",), "two.test": ("two.test",)}, by_certbot=("two.test",)
+    )
+    shown = check(journey, journey.renewal.certcast_toml).stdout
+    assert "\n  example.test: example.test; certcast orders it\n" in shown
+    by_certbot = f"\n  two.test: two.test; the certbot of {journey.certbot_dir()} renews it\n"
+    assert by_certbot in shown
+    assert "\n  orders at " in shown
+    journey.by_certbot = ("example.test", "two.test")
+    journey.configure()
+    shown = check(journey, journey.renewal.certcast_toml).stdout
+    assert by_certbot in shown
+    assert "orders" not in shown
+
+
 def test_the_public_half_is_lost(journey: Journey) -> None:
     """
     A signing key without its .pub file: `check` and `renew` show the command that writes it anew, and

@@ -1,11 +1,13 @@
 """Names as administrators have them: wildcards, private zones, delegation, IDN, company at a name, many.
 
-Each test is a renewal by the installed command, with certbot, pebble and DNS as they are.
+Each test is a renewal by the installed command, with pebble and DNS as they are.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
-from certcast_lab.lab import Lab
+from certcast_lab.lab import CERTCAST, Lab
 from foreign import Colleagues
 from issuing import Certbot, certbot_21
 from journey import Journey
@@ -286,13 +288,22 @@ def test_idn_in_a_failure(lab: Lab) -> None:
 
 
 def test_idn_in_the_progress(lab: Lab) -> None:
-    """Whoever watches certbot at work reads which name is meant."""
+    """Whoever watches `certcast renew` at work, at a terminal, reads which name is meant."""
     lab.cloud.add_zone(IDN)
-    certbot = Certbot(lab, certificates={IDN: (IDN,)})
+    journey = Journey(lab, {IDN: (IDN,)})
+    at_a_terminal = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
+    argv = [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"]
 
-    done = certbot.plugin("certonly", "-d", IDN)
+    done = subprocess.run(
+        [sys.executable, "-c", at_a_terminal, *argv],
+        env={**os.environ, **lab.environment("renewal")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    assert 0 == done.returncode, done.stderr
+    assert 0 == done.returncode, done.stdout
     assert f"at _acme-challenge.{IDN} (_acme-challenge.中文.test)" in done.stdout
 
 
@@ -319,12 +330,14 @@ def test_a_concurrent_client_on_the_same_name(lab: Lab, tmp_path: Path) -> None:
     several_strings = "one string holds 255 octets ".ljust(260, ".")
     lab.cloud.zones.add(lab.cloud.zone, "_acme-challenge", "TXT", several_strings)
     journey = Journey(lab)
-    lab.dns.servers[1].lag = 4.0
-    with Colleagues(lab) as colleagues, ThreadPoolExecutor(1) as beside:
+    lab.dns.servers[1].lag = 3600
+    with Colleagues(lab) as colleagues, ThreadPoolExecutor(2) as beside:
         renewing = beside.submit(journey.renew)
         wait_for_records(lab, 3)
-        theirs = colleagues.certbot_dns_aliyun(tmp_path / "theirs")
-        done = renewing.result()
+        validating = beside.submit(colleagues.certbot_dns_aliyun, tmp_path / "theirs")
+        wait_for_records(lab, 4)
+        lab.dns.servers[1].work_well()
+        done, theirs = renewing.result(), validating.result()
         assert [] == colleagues.proxy.refused
 
     assert (0, "") == (done.returncode, done.stderr)

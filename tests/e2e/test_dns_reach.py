@@ -1,4 +1,4 @@
-"""Renewing where port 53 is filtered: real certbot, pebble and DNS; the firewall is in the lab.
+"""Renewing where port 53 is filtered: real pebble and DNS; the firewall is in the lab.
 
 What is blocked is the renewal host's own way to the zone's nameservers. The CA asks
 the same servers by a resolver of its own, and validates only what it sees there.
@@ -62,7 +62,7 @@ def firewalls(request: pytest.FixtureRequest, blocked: Callable[[Block], Blocked
 
 def told(done: Done, *, by: str) -> bool:
     """Whether cron was told, once, that the nameservers can't be reached, and what was done instead."""
-    said = "warning: example.test: the nameservers of example.test cannot be reached from this host; "
+    said = "warning: the nameservers of example.test cannot be reached from this host; "
     return 1 == done.stderr.count(f"{said}{by}") == done.stderr.count("cannot be reached")
 
 

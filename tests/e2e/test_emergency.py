@@ -1,17 +1,15 @@
 """Stories of emergencies: a key got out, a release must be taken back, and what interrupts it.
 
-certbot, pebble, DNS and nginx are real; `certcast` runs as the installed command. Whether the CA has
-revoked is asked of pebble itself.
+pebble, DNS and nginx are real, and certbot where it renews; `certcast` runs as the installed command.
+Whether the CA has revoked is asked of pebble itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from certcast.acme.ca import folder_of
 from certcast.errors import GateRefused, Overdue
 from certcast.lifetime import from_utc_text, utc_text
 from certcast_lab.lab import CERTCAST, Lab
@@ -221,9 +220,9 @@ def test_fifth_order_of_the_week(journey: Journey) -> None:
     which the CA would refuse and count, is not placed.
     """
     journey.renew()
-    book = journey.renewal.certcast_folder / "orders.json"
-    ((names, placed),) = json.loads(book.read_text()).items()
-    book.write_text(json.dumps({names: placed * 4}))
+    book = order_book(journey)
+    ((names, placed),) = json.loads(book.read_text())["orders"].items()
+    book.write_text(json.dumps({"orders": {names: placed * 4}, "not_before": {}}))
     before = journey.live().leaf
     journey.want_replaced()
     assert 15 == journey.renew().returncode
@@ -238,7 +237,7 @@ def test_fifth_order_of_the_week(journey: Journey) -> None:
     assert (new, new.sha256) == (journey.live().leaf, journey.published())
 
 
-def test_certbot_fails(journey: Journey) -> None:
+def test_the_order_fails(journey: Journey) -> None:
     """
     The order fails: nothing is revoked, the old certificate stays, and the error says what goes on. The
     next run of the timer gets the new one without being told again.
@@ -320,9 +319,9 @@ def test_asked_twice(journey: Journey) -> None:
 )
 def test_interrupted(journey: Journey, at: str, by: str) -> None:
     """
-    `renew --replace` is stopped before the order, in the middle of it, when certbot has saved the
-    certificate, while it is published, or right after: the next `renew` of the timer ends with one new
-    certificate published, the old one as revoked, and at most one order more.
+    `renew --replace` is stopped before the order, in the middle of it, when the certificate is stored,
+    while it is published, or right after: the next `renew` of the timer ends with one new certificate
+    published, the old one as revoked, no TXT record, and no order more.
     """
     journey.renew()
     old, lab = journey.live().leaf, journey.lab
@@ -331,22 +330,19 @@ def test_interrupted(journey: Journey, at: str, by: str) -> None:
         wait_until(lambda: reached() or replacing.poll() is not None)
         (replacing.kill if by == "kill -9" else replacing.terminate)()
         replacing.wait(timeout=30)
-    if by == "kill -9":
-        end_certbot(journey)
     lab.cloud.oss.faults.turn_off()
     lab.dns.servers[1].lag = 0
     done = journey.renew()
 
-    # What a killed certbot leaves in the zone is told of, and removed after two hours.
-    status = 13 if (at, by) == ("ordering", "kill -9") else 0
-    assert status == done.returncode, done.stderr
-    assert lab.renewal_info.orders <= 3
+    assert 0 == done.returncode, done.stderr
+    assert [] == lab.cloud.challenge_records()
+    assert 2 == lab.renewal_info.orders == lab.renewal_info.issued
     new = journey.live().leaf
     assert old.public_key_sha256 != new.public_key_sha256
     assert ([old.sha256], new.sha256) == (manifest(journey)["revoked"], journey.published())
     assert asked(journey)["published_at"] is not None
     orders = lab.renewal_info.orders
-    assert status == journey.renew().returncode
+    assert 0 == journey.renew().returncode
     assert (orders, new) == (lab.renewal_info.orders, journey.live().leaf)
 
 
@@ -359,22 +355,23 @@ def test_the_ca_is_down_when_it_is_to_revoke(journey: Journey) -> None:
     old = journey.live().leaf
     assert 0 == journey.renew(*COMPROMISED).returncode
     age(journey, hours=24)
-    journey.configure(journey.lab.directory_url, "https://127.0.0.1:9/dir")
+    journey.lab.acme_faults.turn_on("lost_reply")
     failed = journey.renew()
     assert 45 == failed.returncode, failed.stderr
     assert f"the CA has not revoked serial {old.serial}" in failed.stderr
     assert (False, journey.live().leaf.sha256) == (revoked(journey, old.serial), journey.published())
 
-    journey.configure()
+    journey.lab.acme_faults.turn_off()
     assert 0 == journey.renew().returncode
     assert revoked(journey, old.serial)
 
 
-def test_another_certbot(journey: Journey) -> None:
+def test_another_certbot(lab: Lab) -> None:
     """
     A lineage that another certbot renews through hooks is left to it: the error has the command with which
     it makes a new key. Its deploy hook then publishes, with the old one as revoked, and the CA follows.
     """
+    journey = Journey(lab, by_certbot=("example.test",))
     assert 0 == journey.certbot_with_hooks(*CERTONLY).returncode
     old, orders = journey.live().leaf, journey.lab.renewal_info.orders
     told = journey.renew(*COMPROMISED, "--revoke-after", "0s")
@@ -414,20 +411,20 @@ def test_wrong_use(journey: Journey) -> None:
     assert (None, orders) == (asked(journey), journey.lab.renewal_info.orders)
 
 
-def test_the_published_one_is_not_in_certbot_s_archive(journey: Journey) -> None:
+def test_the_published_one_is_not_on_this_host(journey: Journey) -> None:
     """
-    This host was restored from a backup, and what hosts serve is not in certbot's archive: a replacement
-    takes that off every host, too, and the CA revokes it by the certificate that the store has.
+    This host was restored from a backup, and what hosts serve is not on it any more: a replacement takes
+    that off every host, too, and the CA revokes it by the certificate that the store has.
     """
     journey.renew()
     first = journey.live().leaf
     backup = journey.renewal.root / "backup"
-    shutil.copytree(journey.certbot_dir(), backup, symlinks=True)
+    shutil.copytree(journey.issued().place, backup)
     journey.want_replaced()
     journey.renew()
     lost = journey.live().leaf
-    shutil.rmtree(journey.certbot_dir())
-    shutil.copytree(backup, journey.certbot_dir(), symlinks=True)
+    shutil.rmtree(journey.issued().place)
+    shutil.copytree(backup, journey.issued().place)
     done = journey.renew("--replace", "example.test", "--reason", "superseded", "--revoke-after", "0s")
 
     assert 0 == done.returncode, done.stderr
@@ -453,15 +450,6 @@ def killing_point(journey: Journey, at: str) -> Callable[[], bool]:
         before = journey.live().version
         return lambda: journey.live().version > before
     return lambda: bool(manifest(journey)["revoked"])
-
-
-def end_certbot(journey: Journey) -> None:
-    """End the certbot that a killed certcast leaves to itself, as a power cut does."""
-    here = str(journey.certbot_dir()).encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if here in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_held_off(journey: Journey) -> None:
@@ -497,7 +485,7 @@ def test_held_off(journey: Journey) -> None:
 
     forget_orders(journey)
     journey.want_replaced()
-    assert 0 == journey.renew().returncode
+    assert 0 == journey.renew("--now").returncode
     third = journey.live().leaf
     ended_by = manifest(journey)
     assert (third.sha256, False, [second.sha256]) == (
@@ -512,7 +500,7 @@ def test_held_off(journey: Journey) -> None:
 def test_a_step_back_does_not_outlive_its_certificate(journey: Journey) -> None:
     """
     Nobody ends a step back, and a sixth of the older certificate's life is left: `renew` orders another one,
-    though certbot's own is still good for weeks, and publishes it.
+    though the newest one is still good for weeks, and publishes it.
     """
     journey.renew()
     first = journey.live().leaf
@@ -527,7 +515,7 @@ def test_a_step_back_does_not_outlive_its_certificate(journey: Journey) -> None:
         remembered["manifest"] = remembered["manifest"].replace(utc_text(moment), utc_text(earlier))
     record.write_text(json.dumps(remembered))
     orders = journey.lab.renewal_info.orders
-    done = journey.renew()
+    done = journey.renew("--now")
 
     assert 0 == done.returncode, done.stderr
     assert orders + 1 == journey.lab.renewal_info.orders
@@ -536,7 +524,12 @@ def test_a_step_back_does_not_outlive_its_certificate(journey: Journey) -> None:
 
 def forget_orders(journey: Journey) -> None:
     """Let the orders of today have been placed long ago."""
-    (journey.renewal.certcast_folder / "orders.json").unlink()
+    order_book(journey).unlink()
+
+
+def order_book(journey: Journey) -> Path:
+    """Return where the renewal host counts its orders at the lab's CA."""
+    return folder_of(journey.renewal.certcast_folder, journey.lab.directory_url) / "limits.json"
 
 
 def test_step_back_to_what_nobody_may_serve(journey: Journey) -> None:
@@ -580,7 +573,7 @@ def test_at_least(journey: Journey) -> None:
     assert old is not None
     bucket.put(key, old)
     record.write_text(memory)
-    assert 0 == journey.renew().returncode
+    assert 0 == journey.renew("--now").returncode
     refused = journey.pull("web1", "--now")
     assert (27, True) == (refused.returncode, "42" in refused.stderr)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,11 +17,11 @@ from pathlib import Path
 import pytest
 import stamina
 
+from certcast.certbot import hooks
 from certcast.config import Config
 from certcast.config_reading import load
 from certcast.dns01.challenges import Challenges
-from certcast.errors import CertbotFailed, DnsFailed, LineageUnusable
-from certcast.renewal import hooks
+from certcast.errors import CertbotFailed, DnsFailed, LineageUnusable, SourceUndecided
 from certcast_lab.lab import Lab
 from issuing import CERTBOT_58, Certbot, certbot_21
 
@@ -63,8 +64,8 @@ def given(**variables: str) -> dict[str, str]:
 @pytest.mark.row(5)
 def test_apex_and_wildcard_are_issued_and_published(lab: Lab, certbot: Certbot) -> None:
     """
-    The line of the README issues a domain and its wildcard while a nameserver lags: two values at one
-    name, waited for once, none left, and the release is in the bucket.
+    The first line of the README issues a domain and its wildcard while a nameserver lags: two values at
+    one name, waited for once, none left, and the release is in the bucket. The second one renews it.
     """
     lab.dns.servers[1].lag = 1.0
 
@@ -74,8 +75,38 @@ def test_apex_and_wildcard_are_issued_and_published(lab: Lab, certbot: Certbot) 
     assert {"example.test", "*.example.test"} == certbot.names()
     assert (2, 2) == tuple(map(lab.cloud.alidns.count, ("AddDomainRecord", "DeleteDomainRecord")))
     assert [] == lab.cloud.challenge_records()
-    assert lab.cloud.bucket.get("certcast/certs/example.test/manifest")
+    first = certbot.published()
+    assert certbot.lineage().live().leaf.sha256 == first
+
+    renewed = certbot.hooks("renew", "--cert-name", "example.test", "--force-renewal")
+
+    assert 0 == renewed.returncode, renewed.stderr
+    assert (4, 4) == tuple(map(lab.cloud.alidns.count, ("AddDomainRecord", "DeleteDomainRecord")))
+    assert certbot.lineage().live().leaf.sha256 == certbot.published() != first
+    assert [] == lab.cloud.challenge_records()
     assert [] == lab.mailbox.messages
+
+
+def test_what_certbot_renews_is_never_ordered(lab: Lab, certbot: Certbot) -> None:
+    """
+    With `source = "certbot"`, `certcast renew` publishes what a deploy hook could not. The CA is asked for
+    its renewal information at most, and certbot's files stay as they are.
+    """
+    rights = lab.cloud.renewal.policies
+    putting = {"Effect": "Deny", "Action": "oss:PutObject", "Resource": "*"}
+    lab.cloud.renewal.policies = [*rights, {"Version": "1", "Statement": [putting]}]
+    assert 0 == certbot.hooks("certonly", *APEX_AND_WILDCARD).returncode
+    assert certbot.published() is None
+    lab.cloud.renewal.policies = rights
+    asked = len(lab.renewal_info.asked)
+    before = certbot.snapshot()
+
+    done = [certbot.renew(*words) for words in ((), ("--now",))]
+
+    assert [(0, ""), (0, "")] == [(one.returncode, one.stderr) for one in done]
+    assert certbot.lineage().live().leaf.sha256 == certbot.published()
+    assert {one.action for one in lab.renewal_info.asked[asked:]} <= {"directory", "renewalInfo"}
+    assert before == certbot.snapshot()
 
 
 def test_two_certificates_are_renewed_in_one_run(lab: Lab) -> None:
@@ -181,6 +212,147 @@ def age_the_ledger(config: Config) -> None:
     """Make every entry three hours old."""
     ledger = Challenges(config).ledger
     ledger.put([replace(entry, created=entry.created - timedelta(hours=3)) for entry in ledger.entries()])
+
+
+# -- a lineage that certbot itself could not use
+
+
+def links_became_files(certbot: Certbot) -> None:
+    """A backup that follows links brought live/ back: rsync -L, zip."""
+    for link in certbot.live.glob("*.pem"):
+        content = link.read_bytes()
+        link.unlink()
+        link.write_bytes(content)
+
+
+def conf_emptied(certbot: Certbot) -> None:
+    """What a full disk has left."""
+    certbot.conf.write_text("")
+
+
+def conf_garbled(certbot: Certbot) -> None:
+    """A merge that was not finished."""
+    certbot.conf.write_text("<<<<<<< HEAD\n" + certbot.conf.read_text())
+
+
+def conf_moved(certbot: Certbot) -> None:
+    """/etc/letsencrypt of another place: its paths are absolute."""
+    certbot.conf.write_text(certbot.conf.read_text().replace(str(certbot.config_dir), "/srv/old/letsencrypt"))
+
+
+def conf_lost(certbot: Certbot) -> None:
+    """A backup of live/ and archive/ alone."""
+    certbot.conf.unlink()
+
+
+def conf_without_chain(certbot: Certbot) -> None:
+    """One line of the file is gone."""
+    certbot.conf.write_text(re.sub(r"(?m)^chain = .*\n", "", certbot.conf.read_text()))
+
+
+def archive_renamed(certbot: Certbot) -> None:
+    """The links lead into the archive of another lineage."""
+    other = certbot.archive.with_name("example.test-0001")
+    certbot.archive.rename(other)
+    for link in certbot.live.glob("*.pem"):
+        target = other / link.readlink().name
+        link.unlink()
+        link.symlink_to(target)
+
+
+def key_emptied(certbot: Certbot) -> None:
+    """A power cut before the key's content was on the disk."""
+    (certbot.live / "privkey.pem").write_bytes(b"")
+
+
+SPOILED = [
+    links_became_files,
+    conf_emptied,
+    conf_garbled,
+    conf_moved,
+    conf_lost,
+    conf_without_chain,
+    archive_renamed,
+    key_emptied,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_a_lineage_that_certbot_cannot_use(
+    lab: Lab, certbot: Certbot, spoil: Callable[[Certbot], None]
+) -> None:
+    """
+    Each run says LINEAGE, with commands that mend it; nothing is ordered, under no other name either, and
+    what is published stays. After these commands certbot has its lineage again, and it is published.
+    """
+    assert 0 == certbot.hooks("certonly", *APEX_AND_WILDCARD).returncode
+    before, orders = certbot.published(), lab.renewal_info.orders
+    spoil(certbot)
+
+    for words in ((), (), ("--now",)):
+        done = certbot.renew(*words)
+        assert 16 == done.returncode, done.stderr
+        assert "LINEAGE (exit 16)" in done.stderr
+        assert "certbot would not renew it" in done.stderr
+        assert orders == lab.renewal_info.orders
+        assert before == certbot.published()
+
+    (mending,) = re.findall(r"`(cd [^`]*; done)`, then `certbot certonly", " ".join(done.stderr.split()))
+    subprocess.run(mending, shell=True, check=False, capture_output=True)
+    assert 0 == certbot.hooks("certonly", *APEX_AND_WILDCARD).returncode
+    assert ["example.test"] == [path.stem for path in certbot.config_dir.glob("renewal/*.conf")]
+    assert before != certbot.published()
+    assert 0 == certbot.renew().returncode
+
+
+def test_a_lineage_that_leads_to_an_older_version(lab: Lab, certbot: Certbot) -> None:
+    """
+    live/ leads to the version before (a backup of live/ alone): the older certificate isn't published and
+    nothing is ordered, run for run; the command of the error mends it.
+    """
+    assert 0 == certbot.hooks("certonly", *APEX_AND_WILDCARD).returncode
+    renewing = ("renew", "--cert-name", "example.test", "--force-renewal")
+    assert 0 == certbot.hooks(*renewing).returncode
+    before, orders = certbot.published(), lab.renewal_info.orders
+    for link in certbot.live.glob("*.pem"):
+        older = link.readlink().with_name(link.name.replace(".pem", "1.pem"))
+        link.unlink()
+        link.symlink_to(older)
+
+    for words in ((), ("--now",)):
+        done = certbot.renew(*words)
+        assert 16 == done.returncode, done.stderr
+        assert "the certificate is older than the published one" in done.stderr
+        assert f"`certbot {' '.join(renewing)}`" in " ".join(done.stderr.split())
+        assert orders == lab.renewal_info.orders
+        assert before == certbot.published()
+
+    assert 0 == certbot.hooks(*renewing).returncode
+    assert certbot.lineage().live().leaf.sha256 == certbot.published() != before
+    assert 0 == certbot.renew().returncode
+
+
+def test_a_lineage_under_another_name(lab: Lab, certbot: Certbot) -> None:
+    """
+    certbot has issued it as example.test-0001, without --cert-name: its deploy hook says which names are
+    configured, `certcast renew` that there is no example.test; nothing is ordered or published.
+    """
+    named = certbot.hooks("certonly", "--cert-name", "example.test-0001", *APEX_AND_WILDCARD[2:])
+    assert 0 == named.returncode, named.stderr
+    mail = lab.mailbox.wait_for(lambda received: "hook deploy" in received.text)
+    assert "NAME one of example.test" in " ".join(mail.text.split())
+    assert "live/example.test-0001" in "".join(mail.text.split())
+    orders = lab.renewal_info.orders
+
+    for _ in range(2):
+        done = certbot.renew()
+        assert 16 == done.returncode, done.stderr
+        assert "certbot has no such lineage yet" in done.stderr
+    assert orders == lab.renewal_info.orders
+    assert certbot.published() is None
+
+    assert 0 == certbot.hooks("certonly", *APEX_AND_WILDCARD).returncode
+    assert certbot.lineage().live().leaf.sha256 == certbot.published()
 
 
 # -- what certbot may hand over, and what it may not
@@ -344,20 +516,27 @@ def test_a_lineage_that_is_not_configured_is_not_published(config: Config, linea
     assert [] == published
 
 
-def test_a_deploy_hook_within_certcast_renew_has_nothing_to_do(config: Config) -> None:
+def test_a_deploy_hook_for_what_certcast_orders_is_refused(lab: Lab, config: Config) -> None:
     """
-    A hook that is left from the time before certcast orders by itself fails no renewal: `certcast renew`
-    publishes what its certbot got.
+    A certbot that still renews what certcast orders by itself is told of: nothing is published by its
+    hook, and the error says what to switch off.
     """
+    lineage = lab.host("renewal").root / "etc/letsencrypt/live/example.test"
+    lineage.mkdir(parents=True)
+    (lineage / "fullchain.pem").touch()
+    ordering = replace(config, certificates=(replace(config.certificates[0], source="acme"),))
     published: list[str] = []
-    environ = given(RENEWED_LINEAGE="/nowhere/live/example.test", CERTCAST_REPORT_FILE="/proc/self/fd/9")
-    hooks.deploy(config, environ, published.append)
+
+    with pytest.raises(SourceUndecided) as refused:
+        hooks.deploy(ordering, given(RENEWED_LINEAGE=str(lineage)), published.append)
+
     assert [] == published
+    assert f"move {lineage.parents[1]}/renewal/example.test.conf away" in str(refused.value.next)
 
 
 def test_certbot_is_found_behind_shells_and_wrappers(tmp_path: Path) -> None:
     """A wrapper script around the hook doesn't change whose records they are: certbot's."""
-    ask = f"from certcast.renewal import hooks; print('run', hooks._certbot('{VALUE}').pid)"
+    ask = f"from certcast.certbot import hooks; print('run', hooks._certbot('{VALUE}').pid)"
     wrapper = tmp_path / "wrapper"
     wrapper.write_text(f'#!/bin/sh\n{sys.executable} -c "{ask}"\nexit 0\n')
     wrapper.chmod(0o700)

@@ -38,7 +38,7 @@ def test_certbots_new_default_waits_for_somebody_to_allow_it(lab: Lab) -> None:
     ECDSA, certbot's default since 2.0, is not installed over RSA by surprise: KEY-TYPE (32), and the old
     one is served. The command of the report brings RSA again; `allow_key_type_change` takes ECDSA.
     """
-    journey = Journey(lab)
+    journey = Journey(lab, by_certbot=("example.test",))
     rsa = issue(journey, *ORDER, "--key-type", "rsa")
     toml = journey.first_pull("web1").certcast_toml
     issue(journey, *ORDER, "--key-type", "ecdsa")
@@ -47,9 +47,9 @@ def test_certbots_new_default_waits_for_somebody_to_allow_it(lab: Lab) -> None:
     assert "the new key is ECDSA, the one that is served RSA" in refused.stderr
     assert rsa == journey.served("web1")
 
-    assert "`certbot renew --force-renewal --cert-name example.test --key-type rsa`" in refused.stderr
-    renew = ("renew", "--no-random-sleep-on-renew", "--force-renewal")
-    rsa = issue(journey, *renew, "--cert-name", "example.test", "--key-type", "rsa")
+    assert "`certbot renew --cert-name example.test --force-renewal --key-type rsa`" in refused.stderr
+    renew = ("renew", "--no-random-sleep-on-renew", "--cert-name", "example.test", "--force-renewal")
+    rsa = issue(journey, *renew, "--key-type", "rsa")
     assert 0 == journey.pull("web1", "--now").returncode
     assert rsa == journey.served("web1")
 

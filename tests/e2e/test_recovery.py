@@ -81,8 +81,8 @@ class Company:
         """Run `certcast publisher …` with the passphrase from the safe."""
         return self.certcast("publisher", *arguments, "--passphrase-file", str(self.words))
 
-    def renew(self) -> None:
-        done = self.certcast("renew")
+    def renew(self, *arguments: str) -> None:
+        done = self.certcast("renew", *arguments)
         assert 0 == done.returncode, done.stderr
 
     def serve(self, name: str) -> WebHost:
@@ -168,7 +168,7 @@ def test_the_renewal_host_burned_down(company: Company) -> None:
     rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
     assert 0 == rotated.returncode, rotated.stderr
     company.pin(company.renewal, company.printed(rotated))
-    company.renew()
+    company.renew("--now")
 
     assert lost.sequence + 1 == company.manifest.sequence
     assert lost.leaf.sha256 != company.manifest.leaf.sha256
@@ -198,30 +198,30 @@ def test_a_new_machine_with_the_public_files_of_the_lost_one(company: Company) -
     rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
     assert 0 == rotated.returncode, rotated.stderr
     company.pin(company.renewal, company.printed(rotated))
-    company.renew()
+    company.renew("--now")
     assert lost.sequence + 1 == company.manifest.sequence
 
 
 def test_a_new_machine_that_does_not_believe_the_lost_key_publishes_nothing(company: Company) -> None:
     """
-    Where step 2 of the runbook was left out, `renew` ends in SIGNATURE and publishes nothing, so no
-    sequence is used twice; afterwards the same command goes on, without a second order.
+    Where step 2 of the runbook was left out, `renew --now` ends in SIGNATURE, orders and publishes nothing,
+    so no sequence is used twice; afterwards the same command goes on, with one order.
     """
     company.renew()
     before = company.stored["manifest"]
     company.burn()
     company.install_renewal(company.renewal, [])
     rotated = company.publisher("rotate", "--kit", str(company.kit), "--new-kit", str(company.safe / "2.age"))
-    refused = company.certcast("renew")
+    orders = company.lab.renewal_info.orders
+    refused = company.certcast("renew", "--now")
     assert 33 == refused.returncode, refused.stderr
     assert "store.publishers" in refused.stderr
-    assert before == company.stored["manifest"]
+    assert (before, orders) == (company.stored["manifest"], company.lab.renewal_info.orders)
 
     company.pin(company.renewal, company.printed(rotated))
-    issued = sorted(company.renewal.root.glob("etc/letsencrypt/archive/*/cert*.pem"))
-    company.renew()
+    company.renew("--now")
     assert 2 == company.manifest.sequence
-    assert issued == sorted(company.renewal.root.glob("etc/letsencrypt/archive/*/cert*.pem"))
+    assert orders + 1 == company.lab.renewal_info.orders == company.lab.renewal_info.issued
 
 
 def test_the_renewal_host_was_stolen(company: Company, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Stories of the renewal host: from "renew" to a published release that every nginx serves.
 
-certbot, pebble, DNS, nginx and SMTP are real; `certcast` runs as the installed command.
+pebble, certbot with its hooks, DNS, nginx and SMTP are real; `certcast` runs as the installed command.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from certcast.errors import SigningFailed
+from certcast.lifetime import from_utc_text, utc_text
+from certcast_lab.cloud import publisher_policy
 from certcast_lab.lab import Lab
 from certcast_lab.renewal_info import Window
 from journey import Journey
@@ -67,16 +69,21 @@ def test_running_it_again_orders_and_uploads_nothing(journey: Journey) -> None:
     assert puts == _puts(journey)
 
 
-def test_a_window_in_the_past_is_renewed_at_once(journey: Journey) -> None:
+@pytest.mark.parametrize("when", ["six hours later", "--now"])
+def test_a_window_in_the_past_is_renewed_at_once(journey: Journey, when: str) -> None:
     """
     When the CA says that a certificate should have been replaced by yesterday (it is about to revoke
-    it), the next run renews, though certbot asked the CA an hour ago and would not ask again.
+    it), the first run renews that may ask the CA again, and `renew --now` at once.
     """
     journey.renew()
-    journey.renew()  # here certbot asks for renewal information, and is told to come back in six hours
+    journey.renew()  # here certcast asks for renewal information, and is told to come back in six hours
     before = journey.live().leaf
     journey.want_replaced()
-    done = journey.renew()
+    assert 0 == journey.renew().returncode
+    assert before == journey.live().leaf
+    if when == "six hours later":
+        age_the_ca_s_word(journey)
+    done = journey.renew(*(["--now"] if when == "--now" else []))
 
     assert 0 == done.returncode, done.stderr
     assert before != journey.live().leaf
@@ -84,7 +91,7 @@ def test_a_window_in_the_past_is_renewed_at_once(journey: Journey) -> None:
 
 
 def test_a_window_of_tomorrow_is_not_renewed(journey: Journey) -> None:
-    """A suggestion for later is left to later."""
+    """A suggestion for later is left to later, also by a person who asks now."""
     journey.renew()
     before = journey.live().leaf
     now = datetime.now(timezone.utc)
@@ -92,21 +99,23 @@ def test_a_window_of_tomorrow_is_not_renewed(journey: Journey) -> None:
         journey.live().fullchain, Window(now + timedelta(days=1), now + timedelta(days=2))
     )
     assert 0 == journey.renew().returncode
+    assert 0 == journey.renew("--now").returncode
     assert before == journey.live().leaf
 
 
 def test_a_chain_that_stays_the_same_does_not_stop_the_installation(journey: Journey) -> None:
     """
-    After a renewal under the same intermediate, chain.pem is byte for byte the old one; the new
+    After a renewal under the same intermediate, the chain is byte for byte the old one; the new
     certificate is installed all the same.
     """
     journey.renew()
     journey.first_pull("web1")
-    chain = (journey.certbot_dir() / "live/example.test/chain.pem").read_bytes()
+    before, chain = journey.live().leaf, chain_of(journey)
     journey.want_replaced()
     journey.renew()
 
-    assert chain == (journey.certbot_dir() / "live/example.test/chain.pem").read_bytes()
+    assert before != journey.live().leaf
+    assert chain == chain_of(journey)
     assert 0 == journey.pull("web1", "--now").returncode
     assert journey.live().leaf.sha256 == journey.served("web1")
 
@@ -177,11 +186,12 @@ def test_a_failed_publish_leads_to_no_new_order(journey: Journey) -> None:
 
 
 @pytest.mark.row(5)
-def test_a_deploy_hook_that_failed_is_repaired_by_the_next_renew(journey: Journey) -> None:
+def test_a_deploy_hook_that_failed_is_repaired_by_the_next_renew(lab: Lab) -> None:
     """
     certbot exits with 0 although its deploy hook could not publish; the failure is mailed, and the
     next `certcast renew` publishes what certbot holds, without an order.
     """
+    journey = Journey(lab, by_certbot=("example.test",))
     journey.lab.cloud.oss.faults.turn_on("server_error", action="PutObject")
     certbot = journey.certbot_with_hooks(*CERTONLY)
     mail = journey.lab.mailbox.wait_for(lambda received: "STORE-UNREACHABLE" in received.text)
@@ -199,7 +209,7 @@ def test_a_deploy_hook_that_failed_is_repaired_by_the_next_renew(journey: Journe
 @pytest.mark.row(5)
 def test_the_deploy_hook_publishes_and_installs_on_the_renewal_host(lab: Lab) -> None:
     """Where the renewal host serves too, certbot's deploy hook publishes, reloads and proves there."""
-    journey = Journey(lab, serves=True)
+    journey = Journey(lab, serves=True, by_certbot=("example.test",))
     first = journey.certbot_with_hooks(*CERTONLY)
     assert 0 == first.returncode, first.stderr
     journey.renewal.include(journey.renewal.certcast_folder / "certs/example.test/nginx.conf")
@@ -209,11 +219,12 @@ def test_the_deploy_hook_publishes_and_installs_on_the_renewal_host(lab: Lab) ->
     assert journey.live().leaf.sha256 == journey.published() == journey.served("renewal")
 
 
-def test_a_lineage_of_another_certbot_is_published_but_never_ordered(journey: Journey) -> None:
+def test_a_lineage_of_another_certbot_is_published_but_never_ordered(lab: Lab) -> None:
     """
-    Where an older certbot renews through hooks, `certcast renew` leaves its lineage as it is, so that
-    certbot goes on working; when the CA wants it replaced at once, somebody is told the command.
+    Where a certbot renews through hooks, `certcast renew` leaves its lineage as it is, so that
+    certbot goes on working; when the CA wants it replaced at once, a person is told the command.
     """
+    journey = Journey(lab, by_certbot=("example.test",))
     journey.certbot_with_hooks(*CERTONLY)
     conf = journey.certbot_dir() / "renewal/example.test.conf"
     before, orders = conf.read_text(), journey.lab.renewal_info.orders
@@ -268,7 +279,7 @@ def test_a_reused_key_is_refused_unless_it_is_allowed(journey: Journey) -> None:
 def test_keys_may_stay_in_the_company_s_own_place(journey: Journey) -> None:
     """
     With the AccessKey in ~/.aliyun/config.json alone, renew works; and the secret appears in no
-    output, mail, log or file that certcast or certbot wrote.
+    output, mail, log or file that certcast wrote.
     """
     secret = journey.lab.cloud.renewal.access_key_secret
     home = journey.renewal.root / "home"
@@ -293,18 +304,24 @@ def test_keys_may_stay_in_the_company_s_own_place(journey: Journey) -> None:
 
 
 @pytest.mark.row(9)
-def test_every_failure_of_renew_is_mailed_and_leaves_what_is_served(journey: Journey) -> None:
+@pytest.mark.parametrize(
+    ("refused", "code", "status"), [("by DNS", "DNS-DENIED", 12), ("altogether", "STORE-DENIED", 21)]
+)
+def test_every_failure_of_renew_is_mailed_and_leaves_what_is_served(
+    journey: Journey, refused: str, code: str, status: int
+) -> None:
     """A refused AccessKey ends in one mail to the IT address that says what to do; hosts serve on."""
     journey.renew()
     journey.first_pull("web1")
     served = journey.served("web1")
     journey.lab.mailbox.clear()
     journey.want_replaced()
-    journey.lab.cloud.renewal.active = False
+    refuse(journey.lab, refused)
     done = journey.renew()
-    mail = journey.lab.mailbox.wait_for(lambda received: "DNS-DENIED" in received.text)
+    mail = journey.lab.mailbox.wait_for(lambda received: code in received.text)
 
-    assert 12 == done.returncode
+    assert status == done.returncode
+    assert [mail] == list(journey.lab.mailbox.messages)
     assert ("it@example.test",) == mail.recipients
     assert "certcast renew" in mail.text
     assert served == journey.served("web1")
@@ -337,7 +354,7 @@ def test_a_mail_that_cannot_be_sent_is_said_and_makes_the_exit_status(journey: J
 def test_an_unsent_mail_does_not_hide_what_it_was_about(journey: Journey) -> None:
     """With a dead mail server, the exit status and the first lines are still the failure's own."""
     journey.lab.mailbox.fault = "refuse"
-    journey.lab.cloud.renewal.active = False
+    refuse(journey.lab, "by DNS")
     done = journey.renew()
 
     assert 12 == done.returncode
@@ -375,7 +392,7 @@ def test_a_ca_that_cannot_be_reached_costs_no_order(journey: Journey) -> None:
     journey.configure(usual, "https://127.0.0.1:9/dir")
     for _ in range(3):
         done = journey.renew()
-        assert 10 == done.returncode, done.stderr
+        assert 46 == done.returncode, done.stderr
         assert "the CA cannot be reached" in done.stderr
     journey.configure()
     assert 0 == journey.renew().returncode
@@ -410,7 +427,10 @@ def test_changed_names_are_ordered(lab: Lab) -> None:
 
 
 def test_a_dns_failure_costs_no_order_of_the_cap(journey: Journey) -> None:
-    """Nameservers that never answer stop the order before validation, and such runs don't use up the cap."""
+    """
+    Nameservers that never answer end the order before the CA is asked to validate; the CA is told that it is
+    given up, and such runs don't use up the cap.
+    """
     for server in journey.lab.dns.servers:
         server.servfail = True
     journey.configure("[dns]\n", '[dns]\ndeadline = "500ms"\n')
@@ -425,12 +445,37 @@ def test_a_dns_failure_costs_no_order_of_the_cap(journey: Journey) -> None:
 
 
 def test_an_unreachable_ca_is_said_in_one_error(journey: Journey) -> None:
-    """A wrong server address ends in certbot's own last lines, and nothing is published."""
+    """A wrong directory address ends in one error that names it, and nothing is published."""
     journey.configure(journey.lab.directory_url, "https://127.0.0.1:9/dir")
     done = journey.renew()
-    assert 10 == done.returncode
+    assert 46 == done.returncode
+    assert ["error"] == [line[:5] for line in done.stderr.splitlines() if not line.startswith(" ")]
+    assert "https://127.0.0.1:9/dir" in done.stderr
     assert "Traceback" not in done.stderr
     assert journey.published() is None
+
+
+def refuse(lab: Lab, how: str) -> None:
+    """From now on, DNS refuses the renewal host's AccessKey; or everything does."""
+    if how == "by DNS":
+        lab.cloud.renewal.policies = [publisher_policy()]
+    else:
+        lab.cloud.renewal.active = False
+
+
+def age_the_ca_s_word(journey: Journey) -> None:
+    """Let the CA's Retry-After be over, as it is six hours later."""
+    path = journey.renewal.certcast_folder / "renewing/example.test.json"
+    remembered = json.loads(path.read_text())
+    later = from_utc_text(remembered["ca_again"]) - timedelta(hours=6)
+    path.write_text(json.dumps({**remembered, "ca_again": utc_text(later)}))
+
+
+def chain_of(journey: Journey) -> bytes:
+    """Return what follows the leaf in the live fullchain.pem."""
+    _leaf, end, chain = journey.live().fullchain.partition(b"-----END CERTIFICATE-----\n")
+    assert end
+    return chain.strip()
 
 
 def _puts(journey: Journey) -> int:

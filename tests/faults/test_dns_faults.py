@@ -10,45 +10,28 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 import stamina
 
-from certcast.config import Address, CertificateConfig, Config, DnsConfig, Resolver, StoreConfig, ZoneConfig
-from certcast.dns01 import alidns, alidns_api, exchange
+from certcast.config import Address, Resolver, ZoneConfig
+from certcast.dns01 import acs3, alidns, alidns_api, exchange
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
 from certcast_lab.ca import Authority
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER, Cloud
+from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.doh import DohDoor
-from certcast_lab.nameservers import NameService
 from certcast_lab.serve import Server
 from certcast_lab.zones import Zones
+from presenting import ENDED, NOW, URL, Services, end_the_process, present, values
 
-NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
 LATER = NOW + timedelta(hours=2, minutes=1)
 APEX = Challenge("example.test", "A" * 43)
 WILDCARD = Challenge("example.test", "W" * 43)
 ORDER = [APEX, WILDCARD]
-ENDED = Run(pid=2**22 + 1, started=1, boot="a certbot that has ended")
-
-
-class Services:
-    def __init__(self):
-        self.cloud = Cloud()
-        self.dns = NameService(self.cloud.zones, NAMESERVERS)
-        self._server = Server(self)
-        self.url = self._server.url
-
-    async def __call__(self, scope, receive, send):
-        await self.cloud.alidns.app(scope, receive, send)
-
-    def stop(self):
-        self._server.stop()
-        self.dns.stop()
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +46,7 @@ def services():
 
 @pytest.fixture
 def cloud(services):
-    services.cloud = Cloud()
-    services.dns.zones = services.cloud.zones
-    services.dns.queries.clear()
-    for server in services.dns.servers:
-        server.work_well()
-    return services.cloud
+    return services.renew()
 
 
 @pytest.fixture
@@ -79,26 +57,13 @@ def dns(services, cloud):
 @pytest.fixture
 def configured(services, cloud, tmp_path, monkeypatch):
     """A renewal host's configuration; keyword arguments go into [dns]."""
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", cloud.renewal.access_key_id)
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", cloud.renewal.access_key_secret)
-    addresses = tuple(Address(*server.address) for server in services.dns.servers)
+    for name, value in services.keys.items():
+        monkeypatch.setenv(name, value)
 
     def make(zones=("example.test",), **dns):
         if not zones:
             cloud.let_find(zones=True, nameservers=True)
-        usual = {
-            "endpoint": services.url,
-            "resolvers": (Resolver(Address(*services.dns.resolver.address)),),
-            "settle": 0.0,
-            "deadline": 20.0,
-        }
-        return Config(
-            store=StoreConfig("memory://unused"),
-            certificates=(CertificateConfig("example.test", ("example.test", "*.example.test")),),
-            dns=DnsConfig(**{**usual, **dns}),
-            zones=tuple(ZoneConfig(zone, addresses) for zone in zones),
-            state_dir=tmp_path / "state",
-        )
+        return services.config(dict.fromkeys(zones, services.addresses), tmp_path / "state", **dns)
 
     return make
 
@@ -115,10 +80,6 @@ def quick_retries():
         yield
 
 
-def values(cloud, zone=None):
-    return sorted(record.value for record in cloud.zones.records(zone or cloud.zone) if record.type == "TXT")
-
-
 BOTH = sorted([APEX.validation, WILDCARD.validation])
 
 
@@ -130,7 +91,7 @@ def test_a_throttled_or_failing_api_is_asked_again(cloud, desk, quick_retries, f
     """Throttling and 5xx answers pass; the order goes on with exactly its two records."""
     cloud.alidns.faults.turn_on(fault, action="AddDomainRecord", times=2)
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
     assert BOTH == values(cloud)
     assert 2 == cloud.alidns.faults.consumed(fault)
@@ -142,7 +103,7 @@ def test_a_reply_lost_after_success_is_not_added_twice(cloud, desk, quick_retrie
     """The work was done, the answer never came: the record is found by its value, is ours, and goes."""
     cloud.alidns.faults.turn_on(fault, action="AddDomainRecord", times=1)
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
     assert BOTH == values(cloud)
 
     desk.cleanup(ORDER)
@@ -154,7 +115,7 @@ def test_a_reply_that_comes_too_late_is_a_lost_one(cloud, desk, quick_retries, m
     monkeypatch.setattr(alidns_api, "_READ_TIMEOUT", 0.3)
     cloud.alidns.faults.turn_on("delay", action="AddDomainRecord", times=1, seconds=30)
 
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
 
     assert [APEX.validation] == values(cloud)
     desk.cleanup([APEX])
@@ -174,7 +135,7 @@ def test_a_reply_that_drips_is_cut_off_and_asked_for_again(cloud, desk, action):
     cloud.alidns.faults.turn_on("drip", action=action, times=1, seconds=0.2)
     begun = time.monotonic()
 
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
     assert [APEX.validation] == values(cloud)
     desk.cleanup([APEX])
 
@@ -191,7 +152,7 @@ def test_an_api_that_drips_to_the_end_is_reported_in_time(cloud, desk):
     begun = time.monotonic()
 
     with pytest.raises(DnsFailed, match="did not answer AddDomainRecord") as failed:
-        desk.present(ORDER, Run.current(), NOW)
+        present(desk, ORDER)
 
     assert time.monotonic() - begun < 5
     assert "no complete reply within 0.4 s" == failed.value.found
@@ -207,12 +168,13 @@ def test_an_api_that_drips_everywhere_leaves_only_what_the_ledger_knows(cloud, c
         cloud.alidns.faults.turn_on("drip", action=action, seconds=0.2)
     begun = time.monotonic()
     with pytest.raises(DnsFailed) as failed:
-        Challenges(configured()).present([APEX], ENDED, NOW)
+        present(Challenges(configured()), [APEX])
     assert time.monotonic() - begun < 5
     assert "a TXT record may stay until a later `certcast renew` removes it" in failed.value.kept
 
     cloud.alidns.faults.turn_off()
-    Challenges(configured()).sweep(LATER)
+    end_the_process(configured())
+    Challenges(configured()).sweep(NOW)
 
     assert [] == values(cloud)
     assert [] == Challenges(configured()).ledger.entries()
@@ -228,7 +190,7 @@ def test_an_endless_reply_does_not_fill_the_memory(configured, quick_retries):
         await send({"type": "http.response.body", "body": b"{}"})
 
     with Server(flood) as server, pytest.raises(DnsFailed) as failed:
-        Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
+        present(Challenges(configured(endpoint=server.url)), [APEX])
 
     assert "an answer of over 4,194,304 octets" == failed.value.found
 
@@ -238,7 +200,7 @@ def test_a_list_that_lags_behind_does_not_hide_a_duplicate(cloud, desk):
     cloud.alidns.faults.turn_on("lost_reply", action="AddDomainRecord", times=1)
     cloud.alidns.faults.turn_on("stale", action="DescribeDomainRecords", times=1, seconds=60)
 
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
     desk.cleanup([APEX])
 
     assert 1 == cloud.alidns.faults.consumed("stale")
@@ -247,13 +209,11 @@ def test_a_list_that_lags_behind_does_not_hide_a_duplicate(cloud, desk):
 
 def test_a_nonce_that_was_seen_before_is_replaced(cloud, desk, monkeypatch):
     """If something on the way replays a request, the next attempt is signed anew and passes."""
-    from alibabacloud_tea_openapi.utils import Utils
-
-    fresh = Utils.get_nonce
+    fresh = acs3.new_nonce
     nonces = ["seen", "seen"]
-    monkeypatch.setattr(Utils, "get_nonce", lambda: nonces.pop() if nonces else fresh())
+    monkeypatch.setattr(acs3, "new_nonce", lambda: nonces.pop() if nonces else fresh())
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
     assert ["SignatureNonceUsed"] == [logged.code for logged in cloud.alidns.log if logged.code]
     assert BOTH == values(cloud)
@@ -264,7 +224,7 @@ def test_an_api_that_stays_down_ends_the_order_with_nothing_left(cloud, desk, qu
     cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
 
     with pytest.raises(DnsFailed, match="AddDomainRecord") as failed:
-        desk.present(ORDER, Run.current(), NOW)
+        present(desk, ORDER)
 
     assert "no challenge was answered, and no TXT record is left" == failed.value.kept
     assert [] == values(cloud)
@@ -284,7 +244,7 @@ def test_the_second_value_failing_takes_the_first_one_back(cloud, desk, monkeypa
     monkeypatch.setattr(alidns, "Alidns", Refusing)
 
     with pytest.raises(DnsFailed):
-        desk.present([APEX, refused], Run.current(), NOW)
+        present(desk, [APEX, refused])
 
     assert 1 == cloud.alidns.count("AddDomainRecord")
     assert [] == values(cloud)
@@ -297,7 +257,7 @@ def test_a_policy_that_forbids_adding_stops_the_order_by_name(cloud, desk):
     cloud.renewal.policies = [*cloud.renewal.policies, {"Version": "1", "Statement": [adding]}]
 
     with pytest.raises(DnsDenied, match="may not do AddDomainRecord in example.test") as denied:  # noqa: RUF043
-        desk.present(ORDER, Run.current(), NOW)
+        present(desk, ORDER)
 
     assert "no challenge was answered, and no TXT record is left" == denied.value.kept
     assert [] == values(cloud)
@@ -309,7 +269,7 @@ def test_an_endpoint_that_nobody_listens_at_is_reported(configured, quick_retrie
     desk = Challenges(configured(endpoint="http://127.0.0.1:1"))
 
     with pytest.raises(DnsFailed, match="did not answer DescribeDomainRecords") as failed:
-        desk.present([APEX], Run.current(), NOW)
+        present(desk, [APEX])
 
     assert "Connection refused" in failed.value.found
 
@@ -323,7 +283,7 @@ def test_a_proxy_that_answers_in_the_apis_place_is_reported(configured, quick_re
         await send({"type": "http.response.body", "body": b"<html>Please log in</html>"})
 
     with Server(page) as server, pytest.raises(DnsFailed, match="did not answer DescribeDomainRecords"):
-        Challenges(configured(endpoint=server.url)).present([APEX], Run.current(), NOW)
+        present(Challenges(configured(endpoint=server.url)), [APEX])
 
 
 # -- damaged replies
@@ -332,7 +292,7 @@ def test_a_proxy_that_answers_in_the_apis_place_is_reported(configured, quick_re
 def test_a_record_that_a_damaged_list_hides_is_removed(cloud, desk):
     """The list of records comes with a wrong bit in the middle: it is asked for again, and ours goes."""
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
     cloud.alidns.faults.turn_on("flipped", action="DescribeDomainRecords", times=1)
 
     desk.cleanup([APEX])
@@ -396,7 +356,7 @@ def test_no_flipped_bit_ever_removes_somebody_elses_record(cloud, configured, ac
 
     def order(damage):
         before = cloud.zones.add(cloud.zone, "www", "TXT", "a neighbour's")
-        desk.present([APEX], Run.current(), NOW)
+        present(desk, [APEX])
         after = cloud.zones.add(cloud.zone, "www", "TXT", "the other neighbour's")
         if forget:
             desk.ledger.put([replace(entry, record_id=None) for entry in desk.ledger.entries()])
@@ -425,7 +385,7 @@ def test_a_damaged_refusal_does_not_make_a_record_ours(cloud, configured):
 
     def order(damage):
         with suppress(DnsFailed):
-            desk.present([APEX], Run.current(), NOW)
+            present(desk, [APEX])
         desk.cleanup([APEX])
         assert [theirs] == cloud.zones.records(cloud.zone), damage
         assert [] == desk.ledger.entries(), damage
@@ -440,7 +400,7 @@ def test_a_value_that_somebody_else_had_put_there_is_used_and_left(cloud, desk):
     """A first Add that says "duplicate" means that the record isn't ours: it serves, and it stays."""
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
     desk.cleanup(ORDER)
 
     assert [APEX.validation] == values(cloud)
@@ -463,7 +423,7 @@ def test_a_value_that_another_program_removes_at_the_last_moment_is_missed(cloud
     with ThreadPoolExecutor(1) as beside:
         beside.submit(remove_what_was_added)
         with pytest.raises(NotPropagated, match="is gone from the zone"):
-            desk.present([APEX], Run.current(), NOW)
+            present(desk, [APEX])
 
     assert [] == desk.ledger.entries()
 
@@ -472,7 +432,7 @@ def test_other_values_at_the_same_name_survive(cloud, desk):
     """Another client's order for the same name keeps its record through ours."""
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
     desk.cleanup(ORDER)
 
     assert ["another order's"] == values(cloud)
@@ -504,12 +464,13 @@ def test_a_crash_around_adding_is_swept_by_a_later_run(cloud, configured, monkey
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", "another order's")
     revive = crash_in(monkeypatch, when, "add_txt")
     with pytest.raises(Crash):
-        Challenges(configured()).present(ORDER, ENDED, NOW)
+        present(Challenges(configured()), ORDER)
     revive()
+    end_the_process(configured())
 
-    swept = Challenges(configured()).sweep(LATER)
+    swept = Challenges(configured()).sweep(NOW)
 
-    assert 1 == len(swept)
+    assert swept
     assert ["another order's"] == values(cloud)
     assert [] == Challenges(configured()).ledger.entries()
 
@@ -517,13 +478,14 @@ def test_a_crash_around_adding_is_swept_by_a_later_run(cloud, configured, monkey
 def test_a_crash_after_removal_is_swept_without_harm(cloud, configured, monkeypatch):
     """Killed between the removal and the ledger, the entry goes; the removal isn't asked for again."""
     desk = Challenges(configured())
-    desk.present([APEX], ENDED, NOW)
+    present(desk, [APEX])
     revive = crash_in(monkeypatch, "after", "remove")
     with pytest.raises(Crash):
         desk.cleanup([APEX])
     revive()
+    end_the_process(configured())
 
-    Challenges(configured()).sweep(LATER)
+    Challenges(configured()).sweep(NOW)
 
     assert 1 == cloud.alidns.count("DeleteDomainRecord")
     assert [] == Challenges(configured()).ledger.entries()
@@ -533,39 +495,61 @@ def test_a_value_that_comes_back_after_a_crash_is_still_ours(cloud, configured, 
     """The CA reuses a pending challenge: the new run takes the crashed one's record over and removes it."""
     revive = crash_in(monkeypatch, "after", "add_txt")
     with pytest.raises(Crash):
-        Challenges(configured()).present([APEX], ENDED, NOW)
+        present(Challenges(configured()), [APEX])
     revive()
+    end_the_process(configured())
 
     desk = Challenges(configured())
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
     assert [APEX.validation] == values(cloud)
     desk.cleanup([APEX])
 
     assert [] == values(cloud)
 
 
-def test_the_sweep_spares_what_is_young_or_in_use(cloud, configured):
-    """Another certbot's record is left alone while it lives, and for two hours in any case."""
-    desk = Challenges(configured())
-    desk.present([APEX], Run.current(), NOW)
-    desk.present([WILDCARD], ENDED, NOW)
+def test_the_sweep_spares_what_is_in_use(cloud, configured):
+    """What a living process has added is left alone, however old it is."""
+    present(Challenges(configured()), [APEX])
 
-    assert [] == Challenges(configured()).sweep(NOW + timedelta(hours=2))
-    assert [WILDCARD.validation] == [entry.value for entry in Challenges(configured()).sweep(LATER)]
+    assert [] == Challenges(configured()).sweep(NOW + timedelta(days=30))
 
     assert [APEX.validation] == values(cloud)
+
+
+def test_a_killed_runs_records_go_at_the_next_one(cloud, configured):
+    """Once the process is seen to be dead, its orders are over: no record waits for a later run."""
+    present(Challenges(configured()), ORDER)
+    end_the_process(configured())
+
+    assert 2 == len(Challenges(configured()).sweep(NOW))
+
+    assert [] == values(cloud)
+    assert [] == Challenges(configured()).ledger.entries()
+
+
+def test_a_hooks_record_is_spared_for_two_hours(cloud, configured):
+    """Behind sudo, the ledger may know another process than certbot's: no sweep before two hours."""
+    Challenges(configured()).add(WILDCARD, ENDED, NOW)
+
+    assert [] == Challenges(configured()).sweep(NOW + timedelta(hours=2))
+    with pytest.raises(DnsFailed, match="were not removed"):
+        Challenges(configured()).require_nothing_left(NOW + timedelta(hours=2))
+    assert [WILDCARD.validation] == [entry.value for entry in Challenges(configured()).sweep(LATER)]
+
+    assert [] == values(cloud)
 
 
 def test_the_sweep_spares_a_record_that_somebody_made_anew(cloud, configured):
     """Same name, same value, another id: theirs stays, and the error says so until it is gone."""
     desk = Challenges(configured())
-    desk.present([APEX], ENDED, NOW)
+    present(desk, [APEX])
+    end_the_process(configured())
     (ours,) = cloud.zones.records(cloud.zone)
     cloud.zones.delete(ours)
     theirs = cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
 
     with pytest.raises(DnsFailed, match="another RecordId than the one certcast added") as failed:
-        Challenges(configured()).sweep(LATER)
+        Challenges(configured()).sweep(NOW)
 
     assert (f"RecordId {ours.id}", f"RecordId {theirs.id}, TXT {APEX.validation}") == (
         failed.value.expected,
@@ -573,7 +557,7 @@ def test_the_sweep_spares_a_record_that_somebody_made_anew(cloud, configured):
     )
     assert [APEX.validation] == values(cloud)
     cloud.zones.delete(theirs)
-    Challenges(configured()).sweep(LATER)
+    Challenges(configured()).sweep(NOW)
     assert [] == desk.ledger.entries()
 
 
@@ -583,31 +567,40 @@ def test_one_removal_that_fails_does_not_stop_the_others(cloud, configured, quic
     elsewhere = Challenge("other.test", "E" * 43)
     config = configured(zones=("example.test", "other.test"))
     desk = Challenges(config)
-    desk.present([APEX, elsewhere], ENDED, NOW)
-    cloud.alidns.faults.turn_on("server_error", action="DeleteDomainRecord", times=3)
+    present(desk, [APEX, elsewhere])
+    cloud.alidns.faults.turn_on("server_error", action="DescribeDomainRecords", target="example.test")
 
-    with pytest.raises(DnsFailed, match="DeleteDomainRecord") as failed:
-        desk.cleanup([APEX, elsewhere])
+    (failure,) = desk.cleanup_orders([URL])
 
-    assert "stays until a later `certcast renew` removes it" in failed.value.kept
+    assert "stays until a later `certcast renew` removes it" in failure.kept
     assert ([APEX.validation], []) == (values(cloud), values(cloud, other))
-    with pytest.raises(DnsFailed, match="were not removed"):
-        desk.require_nothing_left(NOW)
-
-    desk.sweep(LATER)
+    cloud.alidns.faults.turn_off()
+    end_the_process(config)
+    Challenges(config).sweep(NOW)
     assert [] == values(cloud)
+
+
+def test_records_that_nothing_has_tried_to_remove_are_told_of(cloud, desk):
+    """A run that ends with records of its own says so, instead of leaving them to the next one in silence."""
+    present(desk, [APEX])
+    with pytest.raises(DnsFailed, match="were not removed") as failed:
+        desk.require_nothing_left(NOW)
+    assert APEX.validation in failed.value.found
+
+    assert [] == desk.cleanup_orders([URL])
     desk.require_nothing_left(NOW)
 
 
 def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configured):
     """An entry in a zone that is gone is forgotten: there is nothing left to remove."""
     desk = Challenges(configured())
-    desk.present([APEX], ENDED, NOW)
+    present(desk, [APEX])
+    end_the_process(configured())
     everything = {"Effect": "Allow", "Action": "alidns:*", "Resource": "*"}
     cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
     desk.ledger.put([replace(entry, zone="gone.test") for entry in desk.ledger.entries()])
 
-    Challenges(configured(zones=("example.test", "gone.test"))).sweep(LATER)
+    Challenges(configured(zones=("example.test", "gone.test"))).sweep(NOW)
 
     assert [] == desk.ledger.entries()
 
@@ -618,17 +611,18 @@ def test_a_record_in_a_zone_whose_account_is_no_longer_known_is_told_once(cloud,
     where, once, and the sweep goes on to the others.
     """
     desk = Challenges(configured())
-    desk.present(ORDER, ENDED, NOW)
+    present(desk, ORDER)
+    end_the_process(configured())
     everything = {"Effect": "Allow", "Action": "alidns:*", "Resource": "*"}
     cloud.renewal.policies = [{"Version": "1", "Statement": [everything]}]
     desk.ledger.put([replace(desk.ledger.entries()[0], zone="others.test")])
 
-    with pytest.raises(DnsFailed, match=r"_acme-challenge\.others\.test may still stand"):
-        Challenges(configured()).sweep(LATER)
+    with pytest.raises(DnsFailed, match=r"_acme-challenge\.others\.test may be there still"):
+        Challenges(configured()).sweep(NOW)
 
     assert [] == desk.ledger.entries()
     assert 1 == len(values(cloud))
-    assert [] == Challenges(configured()).sweep(LATER)
+    assert [] == Challenges(configured()).sweep(NOW)
 
 
 def test_a_ledger_that_cannot_be_written_adds_nothing(cloud, configured):
@@ -638,7 +632,7 @@ def test_a_ledger_that_cannot_be_written_adds_nothing(cloud, configured):
     (config.state_dir / "dns01").write_text("a file where the folder should be")
 
     with pytest.raises(LocalFault):
-        Challenges(config).present(ORDER, Run.current(), NOW)
+        present(Challenges(config), ORDER)
 
     assert 0 == cloud.alidns.count("AddDomainRecord")
 
@@ -651,14 +645,14 @@ def test_waiting_lasts_as_long_as_the_slowest_nameserver_lags(desk, dns):
     dns.servers[1].lag = 1.0
     begun = time.monotonic()
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
     assert 1.0 <= time.monotonic() - begun < 3.0
 
 
 def test_waiting_costs_next_to_nothing_when_nothing_lags(desk, dns):
     """With quick nameservers there is no fixed wait: each is asked for the values once."""
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
     txt = [query for query in dns.queries if query.type == "TXT"]
     assert {"ns1.lab-dns.test", "ns2.lab-dns.test"} == {query.server for query in txt}
@@ -670,14 +664,14 @@ def test_servfail_passes(desk, dns):
     dns.servers[0].servfail = True
     dns.servers[1].lag = 0.5
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
 
 def test_one_dead_nameserver_does_not_stop_the_order(desk, dns):
     """One of two nameservers is silent: half of them answer, and that is enough."""
     dns.servers[0].silent = True
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
 
 def test_dead_nameservers_are_named(cloud, configured, dns):
@@ -686,7 +680,7 @@ def test_dead_nameservers_are_named(cloud, configured, dns):
     dns.servers[1].servfail = True
 
     with pytest.raises(NotPropagated) as failed:
-        Challenges(configured(deadline=5.0)).present(ORDER, Run.current(), NOW)
+        present(Challenges(configured(deadline=5.0)), ORDER)
 
     first, second = ("{}:{}".format(*server.address) for server in dns.servers)
     assert f"{first}: no answer, neither by UDP nor by TCP\n{second}: SERVFAIL" == failed.value.found
@@ -699,7 +693,7 @@ def test_a_resolver_is_no_nameserver(services, cloud, configured):
     cache = ZoneConfig("example.test", (Address(*services.dns.resolver.address),))
 
     with pytest.raises(NotPropagated) as failed:
-        Challenges(replace(config, zones=(cache,))).present(ORDER, Run.current(), NOW)
+        present(Challenges(replace(config, zones=(cache,))), ORDER)
 
     assert "not authoritative" in failed.value.found
     assert [] == values(cloud)
@@ -711,9 +705,7 @@ def test_a_server_that_is_not_authoritative_has_no_say(services, dns, configured
     config = configured()
     addresses = (Address(*dns.servers[0].address), Address(*dns.resolver.address))
 
-    Challenges(replace(config, zones=(ZoneConfig("example.test", addresses),))).present(
-        ORDER, Run.current(), NOW
-    )
+    present(Challenges(replace(config, zones=(ZoneConfig("example.test", addresses),))), ORDER)
 
     assert [query for query in dns.resolver.queries if query.type == "TXT"]
 
@@ -723,7 +715,7 @@ def test_a_deadline_that_passes_says_which_server_shows_what(cloud, configured, 
     dns.servers[1].lag = 3600
 
     with pytest.raises(NotPropagated, match="did not show 2 values") as failed:
-        Challenges(configured(deadline=1.0)).present(ORDER, Run.current(), NOW)
+        present(Challenges(configured(deadline=1.0)), ORDER)
 
     first, second = ("{}:{}".format(*server.address) for server in dns.servers)
     assert f"{first}: has 2 of 2 values\n{second}: has 0 of 2 values" == failed.value.found
@@ -737,7 +729,7 @@ def test_an_answer_over_512_octets_is_read(cloud, desk, dns, others, transports)
     for number in range(others):
         cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", f"another-order-{number:02}-".ljust(43, "x"))
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
 
     assert transports == {query.transport for query in dns.queries if query.type == "TXT"}
 
@@ -748,7 +740,7 @@ def test_a_fixed_wait_asks_no_nameserver(configured, dns):
         server.lag = 3600
     begun = time.monotonic()
 
-    Challenges(configured(propagation=0.3)).present(ORDER, Run.current(), NOW)
+    present(Challenges(configured(propagation=0.3)), ORDER)
 
     assert 0.3 <= time.monotonic() - begun < 3
     assert [] == dns.queries
@@ -761,7 +753,7 @@ def test_nameservers_are_found_through_the_provider(cloud, configured, dns, monk
     # Real nameservers listen on port 53; the lab's cannot.
     monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
 
-    Challenges(configured(zones=())).present(ORDER, Run.current(), NOW)
+    present(Challenges(configured(zones=())), ORDER)
 
     assert BOTH == values(cloud)
     assert 1 == cloud.alidns.count("DescribeDomainInfo")
@@ -782,7 +774,7 @@ def test_an_address_family_that_leads_nowhere_is_no_lost_server(cloud, configure
     warnings = []
     begun = time.monotonic()
 
-    Challenges(configured(zones=()), warn=warnings.append).present(ORDER, Run.current(), NOW)
+    present(Challenges(configured(zones=()), warn=warnings.append), ORDER)
 
     assert time.monotonic() - begun < 2.0
     assert [] == warnings
@@ -801,7 +793,7 @@ def test_nameservers_are_found_by_doh_alone(services, cloud, configured, dns, mo
 
     with DohDoor(dns.resolver, authority) as doh:
         config = configured(zones=(), resolvers=(Resolver(doh.url),))
-        Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+        present(Challenges(config, warn=warnings.append), ORDER)
 
     assert [] == warnings
     assert {"https"} == {query.transport for query in dns.resolver.queries}
@@ -819,7 +811,7 @@ def test_where_no_resolver_answers_the_api_and_a_fixed_wait_serve(cloud, configu
     with Blocked("drop") as filtered:
         config = configured(zones=(), resolvers=(Resolver(Address(*filtered.address)),), fallback_wait=0.3)
         begun = time.monotonic()
-        Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+        present(Challenges(config, warn=warnings.append), ORDER)
 
     assert BOTH == values(cloud)
     assert time.monotonic() - begun < 9.5
@@ -867,7 +859,7 @@ def test_a_private_zone_that_hides_the_nameservers_names_misleads_nobody(
     warnings = []
 
     config = configured(zones=(), resolvers=inside, fallback_wait=1.0, deadline=4.0)
-    Challenges(config, warn=warnings.append).present(ORDER, Run.current(), NOW)
+    present(Challenges(config, warn=warnings.append), ORDER)
 
     assert BOTH == values(cloud)
     assert "after the API had shown the TXT values" in warnings[0]
@@ -883,7 +875,7 @@ def test_a_delegated_challenge_is_answered_in_the_zone_it_leads_to(cloud, config
     cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "example-test.acme.test")
     desk = Challenges(configured(zones=("example.test", "acme.test")))
 
-    desk.present(ORDER, Run.current(), NOW)
+    present(desk, ORDER)
     assert (BOTH, []) == (values(cloud, validation), values(cloud))
 
     desk.cleanup(ORDER)
@@ -896,7 +888,7 @@ def test_a_sub_zone_that_the_listing_shows_is_refused_without_asking_any_nameser
     order = [APEX, Challenge("deep.sub.example.test", "S" * 43)]
 
     with pytest.raises(ZoneMissing, match="lies in sub.example.test, which example.test delegates"):  # noqa: RUF043
-        Challenges(configured(propagation=0.0)).present(order, Run.current(), NOW)
+        present(Challenges(configured(propagation=0.0)), order)
 
     assert 0 == cloud.alidns.count("AddDomainRecord")
     assert [] == dns.queries
@@ -908,7 +900,7 @@ def test_a_cname_that_depends_on_who_asks_is_refused(cloud, configured):
     cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "b.acme.test", line="oversea")
 
     with pytest.raises(DnsFailed, match="a CNAME to several names") as failed:
-        Challenges(configured()).present([APEX], Run.current(), NOW)
+        present(Challenges(configured()), [APEX])
 
     assert "b.acme.test, a.acme.test" == failed.value.found
 
@@ -920,16 +912,16 @@ def test_cnames_are_not_followed_where_that_is_switched_off(cloud, configured):
     zones = ("example.test", "acme.test")
     desk = Challenges(configured(zones, follow_cname=False))
 
-    desk.present([APEX], Run.current(), NOW)
+    present(desk, [APEX])
     assert [APEX.validation] == values(cloud)
 
     # Alidns lets no TXT stand beside a CNAME.
     with pytest.raises(DnsFailed, match="refused AddDomainRecord") as failed:
-        desk.present([Challenge("www.example.test", "W" * 43)], Run.current(), NOW)
+        present(desk, [Challenge("www.example.test", "W" * 43)])
     assert "DomainRecordConflict" in failed.value.found
 
     with pytest.raises(ZoneMissing, match="no managed zone holds _acme-challenge.other.test") as homeless:  # noqa: RUF043
-        desk.present([Challenge("other.test", "O" * 43)], Run.current(), NOW)
+        present(desk, [Challenge("other.test", "O" * 43)])
     assert "follow_cname = false" in homeless.value.expected
 
 
@@ -952,6 +944,6 @@ def test_a_sub_zone_in_other_hands_is_refused_before_anything_is_added(cloud, co
     cloud.zones.create("sub.example.test", PROVIDER, NAMESERVERS)
 
     with pytest.raises(ZoneMissing, match="lies in sub.example.test, which example.test delegates"):  # noqa: RUF043
-        Challenges(configured()).present([APEX, Challenge("sub.example.test", "S" * 43)], Run.current(), NOW)
+        present(Challenges(configured()), [APEX, Challenge("sub.example.test", "S" * 43)])
 
     assert 0 == cloud.alidns.count("AddDomainRecord")

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from hypothesis.strategies import SearchStrategy
 
 from by_hand import BEGIN, END, armored, string
 from certcast import certificate, config_reading, identity, manifest, sealing, signing
+from certcast.acme import limits, pending
+from certcast.acme.account import recorded_uri
+from certcast.acme.issued import OrderRecord
 from certcast.config_reading import load, structure
 from certcast.consumer import state
 from certcast.errors import (
@@ -41,7 +45,7 @@ from certcast.errors import (
 from certcast.identity import Identity, new_key
 from certcast.manifest import Digest, Manifest
 from certcast.operate import host_lists
-from certcast.renewal import enrolled, kit, passphrase
+from certcast.renewal import enrolled, kit, looked, passphrase
 from certcast.sealing import Recipient
 from certcast.ssh_keys import PublicKey, public_half
 from certcast_lab.ca import Authority, Pair
@@ -561,3 +565,74 @@ def test_the_path_of_a_configuration_may_be_anything(holds: Holds, tmp_path: Pat
         refused(ConfigInvalid, lambda path=path: config_reading.load(path))  # type: ignore[misc]
     with pytest.raises(CertcastError):
         identity.load(tmp_path / "folder")
+
+
+# -- what certcast keeps of its orders
+
+_WHEN = "2026-11-23T18:05:00Z"
+_ORDER: dict[str, Any] = {
+    "directory": "https://ca.test/directory",
+    "account": "https://ca.test/account/1",
+    "order": "https://ca.test/order/1",
+    "names": ["example.test", "*.example.test"],
+    "key_type": "p256",
+    "profile": None,
+    "placed_at": _WHEN,
+}
+_LOOKED: dict[str, Any] = {
+    **{"live": "1-0 1 1", "leaf": "0" * 64, "window_start": _WHEN, "at": _WHEN, "true_for": "0"},
+    **{"sign_again": _WHEN, "ca_id": "a.b", "ca_again": _WHEN, "ca_start": _WHEN, "ca_end": _WHEN},
+    "ca_url": None,
+}
+_LIMITS: dict[str, Any] = {
+    "orders": {"*.example.test,example.test": [{"at": _WHEN, "issued": True}]},
+    "not_before": {"*.example.test,example.test": _WHEN},
+}
+
+
+def _kept(folder: Path) -> dict[str, tuple[Path, dict[str, Any], Callable[[], object]]]:
+    """Each file, what a good one holds, and how it is read."""
+    order = folder / "issued/example.test/.pending/order.json"
+    record = folder / "order.json"
+    account_file = folder / "acme/account.json"
+    look = folder / "renewing/example.test.json"
+    order.parent.mkdir(parents=True, exist_ok=True)
+    (order.parent / "privkey.pem").write_bytes(b"a key")
+    uri = {"directory": "https://ca.test/directory", "uri": "https://ca.test/account/1", "recorded_at": _WHEN}
+    return {
+        "an order under way": (order, _ORDER, lambda: pending.read(order.parents[1])),
+        "where a version came from": (
+            record,
+            {**_ORDER, "issued_at": _WHEN},
+            lambda: OrderRecord.read(record),
+        ),
+        "an account": (account_file, uri, lambda: recorded_uri(folder / "acme")),
+        "orders placed": (
+            folder / "acme/limits.json",
+            _LIMITS,
+            lambda: limits.require_open(folder / "acme", ("example.test", "*.example.test"), DAY),
+        ),
+        "the last good look": (look, _LOOKED, lambda: _settled(folder)),
+    }
+
+
+def _settled(folder: Path) -> object:
+    found = looked.read(folder, "example.test")
+    return found and (found.settles("x", "y", DAY), found.is_ca_due(DAY), found.is_due_by_ca(DAY))
+
+
+@pytest.mark.parametrize("kind", list(_kept(Path(_HOME.name) / "kept")))
+def test_what_is_kept_of_orders_is_read_or_reported(holds: Holds, tmp_path: Path, kind: str) -> None:
+    """A file that a disk or an editor has damaged is reported with a next step, or counts as not there."""
+    path, good, read = _kept(tmp_path)[kind]
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def check(body: bytes) -> None:
+        path.write_bytes(body)
+        refused(CertcastError, read)
+
+    check(json.dumps(good).encode())
+    for field, odd in product(good, ("", "ab cd", None, 0, [], {})):
+        check(json.dumps({**good, field: odd}).encode())
+    text = json.dumps(good).encode()
+    holds(ANY_BYTES | changed(text) | edited(good, ANY_JSON).map(lambda one: json.dumps(one).encode()), check)

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM in the middle of a run: an orderly end, and a next run that goes on.
 
 At a terminal, SIGINT and SIGHUP go to every process of the command's group; `kill` signals
-certcast alone. Either way certcast ends its certbot. A shell starts background jobs with
-SIGINT ignored, and a test run may be one: `env` undoes that.
+certcast alone. A shell starts background jobs with SIGINT ignored, and a test run may be one:
+conftest.py undoes that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from certcast.renewal import certbot
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Journey
 
@@ -81,50 +80,69 @@ def journey(lab: Lab) -> Journey:
 def test_renew_interrupted_while_it_waits_for_dns(journey: Journey, stop: Stop) -> None:
     """
     Stopped in the middle of the wait for a slow nameserver, `renew` says that running it again goes on;
-    no TXT record, no certbot and no temporary file stays, and the next run issues and publishes. It counts as
-    no order: the CA was not asked to validate.
+    no TXT record and no temporary file stays. The next run issues and publishes, and both together cost one
+    order: the second goes on with the first one's.
     """
     lab = journey.lab
     lab.dns.servers[1].lag = 60
+    temporary = journey.renewal.root / "var/tmp/own"
+    temporary.mkdir()
     status, printed = interrupted(
         [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"],
-        {**lab.environment("renewal"), "TMPDIR": str(journey.renewal.root / "var/tmp")},
+        {**lab.environment("renewal"), "TMPDIR": str(temporary)},
         when=lambda: len(lab.cloud.challenge_records()) == 2,
         stop=stop,
     )
     assert 130 == status, printed
     assert "interrupted; run the same command again" in printed
     assert "Traceback" not in printed
-    assert [] == processes_that_name(journey.renewal.root / "etc/letsencrypt")
     assert [] == lab.cloud.challenge_records()
-    assert [] == list((journey.renewal.root / "var/tmp").glob("certcast-*"))
-    placed = json.loads((journey.renewal.certcast_folder / "orders.json").read_text())
-    assert [[]] == list(placed.values())
+    assert [] == list(temporary.iterdir())
+    assert [False] == counted(journey)
 
     lab.dns.servers[1].lag = 0
     done = journey.renew()
     assert 0 == done.returncode, done.stderr
     assert [] == lab.cloud.challenge_records()
     assert journey.live().leaf.sha256 == journey.published()
+    assert [True] == counted(journey)
+    assert (1, 1) == (lab.renewal_info.orders, lab.renewal_info.issued)
 
 
-def test_renew_interrupted_while_it_starts_certbot(journey: Journey) -> None:
-    """A Ctrl-C in the millisecond in which certbot starts ends both, and leaves nothing, like any other."""
-    temporary = journey.renewal.root / "var/tmp/own"
-    temporary.mkdir()
-    for _ in range(6):
-        status, printed = interrupted(
-            [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"],
-            {**journey.lab.environment("renewal"), "TMPDIR": str(temporary)},
-            when=lambda: bool(processes_that_name(journey.renewal.root / "etc/letsencrypt")),
-            stop=by_ctrl_c,
-        )
-        assert 130 == status, printed
-        assert [] == processes_that_name(journey.renewal.root / "etc/letsencrypt")
-        assert [] == journey.lab.cloud.challenge_records()
-        assert [] == [*temporary.iterdir(), *journey.renewal.certcast_folder.glob("certbot-*")]
-        # An interrupted run counts as an order, and a day has two.
-        (journey.renewal.root / "var/lib/certcast/orders.json").unlink()
+@pytest.mark.parametrize(
+    "asked", ["directory", "newAccount", "newOrder", "authz", "challenge", "order", "finalize", "certificate"]
+)
+def test_renew_interrupted_while_the_ca_answers(journey: Journey, asked: str) -> None:
+    """
+    Stopped while any answer of the CA is on its way, `renew` leaves no TXT record; the next run issues and
+    publishes, and both together have one order and one certificate.
+    """
+    lab = journey.lab
+    lab.acme_faults.turn_on("delay", action=asked, times=1, seconds=0.5)
+    status, printed = interrupted(
+        [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"],
+        lab.environment("renewal"),
+        when=lambda: lab.acme_faults.consumed("delay") == 1,
+        stop=by_ctrl_c,
+    )
+    assert 130 == status, printed
+    assert "Traceback" not in printed
+    assert [] == lab.cloud.challenge_records()
+    assert None is journey.published()
+
+    done = journey.renew()
+    assert 0 == done.returncode, done.stderr
+    assert [] == lab.cloud.challenge_records()
+    assert journey.live().leaf.sha256 == journey.published()
+    assert [True] == counted(journey)
+    assert (1, 1) == (lab.renewal_info.orders, lab.renewal_info.issued)
+
+
+def counted(journey: Journey) -> list[bool]:
+    """Return, for each order that the renewal host has counted, whether it led to a certificate."""
+    (book,) = journey.renewal.certcast_folder.glob("acme/*/limits.json")
+    orders = json.loads(book.read_text())["orders"]
+    return [order["issued"] for placed in orders.values() for order in placed]
 
 
 @pytest.mark.parametrize(("where", "stop"), [("fetching", by_ctrl_c), ("testing", by_sigterm)])
@@ -194,29 +212,13 @@ def processes_that_name(path: Path) -> list[str]:
     return found
 
 
-def test_what_a_killed_run_left_goes_a_day_later(tmp_path: Path) -> None:
-    """A folder of temporary files that a `kill -9` left is removed by a later run; one in use stays."""
-    for name in ("certbot-killed", "certbot-running"):
-        (tmp_path / name).mkdir()
-    long_ago = time.time() - 2 * 86400
-    os.utime(tmp_path / "certbot-killed", (long_ago, long_ago))
-    with certbot._scratch(tmp_path) as folder:
-        assert {"certbot-running", Path(folder).name} == {path.name for path in tmp_path.iterdir()}
-    assert [tmp_path / "certbot-running"] == list(tmp_path.iterdir())
+def test_what_a_killed_run_left_goes_with_the_next(journey: Journey) -> None:
+    """A half version that a `kill -9` left, with its key, is removed by the next run; whole ones stay."""
+    assert 0 == journey.renew().returncode
+    place = journey.issued().place
+    half = place / ".2-0123456789abcdef.new"
+    half.mkdir()
+    (half / "privkey.pem").write_text("of no certificate")
 
-
-def test_a_certbot_that_misses_the_first_signal_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped `renew` ends in bounded time, also when certbot's libraries swallow a signal."""
-    monkeypatch.setattr(certbot, "_SIGNAL_SECONDS", 0.3)
-    script = (
-        "import signal, sys, time\n"
-        "signals = []\n"
-        "signal.signal(signal.SIGTERM, lambda *_: signals.append(1) or (len(signals) > 1 and sys.exit(7)))\n"
-        "print('ready', flush=True)\n"
-        "while True: time.sleep(0.01)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert "ready\n" == child.stdout.readline()
-        certbot._end(child)
-    assert 7 == child.returncode
+    assert 0 == journey.renew("--now").returncode
+    assert [journey.live().version] == [path.name for path in place.iterdir()]

@@ -18,17 +18,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from certcast import config_reading, credentials
+from certcast.acme import account, limits, pending
+from certcast.acme.pending import Pending
 from certcast.config import AbsolutePath, MailAddress, MailConfig, Source
 from certcast.dns01.ledger import Entry, Ledger, Run
 from certcast.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
 from certcast.notify import mail
-from certcast.renewal import orders
+from certcast.renewal import looked
 from certcast.storage.endpoints import Endpoints
 from certcast_lab.lab import CERTCAST, Lab
 from consuming import DAY, Consumer, consumer, program
-from journey import Journey
+from journey import Done, Journey
 
 
 @pytest.fixture
@@ -147,53 +150,95 @@ def open_archive(journey: Journey) -> None:
         (journey.certbot_dir() / folder).chmod(0o755)
 
 
-def test_a_private_key_that_anybody_may_read_is_published_with_an_alarm(lab: Lab) -> None:
+@pytest.fixture
+def by_certbot(lab: Lab) -> Journey:
+    """A renewal host whose certbot has issued and published, through the hooks."""
+    journey = Journey(lab, by_certbot=("example.test",))
+    assert 0 == issued_by_certbot(journey).returncode
+    return journey
+
+
+def issued_by_certbot(journey: Journey) -> Done:
+    names = ("--cert-name", "example.test", "-d", "example.test", "-d", "*.example.test", "--agree-tos")
+    return journey.certbot_with_hooks(
+        "certonly", *names, "--register-unsafely-without-email", "--force-renewal"
+    )
+
+
+def test_a_private_key_that_anybody_may_read_is_published_with_an_alarm(by_certbot: Journey) -> None:
     """
-    certbot keeps a key's mode from one version to the next. The renewal is published, and the run ends with
+    certbot keeps a key's mode from one version to the next. The renewal is published, and each run ends with
     exit status 6 and a mail that name the files; the command in it ends that. A group's bits are fine, and so
     is any mode while certbot's own folder above is closed, as certbot makes it.
     """
-    journey = Journey(lab)
-    assert 0 == journey.renew().returncode
+    journey, lab = by_certbot, by_certbot.lab
     first = journey.certbot_dir() / "archive/example.test/privkey1.pem"
     first.chmod(0o644)
-    assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
+    assert (0, "") == (journey.renew("--now").returncode, journey.renew("--now").stderr)
     first.chmod(0o640)
     open_archive(journey)
-    assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
+    assert (0, "") == (journey.renew("--now").returncode, journey.renew("--now").stderr)
     first.chmod(0o644)
-    journey.want_replaced()
+    lab.cloud.oss.faults.turn_on("server_error")  # so the deploy hook cannot publish
+    assert 0 == issued_by_certbot(journey).returncode
+    assert "2" == journey.live().version
+    assert journey.live().leaf.sha256 != journey.published()
+    lab.cloud.oss.faults.turn_off()
+    lab.mailbox.clear()
 
     done = journey.renew()
     assert 6 == done.returncode, done.stderr
-    assert 2 == journey.live().version
     assert journey.live().leaf.sha256 == journey.published()
     mail = lab.mailbox.wait_for(lambda received: "may read the private key" in received.text)
     for text in (done.stderr, mail.text):
         assert f"{first}: mode 0644" in text
         assert f"{first.with_name('privkey2.pem')}: mode 0644" in text
+    assert 6 == journey.renew().returncode
 
     subprocess.run(done.stderr.partition("next")[2].split("`")[1], shell=True, check=True)
     assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
 
 
-def test_the_deploy_hook_tells_of_a_private_key_that_anybody_may_read(lab: Lab) -> None:
+def test_the_deploy_hook_tells_of_a_private_key_that_anybody_may_read(by_certbot: Journey) -> None:
     """A certbot that was there before calls the hook: what it renewed is published, and the mail is sent."""
-    journey = Journey(lab)
-    names = ("--cert-name", "example.test", "-d", "example.test", "-d", "*.example.test", "--agree-tos")
-    order = ("certonly", *names, "--register-unsafely-without-email", "--force-renewal")
-    assert 0 == journey.certbot_with_hooks(*order).returncode
+    journey, lab = by_certbot, by_certbot.lab
     assert [] == lab.mailbox.messages
     first = journey.certbot_dir() / "archive/example.test/privkey1.pem"
     first.chmod(0o604)
     open_archive(journey)
 
-    assert 0 == journey.certbot_with_hooks(*order).returncode
-    assert 2 == journey.live().version
+    assert 0 == issued_by_certbot(journey).returncode
+    assert "2" == journey.live().version
     assert journey.live().leaf.sha256 == journey.published()
     mail = lab.mailbox.wait_for(lambda received: "may read the private key" in received.text)
     assert "hook deploy" in mail.text
     assert f"{first}: mode 0604" in mail.text
+
+
+def test_every_key_of_our_own_is_private_from_its_first_moment(lab: Lab) -> None:
+    """
+    Whatever the umask, the account's key and each certificate's, also of the order that is under way, are
+    for this user alone, and so is every folder above.
+    """
+    journey = Journey(lab)
+    lab.acme_faults.turn_on("problem", action="finalize", times=1, status=503)
+    argv = [CERTCAST, "--config", str(journey.renewal.certcast_toml), "renew"]
+    usual = {**os.environ, **lab.environment("renewal")}
+    state = journey.renewal.certcast_folder
+
+    def modes() -> dict[str, set[int]]:
+        keys = [path for path in state.rglob("*") if path.name in {"privkey.pem", "account.key"}]
+        above = {folder for key in keys for folder in key.parents if folder.is_relative_to(state)} - {state}
+        return {
+            "keys": {path.stat().st_mode & 0o777 for path in keys},
+            "folders": {path.stat().st_mode & 0o777 for path in above},
+            "number": {len(keys)},
+        }
+
+    for status in (46, 0):
+        done = subprocess.run(argv, env=usual, umask=0o000, capture_output=True, text=True, check=False)
+        assert status == done.returncode, done.stderr
+        assert {"keys": {0o600}, "folders": {0o700}, "number": {2}} == modes()
 
 
 # -- what a crash leaves
@@ -243,9 +288,9 @@ def test_a_mistake_of_ours_shows_source_lines_and_no_secret(lab: Lab) -> None:
         "import os, sys\n"
         "from certcast import cli\n"
         "from certcast.dns01.challenges import Challenges\n"
-        "def sweep(self, now):\n"
+        "def present_orders(self, *given, **named):\n"
         "    raise RuntimeError('cannot sign with ' + os.environ['ALIBABA_CLOUD_ACCESS_KEY_SECRET'])\n"
-        "Challenges.sweep = sweep\n"
+        "Challenges.present_orders = present_orders\n"
         "sys.argv[1:] = ['--config', sys.argv[1], 'renew']\n"
         "cli.main()\n"
     )
@@ -342,20 +387,28 @@ def test_nothing_is_written_through_a_link_in_a_consumers_state(web: Consumer, t
 
 
 def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: Path) -> None:
-    """Orders, ledger, locks and notes are replaced where they stand, or refused; nothing else changes."""
+    """Counts, ledger, account, locks and notes are replaced or refused; a link's target never changes."""
     state, outside = tmp_path / "state", tmp_path / "outside"
-    (state / "dns01").mkdir(parents=True)
-    outside.mkdir()
+    for folder in (state / "dns01", state / "acme/ca.test", state / "issued/example.test", outside):
+        folder.mkdir(parents=True)
     (outside / "file").write_text('{"records": []}')
     before = contents(outside)
     now = datetime.now(timezone.utc)
-    ledger = Ledger(state)
+    ledger, ca, place = Ledger(state), state / "acme/ca.test", state / "issued/example.test"
+    key = ec.generate_private_key(ec.SECP256R1())
     entry = Entry(
         "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Run.current(), now
     )
+    order = Pending("https://ca.test", "", "", ("example.test",), "p256", None, now, b"a key")
+    look = looked.Looked("1-0", "0" * 64, now, now, "0", now)
+    names = ("example.test",)
     writes: list[tuple[Path, Callable[[], object]]] = [
-        (state / "orders.json", lambda: orders.begin(state, ("example.test",), now)),
-        (state / "orders.lock", lambda: orders.begin(state, ("example.test",), now)),
+        (ca / "limits.json", lambda: limits.begin(ca, names, now)),
+        (ca / "limits.lock", lambda: limits.begin(ca, names, now)),
+        (ca / "account.key", lambda: account.save_key(ca, key)),
+        (place / ".pending", lambda: pending.keep(place, order)),
+        (place / ".pending.new", lambda: pending.keep(place, order)),
+        (state / "renewing/example.test.json", lambda: looked.write(state, "example.test", look)),
         (state / "dns01/ledger.json", lambda: ledger.put([entry])),
         (state / "dns01/.ledger.json.new", lambda: ledger.put([entry])),
         (state / "dns01/ledger.lock", lambda: ledger.put([entry])),
@@ -364,16 +417,20 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
             lambda: Endpoints(["https://a", "https://b"], state).served("https://b"),
         ),
     ]
+    refusing = {"limits.lock", "ledger.lock", ".pending", ".pending.new"}
     for path, write in writes:
         for target in ("file", "nowhere"):
+            shutil.rmtree(place)
+            place.mkdir()
             path.unlink(missing_ok=True)
+            path.parent.mkdir(exist_ok=True)
             path.symlink_to(outside / target)
             refused: contextlib.AbstractContextManager[object] = (
-                pytest.raises(LocalFault) if path.suffix == ".lock" else contextlib.nullcontext()
+                pytest.raises(LocalFault) if path.name in refusing else contextlib.nullcontext()
             )
             with refused:
                 write()
-            assert path.is_symlink() == (path.suffix == ".lock"), path
+            assert path.is_symlink() == (path.name in refusing), path
             assert before == contents(outside), path
         path.unlink(missing_ok=True)
 
@@ -449,10 +506,9 @@ def test_hostile_variables_run_nothing_and_ask_nothing(lab: Lab, tmp_path: Path,
     assert [] == lab.cloud.alidns.log
 
 
-def test_names_that_certbot_passes_on_are_not_believed(lab: Lab, tmp_path: Path) -> None:
+def test_names_that_certbot_passes_on_are_not_believed(by_certbot: Journey, tmp_path: Path) -> None:
     """RENEWED_DOMAINS may say anything: what is published has the names of the certificate itself."""
-    journey = Journey(lab)
-    assert 0 == journey.renew().returncode
+    journey, lab = by_certbot, by_certbot.lab
     lab.cloud.bucket.delete("certcast/certs/example.test/manifest")
     lineage = journey.certbot_dir() / "live/example.test"
     for domains in (f"$(touch {CANARY})", "other.test", ""):

@@ -11,8 +11,6 @@ import pytest
 from certcast import children
 
 SOURCE = Path(children.__file__).parent
-# In certbot's process certcast's plugin calls the DNS API.
-WITH_KEYS = {"renewal/certbot.py"}
 STARTING = {"run", "Popen", "call", "check_call", "check_output"}
 SHELLS_AND_THE_LIKE = (
     "os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "pty.spawn",
@@ -39,14 +37,12 @@ def starts() -> Iterator[tuple[str, dict[str | None, str]]]:
 
 
 def test_each_program_that_is_started_gets_an_environment_on_purpose() -> None:
-    """No child inherits keys because nobody thought of it, and certbot alone is given them."""
+    """No child inherits keys because nobody thought of it, and none at all is given them."""
     found = list(starts())
     assert len(found) >= 3
     assert [] == [where for where, words in found if not words.get("env", "").startswith("children.")], (
         "env=children.environment()"
     )
-    with_keys = {where.partition(":")[0] for where, words in found if "dns_environment" in words["env"]}
-    assert with_keys == WITH_KEYS
 
 
 def test_no_shell_is_ever_started() -> None:
@@ -77,15 +73,6 @@ def test_keys_stay_here_and_everything_else_goes_on(monkeypatch: pytest.MonkeyPa
     assert not KEYS.keys() & given.keys()
     assert "unix:///run/other.sock" == given["DOCKER_HOST"]
     assert "/usr/bin" == given["PATH"]
-
-
-def test_certbot_sees_the_keys_of_the_dns_api_and_none_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hooks that are saved with a lineage see what certbot sees: no key that only a bucket needs."""
-    for name, value in {**KEYS, "DOCKER_HOST": "unix:///run/other.sock"}.items():
-        monkeypatch.setenv(name, value)
-    given = children.dns_environment(TMPDIR="/x")
-    assert {"OSS_ACCESS_KEY_SECRET", "AWS_SECRET_ACCESS_KEY"} == KEYS.keys() - given.keys()
-    assert {"DOCKER_HOST": "unix:///run/other.sock", "TMPDIR": "/x"}.items() <= given.items()
 
 
 def test_our_own_clients_get_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,10 @@ def test_both_times_are_said(off, found):
     assert f"{HERE + off:%Y-%m-%dT%H:%M:%SZ}, as the server says" == wrong.expected
 
 
-@pytest.mark.parametrize("text", [None, "", "yesterday", "Mon, 99 Nov 2026 12:00:00 GMT"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "yesterday", "Mon, 99 Nov 2026 12:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -0100"],
+)
 def test_a_server_without_a_date_accuses_nobody(text):
     """A reply whose Date is missing or damaged says nothing about the clock."""
     assert wrong_clock(text, HERE) is None

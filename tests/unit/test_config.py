@@ -159,8 +159,25 @@ def test_a_misspelt_table_is_a_mistake(tmp_path: Path) -> None:
         ),
         ('[[zone]]\nname = "例子.test"', 'zone[0].name: must be written as "xn--fsqu00a.test"'),
         ('[[zone]]\nname = "*.example.com"', "zone[0].name: must be a DNS name, without *"),
-        ('[renewal]\nconfig_dir = "letsencrypt"', "renewal.config_dir: must be an absolute path"),
+        (
+            '[renewal]\ncertbot_config_dir = "letsencrypt"',
+            "renewal.certbot_config_dir: must be an absolute path",
+        ),
         ('[[zone]]\nname = "Example.com"', 'zone[0].name: must be written as "example.com"'),
+        (
+            '[renewal]\nserver = "https://ca.test/dir"',
+            "renewal: 'server' is not a key any more: it is called",
+        ),
+        ('[renewal]\nconfig_dir = "/etc/letsencrypt"', "renewal: 'config_dir' is not a key any more: it is"),
+        ('[renewal]\ncertbot = ["certbot"]', "renewal: 'certbot' is not a key any more: certcast places its"),
+        (
+            '[renewal.external_account]\nkey_id = "1"',
+            "renewal.external_account.hmac_key_file: 'hmac_key_file' is missing",
+        ),
+        (
+            '[renewal]\nterms_of_service_agreed = "yes"',
+            "renewal.terms_of_service_agreed: must be true or false",
+        ),
     ],
 )
 def test_each_kind_of_wrong_value_is_explained(tmp_path: Path, line: str, expected: str) -> None:
@@ -238,6 +255,20 @@ def test_addresses_may_be_ipv4_ipv6_or_names(tmp_path: Path) -> None:
         Listener(Path("/run/nginx.sock")),
     ) == listeners
     assert written == [str(listener) for listener in listeners]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ('source = "files"', "certificate[0].source: must be one of acme, certbot, not 'files'"),
+        ('key_type = "rsa"', "certificate[0].key_type: must be one of p256, p384, rsa2048, rsa3072, rsa4096"),
+        ("reuse_key = 1", "certificate[0].reuse_key: must be true or false"),
+    ],
+)
+def test_how_a_certificate_is_ordered_has_known_words(tmp_path: Path, key: str, expected: str) -> None:
+    """A key type or a source that there is none of is told before anything is ordered."""
+    (line,) = mistakes(tmp_path, SMALLEST.replace('name = "example.com"', f'name = "example.com"\n{key}', 1))
+    assert line.startswith(expected)
 
 
 def test_a_certificate_that_no_nginx_serves_is_a_mistake(tmp_path: Path) -> None:
@@ -322,7 +353,7 @@ def test_an_unknown_certificate_is_answered_with_the_known_ones(tmp_path: Path) 
 
 
 def test_the_file_reads_the_same_in_a_process_that_uses_many_types(tmp_path: Path) -> None:
-    """Inside certbot, whose libraries flush typing's caches, a fixed wait is still a fixed wait."""
+    """Where a library flushes typing's caches, a fixed wait is still a fixed wait."""
     text = SMALLEST + '\n[dns]\npropagation = "wait:30s"\n'
     for flush in typing._cleanups:  # type: ignore[attr-defined]  # the caches have no public name
         flush()

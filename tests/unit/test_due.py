@@ -1,36 +1,37 @@
-"""When certbot may place an order, and when it must: without asking the CA, which cannot be reached here."""
+"""When another certificate is ordered, and why: one test for each line of due.py's page."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
-from certcast import certificate
-from certcast.config import CertificateConfig, CertificateName, DnsName, HttpUrl, RenewalConfig
-from certcast.errors import CertbotFailed
+from certcast.acme.renewal_info import Suggestion
+from certcast.config import CertificateConfig, CertificateName, DnsName
 from certcast.manifest import Manifest
 from certcast.renewal.due import Due, decide
-from certcast.renewal.lineage import Lineage
 from certcast.renewal.replacement import Old, Replacement
+from certcast.renewal.source import Release
 from certcast_lab.ca import Authority
+from held import DIRECTORY, held
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 WANTED = CertificateConfig(CertificateName("example.test"), (DnsName("example.test"),))
-RENEWAL = RenewalConfig(server=HttpUrl("https://127.0.0.1:9/dir"))
+CA = Authority("Test Root")
 
 
-def held(*, days_ago: float) -> Lineage:
-    """What certbot holds: issued so long ago, valid for 90 days."""
+def live(*, days_ago: float, life: float = 90, directory: str | None = DIRECTORY) -> Release:
+    """What this host holds: issued so long ago, valid for so many days."""
     begin = NOW - timedelta(days=days_ago)
-    pair = Authority("Test Root").issue("example.test", not_before=begin, not_after=begin + 90 * DAY)
-    leaf = certificate.describe(certificate.read_chain(pair.fullchain_pem).leaf)
-    return Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf)
+    end = begin + timedelta(days=life)
+    return held(CA.issue("example.test", not_before=begin, not_after=end), directory=directory)
 
 
-def stepped_back_to(lineage: Lineage, *, from_: Lineage) -> Manifest:
+def stepped_back_to(release: Release, *, from_: Release) -> Manifest:
     return Manifest(
         store="oss://certs/certcast",
         certificate="example.test",
@@ -38,60 +39,149 @@ def stepped_back_to(lineage: Lineage, *, from_: Lineage) -> Manifest:
         published_at=NOW,
         expires=NOW + 7 * DAY,
         publisher="renewal",
-        leaf=lineage.leaf,
+        leaf=release.leaf,
         files={},
         step_back=True,
         held_off=(from_.leaf.sha256,),
     )
 
 
-def decided(
-    before: Lineage | None, *, asked: Replacement | None = None, stepped_back: Manifest | None = None
-) -> Due:
-    return decide(RENEWAL, WANTED, before, asked=asked, stepped_back=stepped_back, now=NOW)
-
-
-def to_replace(lineage: Lineage) -> Replacement:
-    old = Old(lineage.leaf.sha256, lineage.leaf.serial, lineage.leaf.not_after)
+def to_replace(release: Release) -> Replacement:
+    old = Old(release.leaf.sha256, release.leaf.serial, release.leaf.not_after)
     return Replacement("example.test", "superseded", DAY, NOW, (old,))
 
 
-def test_what_is_to_be_replaced_is_ordered_with_another_key_until_it_is() -> None:
-    """As long as certbot holds an old one each run orders; once it holds another, none does."""
-    old, new = held(days_ago=1), held(days_ago=0)
-    due = decided(old, asked=to_replace(old))
-    assert (True, True, True) == (due.may_order, due.force, due.new_key)
-    due = decided(new, asked=to_replace(old))
-    assert (False, False, False) == (due.may_order, due.force, due.new_key)
+def suggested(begin: timedelta, end: timedelta) -> Suggestion:
+    return Suggestion(NOW, NOW + begin, NOW + end, "https://ca.test/why")
+
+
+def decided(before: Release | None, **given: Any) -> Due:
+    """The decision where nothing else is the matter, but for what is given."""
+    nothing = {"under_way": False, "asked": None, "stepped_back": None, "suggestion": None}
+    return decide(WANTED, before, **{"directory": DIRECTORY, "now": NOW, **nothing, **given})
+
+
+def test_a_fresh_certificate_is_left_alone() -> None:
+    """In the first two thirds of its life nothing is ordered, and the reason says how long it is valid."""
+    found = decided(live(days_ago=10))
+    assert Due(False, "valid for 80 days more: not due") == found
+
+
+def test_the_first_certificate_is_ordered() -> None:
+    """Where this host holds none, one is ordered."""
+    assert Due(True, "no certificate yet: ordering the first one") == decided(None)
+
+
+def test_an_order_under_way_is_gone_on_with() -> None:
+    """What a killed run had ordered is brought home, also where nothing else is due."""
+    found = decided(live(days_ago=10), under_way=True)
+    assert (True, "an order is under way: going on with it") == (found.order, found.why)
+
+
+def test_a_replacement_is_ordered_with_a_new_key_until_here() -> None:
+    """As long as an old one is live each run orders, with another key; once it is another one, none does."""
+    old, new = live(days_ago=1), live(days_ago=0)
+    found = decided(old, asked=to_replace(old))
+    assert (True, True) == (found.order, found.new_key)
+    found = decided(new, asked=to_replace(old))
+    assert (False, False) == (found.order, found.new_key)
+
+
+def test_a_replacement_outranks_an_order_under_way() -> None:
+    """A key that may be in the wrong hands is never certified again because an order had begun with it."""
+    old = live(days_ago=1)
+    assert decided(old, asked=to_replace(old), under_way=True).new_key
+
+
+@pytest.mark.parametrize("names", [("example.test", "www.example.test"), ("www.example.test",)])
+def test_other_names_are_ordered_at_once(names: tuple[str, ...]) -> None:
+    """A name more, a name less: such a certificate is not kept until its window."""
+    before = live(days_ago=10)
+    before = replace(before, leaf=replace(before.leaf, names=names))
+    found = decided(before)
+    assert found.order
+    assert ", ".join(names) in found.why
+
+
+def test_names_in_another_order_are_the_same_names() -> None:
+    """To sort the list in the configuration costs no order."""
+    wanted = replace(WANTED, names=(DnsName("b.test"), DnsName("a.test")))
+    before = live(days_ago=10)
+    before = replace(before, leaf=replace(before.leaf, names=("a.test", "b.test")))
+    found = decide(
+        wanted,
+        before,
+        directory=DIRECTORY,
+        under_way=False,
+        asked=None,
+        stepped_back=None,
+        suggestion=None,
+        now=NOW,
+    )
+    assert not found.order
+
+
+def test_another_ca_is_ordered_from_at_once() -> None:
+    """From staging to production: what the other CA has issued is not kept until its window."""
+    found = decided(live(days_ago=10, directory="https://staging.test/directory"))
+    assert found.order
+    assert "https://staging.test/directory" in found.why
+    assert DIRECTORY in found.why
+    assert found.remark == found.why, "a person is told of it"
+
+
+def test_a_certificate_of_unknown_origin_is_kept() -> None:
+    """Where nobody wrote down which CA issued it, that alone costs no order."""
+    assert not decided(live(days_ago=10, directory=None)).order
+
+
+@pytest.mark.parametrize(("life", "window"), [(90, 60), (45, 30), (6, 3)])
+def test_the_window_begins_with_its_second(life: float, window: float) -> None:
+    """Of lives of 90 and 45 days the last third, of six days the second half: not a second sooner."""
+    assert not decided(live(days_ago=window, life=life), now=NOW - SECOND).order
+    found = decided(live(days_ago=window, life=life))
+    assert found.order
+    assert found.why.endswith("more: due")
+    assert found.remark is None, "it is what everybody expects"
+    assert not found.new_key
+
+
+def test_the_ca_may_want_it_sooner() -> None:
+    """From the moment on that was drawn in the CA's window, and not from its begin on."""
+    before = live(days_ago=10)
+    word = suggested(-DAY, DAY)
+    moment = word.chosen(before.leaf.sha256)
+    assert moment is not None
+    assert not decided(before, suggestion=word, now=moment - SECOND).order
+    found = decided(before, suggestion=word, now=moment)
+    assert found.order
+    assert (found.remark or "").endswith("the CA explains: https://ca.test/why")
+
+
+def test_a_window_of_the_past_means_now() -> None:
+    """So a CA announces that it will revoke; the mail gets its explanation."""
+    found = decided(live(days_ago=10), suggestion=suggested(-2 * DAY, timedelta()))
+    assert found.order
+    assert "the CA wanted it replaced by 2026-11-23T12:00:00Z" in found.why
+    assert (found.remark or "").endswith("the CA explains: https://ca.test/why")
+
+
+@pytest.mark.parametrize("word", [None, Suggestion(NOW), suggested(30 * DAY, 40 * DAY)])
+def test_the_cas_word_never_makes_it_later(word: Suggestion | None) -> None:
+    """A CA that says nothing, or "in a month", leaves this host's own window."""
+    assert decided(live(days_ago=61), suggestion=word).order
+    assert not decided(live(days_ago=59), suggestion=word).order
 
 
 def test_a_step_back_lasts_until_a_sixth_of_the_life_is_left() -> None:
     """
-    certbot would wait for the window of the release that is held off, and the one that hosts serve would
-    expire long before. So another one is ordered when a sixth of its life is left, and not sooner.
+    The window of the release that is held off comes long after the one that hosts serve has expired. So
+    another one is ordered when a sixth of the latter's life is left, and not sooner.
     """
-    newer = held(days_ago=10)
-    due = decided(newer, stepped_back=stepped_back_to(held(days_ago=74), from_=newer))
-    assert (False, False) == (due.may_order, due.force)
-    due = decided(newer, stepped_back=stepped_back_to(held(days_ago=76), from_=newer))
-    assert (True, True, False) == (due.may_order, due.force, due.new_key)
-    assert "stepped back to is valid for 14 days more" in due.why
-
-
-def test_what_is_not_due_does_not_need_the_ca() -> None:
-    """A CA that cannot be reached is told of only where it is needed: in the window, or for other names."""
-    assert not decided(held(days_ago=10)).may_order
-    with pytest.raises(CertbotFailed, match="the CA cannot be reached"):
-        decided(held(days_ago=61))
-    other = held(days_ago=10)
-    with pytest.raises(CertbotFailed):
-        decided(replace(other, leaf=replace(other.leaf, names=("example.test", "more.example.test"))))
-
-
-def test_the_first_one_is_not_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a lineage certbot orders by itself, as soon as there is a CA to order from."""
-    with pytest.raises(CertbotFailed, match="the CA cannot be reached"):
-        decided(None)
-    monkeypatch.setattr("certcast.renewal.ari.require_reachable", lambda _url: None)
-    due = decided(None)
-    assert (True, False, False) == (due.may_order, due.force, due.new_key)
+    newer = live(days_ago=10)
+    assert not decided(
+        newer, stepped_back=stepped_back_to(live(days_ago=75), from_=newer), now=NOW - SECOND
+    ).order
+    found = decided(newer, stepped_back=stepped_back_to(live(days_ago=75), from_=newer))
+    assert (True, False) == (found.order, found.new_key)
+    assert "stepped back to is valid for 15 days more" in found.why

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from certcast import errors
-from certcast.errors import CertcastError, ConfigInvalid, DigestMismatch
+from certcast.errors import CertcastError, DigestMismatch
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 
@@ -59,11 +59,3 @@ def test_a_report_says_what_was_kept_and_what_to_do_next() -> None:
         "  next     `certcast pull`\n"
         "  code     PULL-DIGEST (exit 29), docs/runbook.md#pull-digest"
     )
-
-
-def test_an_error_crosses_a_process_boundary_unchanged() -> None:
-    """What the certbot plugin met is what `certcast renew` reports."""
-    error = ConfigInvalid("no", found="x", next="y")
-    copy = errors.from_document(errors.to_document(error))
-    assert type(copy) is ConfigInvalid
-    assert error.report() == copy.report()

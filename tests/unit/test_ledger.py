@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -25,7 +27,7 @@ def entry(value: str, run: Run | None = None, *, zone: str = "example.com") -> E
 def test_two_values_at_one_name_are_two_entries(tmp_path):
     """Apex and wildcard share a name; removing one's record says nothing of the other's."""
     ledger = Ledger(tmp_path)
-    apex, wildcard = ledger.intend(entry("apex")), ledger.intend(entry("wildcard"))
+    apex, wildcard = ledger.intend([entry("apex"), entry("wildcard")])
     ledger.put([replace(apex, record_id="1"), replace(wildcard, record_id="2")])
 
     ledger.drop(apex)
@@ -48,7 +50,7 @@ def test_an_intention_takes_over_what_an_earlier_run_wrote_down(tmp_path):
     dead = Run(pid=2**22 + 1, started=1, boot="an earlier one")
     ledger.put([replace(entry("value", dead), record_id="7")])
 
-    taken_over = ledger.intend(entry("value"))
+    (taken_over,) = ledger.intend([entry("value")])
 
     assert ("7", True, Run.current()) == (taken_over.record_id, taken_over.inherited, taken_over.run)
     assert [taken_over] == ledger.entries()
@@ -59,7 +61,7 @@ def test_an_intention_at_another_place_is_a_new_one(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.put([replace(entry("value"), record_id="7")])
 
-    fresh = ledger.intend(entry("value", zone="acme.example.net"))
+    (fresh,) = ledger.intend([entry("value", zone="acme.example.net")])
 
     assert (None, False) == (fresh.record_id, fresh.inherited)
 
@@ -99,7 +101,7 @@ def test_a_damaged_ledger_is_reported_and_kept(tmp_path, content):
     ledger.path.write_text(content)
 
     with pytest.raises(LocalFault, match="damaged"):
-        ledger.intend(entry("value"))
+        ledger.intend([entry("value")])
 
     assert content == ledger.path.read_text()
 
@@ -110,3 +112,54 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
 
     with pytest.raises(LocalFault, match="dns01"):
         Ledger(tmp_path).entries()
+
+
+# -- whose an entry is
+
+ONE, TWO = "https://ca.example/order/1", "https://ca.example/order/2"
+
+
+def test_an_orders_entries_are_found_by_its_url(tmp_path):
+    """What one order has added is known apart from another's, and from what certbot's hooks have added."""
+    ledger = Ledger(tmp_path)
+    first, second = replace(entry("a"), order=ONE), replace(entry("b"), order=TWO)
+    ledger.intend([first, second, entry("hook's")])
+
+    assert [first] == Ledger(tmp_path).of_orders([ONE])
+    assert [first, second] == ledger.of_orders([ONE, TWO])
+
+
+def test_an_entry_that_changed_hands_is_not_forgotten(tmp_path):
+    """The CA gave one value to two orders: when the first is over, the second's record is still known."""
+    ledger = Ledger(tmp_path)
+    (first,) = ledger.intend([replace(entry("value"), order=ONE)])
+    (second,) = ledger.intend([replace(entry("value"), order=TWO)])
+
+    ledger.drop(first)
+    assert [second] == ledger.entries()
+    assert [] == ledger.of_orders([ONE])
+
+    ledger.drop(second)
+    assert [] == ledger.entries()
+
+
+def test_a_ledger_of_earlier_versions_is_read(tmp_path):
+    """After an upgrade the records of the last run are still known; they belong to no order."""
+    ledger = Ledger(tmp_path)
+    ledger.put([entry("value")])
+    document = json.loads(ledger.path.read_text())
+    del document["records"][0]["order"]
+    ledger.path.write_text(json.dumps(document))
+
+    assert [""] == [one.order for one in ledger.entries()]
+
+
+def test_threads_of_one_run_write_one_after_the_other(tmp_path):
+    """Ten answers that come at the same moment are ten entries with their ids."""
+    ledger = Ledger(tmp_path)
+    intended = ledger.intend([entry(f"value-{number}") for number in range(10)])
+
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(lambda one: ledger.put([replace(one, record_id=one.value)]), intended))
+
+    assert {f"value-{number}" for number in range(10)} == {one.record_id for one in ledger.entries()}

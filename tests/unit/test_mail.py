@@ -185,7 +185,7 @@ def test_nobody_to_tell_means_no_mail(outbox: list[EmailMessage]):
 )
 def test_no_text_can_add_a_header_or_move_a_cursor(outbox: list[EmailMessage], attack: str):
     """An error whose words came from outside, line breaks and escapes included, stays one harmless mail."""
-    failure = errors.CertbotFailed(f"certbot said {attack}", found=attack, kept=attack, next=attack)
+    failure = errors.CaRefused(f"the CA said {attack}", found=attack, kept=attack, next=attack)
     mail.send_failure(
         CONFIG, failure, host="web1", doing="renew", certificate=f"example.test{attack}", now=NOW
     )
@@ -196,12 +196,12 @@ def test_no_text_can_add_a_header_or_move_a_cursor(outbox: list[EmailMessage], a
     assert b"\x1b" not in message
     assert b"\x00" not in message
     assert 1 == head.count(b"\nSubject:")
-    assert b"certbot said" in body
+    assert b"the CA said" in body
 
 
 def test_a_long_subject_is_cut_and_the_text_is_whole(outbox: list[EmailMessage]):
     """A sentence too long for a subject line is cut there, and complete in the text."""
-    fail(errors.CertbotFailed("certbot failed " + "very " * 60 + "badly"))
+    fail(errors.CaRefused("the CA failed " + "very " * 60 + "badly"))
     assert 140 == len(outbox[0]["Subject"])
     assert "very badly" in outbox[0].get_content()
 
@@ -209,7 +209,7 @@ def test_a_long_subject_is_cut_and_the_text_is_whole(outbox: list[EmailMessage])
 @pytest.mark.parametrize("text", ["Zertifikat für Bücher", "证书已更新", "x" * 2000 + " für"])
 def test_mail_needs_no_eight_bit_relay(outbox: list[EmailMessage], text: str):
     """Every octet on the wire is ASCII, whatever the text says, in lines that RFC 5321 allows."""
-    fail(errors.CertbotFailed("certbot failed", found=text))
+    fail(errors.CaRefused("the CA refused", found=text))
 
     wire = outbox[0].as_bytes()
     assert wire.isascii()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
 import pytest
 
 from certcast import identity, manifest, sealing, signing
-from certcast.certificate import describe, read_chain
+from certcast.acme.issued import Issued
 from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
 from certcast.errors import (
     DigestMismatch,
+    IssuedUnusable,
     LineageUnusable,
     ManifestInvalid,
     ManifestReplayed,
@@ -27,18 +30,17 @@ from certcast.manifest import Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
 from certcast.renewal.desk import Published
-from certcast.renewal.lineage import Lineage
 from certcast.renewal.press import Press
 from certcast.renewal.publish import publish, seal_to, step_back, take_away
 from certcast.renewal.record import KEPT_RELEASES
+from certcast.renewal.source import Release
 from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.store import Object
 from certcast_lab.ca import Authority
+from held import issued
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from certcast.storage.store import Store
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
@@ -100,7 +102,6 @@ class Publisher:
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store, self.now = folder, store, NOW
         self.ca = Authority("Lab")
-        self.issued = 0
         self.working = identity.make(folder / "publisher", "working")
         self.press = Press(
             publisher="renewal-1",
@@ -110,7 +111,7 @@ class Publisher:
             recovery=None,
             hosts_file=folder / "hosts",
             state_dir=folder / "state",
-            config_dir=folder / "letsencrypt",
+            certbot_config_dir=folder / "letsencrypt",
             encryption="age",
         )
         self.hosts: dict[str, Identity] = {}
@@ -131,22 +132,22 @@ class Publisher:
         lines = [f"{name} {who.public.bare}\n" for name, who in self.hosts.items()]
         self.press.hosts_file.write_text("".join(lines))
 
-    def issue(self, *, names: tuple[str, ...] = NAMES) -> Lineage:
-        """Return a lineage whose certificate was issued now, and keep it in certbot's archive."""
-        pair = self.ca.issue(*names, not_before=self.now)
-        leaf = describe(read_chain(pair.fullchain_pem).leaf)
-        self.issued += 1
-        archive = self.press.config_dir / "archive/example.test"
-        archive.mkdir(parents=True, exist_ok=True)
-        (archive / f"fullchain{self.issued}.pem").write_bytes(pair.fullchain_pem)
-        (archive / f"privkey{self.issued}.pem").write_bytes(pair.key_pem)
-        return Lineage("example.test", self.issued, pair.fullchain_pem, pair.key_pem, leaf)
+    def issue(self, *, names: tuple[str, ...] = NAMES) -> Release:
+        """Return a certificate that was issued now, and keep it as this host does."""
+        return issued(self.press.state_dir, "example.test", self.ca.issue(*names, not_before=self.now))
 
-    def publish(self, lineage: Lineage, store: Store | None = None, **options: Any) -> Published:
-        return publish(WANTED, lineage, store or self.store, self.press, now=self.now, **options)
+    def lose(self, release: Release) -> None:
+        """Forget a version altogether, as a host does that was restored from a backup."""
+        shutil.rmtree(self.folder_of(release))
 
-    def step_back(self, lineage: Lineage) -> Published:
-        return step_back(WANTED, lineage.leaf.sha256, self.store, self.press, now=self.now)
+    def folder_of(self, release: Release) -> Path:
+        return Issued(self.press.state_dir, "example.test").place / release.version
+
+    def publish(self, release: Release, store: Store | None = None, **options: Any) -> Published:
+        return publish(WANTED, release, store or self.store, self.press, now=self.now, **options)
+
+    def step_back(self, release: Release) -> Published:
+        return step_back(WANTED, release.leaf.sha256, self.store, self.press, now=self.now)
 
     def published(self) -> Manifest:
         """Return what a consumer reads, which trusts the working key."""
@@ -155,20 +156,20 @@ class Publisher:
         verified = signing.verify(found.body, [self.press.working], what="it")
         return manifest.read(verified.document, store=self.store.url, certificate="example.test")
 
-    def opened_by(self, name: str, lineage: Lineage) -> bytes | None:
+    def opened_by(self, name: str, release: Release) -> bytes | None:
         """Return the private key that a host gets for a release, None if nothing is sealed to it."""
-        found = self.store.get(self.sealed_key(name, lineage), limit=sealing.LIMIT)
+        found = self.store.get(self.sealed_key(name, release), limit=sealing.LIMIT)
         who = self.hosts[name]
         return sealing.unseal(found.body, who, what="it", again="") if isinstance(found, Object) else None
 
-    def sealed_key(self, name: str, lineage: Lineage) -> str:
+    def sealed_key(self, name: str, release: Release) -> str:
         """Return where the private key of a release lies for a host."""
         recipient = Recipient.of_host(name, self.hosts[name].public)
-        return recipient.object_key("example.test", lineage.leaf.sha256)
+        return recipient.object_key("example.test", release.leaf.sha256)
 
-    def sealed_keys(self, lineage: Lineage) -> list[str]:
+    def sealed_keys(self, release: Release) -> list[str]:
         """Return for whom the store has a sealed key of a release."""
-        prefix = sealing.sealed_prefix("example.test", lineage.leaf.sha256)
+        prefix = sealing.sealed_prefix("example.test", release.leaf.sha256)
         return [key.removeprefix(prefix).rsplit(".", 2)[0] for key in self.store.list(prefix)]
 
 
@@ -179,34 +180,34 @@ def host(tmp_path: Path) -> Publisher:
 
 def test_the_first_release_has_sequence_one_its_chain_and_a_sealed_key(host: Publisher) -> None:
     """After the first run a consumer finds a signed manifest, the chain bit for bit, and its private key."""
-    lineage = host.issue()
-    assert "published" == host.publish(lineage).result
+    release = host.issue()
+    assert "published" == host.publish(release).result
     pointer = host.published()
-    assert (1, lineage.leaf) == (pointer.sequence, pointer.leaf)
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
+    assert (1, release.leaf) == (pointer.sequence, pointer.leaf)
+    key = manifest.release_key("example.test", release.leaf.sha256, manifest.FULLCHAIN)
     found = host.store.get(key, limit=manifest.FILE_LIMIT)
     assert isinstance(found, Object)
-    assert lineage.fullchain == found.body
-    assert lineage.privkey == host.opened_by("web1", lineage)
+    assert release.fullchain == found.body
+    assert release.privkey == host.opened_by("web1", release)
 
 
 def test_publishing_again_changes_nothing(host: Publisher) -> None:
     """A second run, an hour later, leaves the very same manifest: no consumer downloads anything."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     first = host.published()
     host.now += timedelta(hours=1)
-    assert "unchanged" == host.publish(lineage).result
+    assert "unchanged" == host.publish(release).result
     assert first == host.published()
 
 
 def test_a_manifest_that_ages_is_dated_anew_under_its_sequence(host: Publisher) -> None:
     """Half-way to its expiry the manifest gets a new one; it stays the same release."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     first = host.published()
     host.now += 4 * DAY
-    assert "re-dated" == host.publish(lineage).result
+    assert "re-dated" == host.publish(release).result
     again = host.published()
     assert first.same_release(again)
     assert host.now + manifest.EXPIRES_AFTER == again.expires
@@ -243,10 +244,10 @@ def test_an_older_certificate_never_replaces_a_newer_one(host: Publisher) -> Non
 @pytest.mark.parametrize("days", [-1, 91])
 def test_a_certificate_outside_its_life_is_not_published(host: Publisher, days: int) -> None:
     """Neither an expired certificate nor one of tomorrow goes to the fleet."""
-    lineage = host.issue()
+    release = host.issue()
     host.now += days * DAY
     with pytest.raises(LineageUnusable, match="not valid now"):
-        host.publish(lineage)
+        host.publish(release)
 
 
 def test_a_certificate_without_a_configured_name_is_not_published(host: Publisher) -> None:
@@ -260,14 +261,14 @@ def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
     host: Publisher, damage: bytes | None
 ) -> None:
     """Whoever deletes or overwrites it finds it restored under its sequence; overwriting is an alarm."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     first = host.published()
     if damage is None:
         host.store.delete(POINTER)
     else:
         host.store.put(POINTER, damage)
-    done = host.publish(lineage)
+    done = host.publish(release)
     assert "repaired" == done.result
     assert first == host.published()
     assert (damage is None) == (done.alarm is None)
@@ -291,15 +292,15 @@ def test_a_bucket_set_back_to_an_older_state_is_put_right(host: Publisher) -> No
 
 def test_an_earlier_date_under_the_same_sequence_is_an_alarm(host: Publisher) -> None:
     """Whoever puts back the manifest of before it was dated anew would have hosts call this one silent."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     old = host.store.get(POINTER, limit=manifest.LIMIT)
     assert isinstance(old, Object)
     host.now += 4 * DAY
-    assert "re-dated" == host.publish(lineage).result
+    assert "re-dated" == host.publish(release).result
     dated = host.published()
     host.store.put(POINTER, old.body)
-    assert isinstance(host.publish(lineage).alarm, ManifestReplayed)
+    assert isinstance(host.publish(release).alarm, ManifestReplayed)
     assert dated == host.published()
 
 
@@ -317,15 +318,15 @@ def test_a_manifest_that_never_arrived_is_no_alarm(host: Publisher) -> None:
 @pytest.mark.parametrize("octets", [b"theirs", b"x" * 100_000])
 def test_a_chain_that_somebody_has_exchanged_is_an_alarm(host: Publisher, octets: bytes) -> None:
     """What is published is put back, and somebody is told; before it is published it is no news."""
-    lineage = host.issue()
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
+    release = host.issue()
+    key = manifest.release_key("example.test", release.leaf.sha256, manifest.FULLCHAIN)
     host.store.put(key, octets)
-    assert host.publish(lineage).alarm is None
+    assert host.publish(release).alarm is None
     host.store.put(key, octets)
-    done = host.publish(lineage)
+    done = host.publish(release)
     assert isinstance(done.alarm, DigestMismatch)
     assert "fullchain.pem in the store was not what this host had published" in done.alarm.report()
-    assert host.publish(lineage).alarm is None
+    assert host.publish(release).alarm is None
 
 
 def test_a_new_renewal_host_does_not_overwrite_what_it_cannot_read(host: Publisher, tmp_path: Path) -> None:
@@ -348,11 +349,11 @@ def test_a_new_renewal_host_goes_on_from_the_stores_sequence(host: Publisher, tm
 
 def test_a_file_that_somebody_deleted_is_put_back(host: Publisher) -> None:
     """The next run restores a missing file of the current release."""
-    lineage = host.issue()
-    host.publish(lineage)
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.FULLCHAIN)
+    release = host.issue()
+    host.publish(release)
+    key = manifest.release_key("example.test", release.leaf.sha256, manifest.FULLCHAIN)
     host.store.delete(key)
-    assert "repaired" == host.publish(lineage).result
+    assert "repaired" == host.publish(release).result
     assert key in host.store.list("")
 
 
@@ -360,9 +361,9 @@ def test_old_releases_and_their_keys_leave_the_store(host: Publisher) -> None:
     """The current release and five older ones stay; earlier private keys are deleted."""
     leaves = []
     for _ in range(KEPT_RELEASES + 2):
-        lineage = host.issue()
-        host.publish(lineage)
-        leaves.append(lineage.leaf.sha256)
+        release = host.issue()
+        host.publish(release)
+        leaves.append(release.leaf.sha256)
         host.now += DAY
     kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
     assert set(leaves[-KEPT_RELEASES:]) == kept
@@ -385,10 +386,10 @@ def test_a_new_renewal_host_deletes_what_the_lost_one_left(host: Publisher, tmp_
 
 def test_another_store_starts_with_a_higher_sequence(host: Publisher, tmp_path: Path) -> None:
     """After store.url was changed, nothing of the old place is taken for published at the new one."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     elsewhere = open_store(StoreConfig(StoreUrl(f"memory://{tmp_path.name}-elsewhere")))
-    assert "published" == host.publish(lineage, elsewhere).result
+    assert "published" == host.publish(release, elsewhere).result
     host.store = elsewhere
     assert (2, elsewhere.url) == (host.published().sequence, host.published().store)
 
@@ -418,42 +419,42 @@ def test_the_sequence_grows_only_with_what_hosts_must_act_on(host: Publisher) ->
 
 def test_the_sequence_goes_beyond_what_an_operator_says_that_hosts_have_seen(host: Publisher) -> None:
     """After all memory is lost, here and in the store, `--at-least` lets hosts accept what is published."""
-    lineage = host.issue()
-    host.publish(lineage, at_least=41)
+    release = host.issue()
+    host.publish(release, at_least=41)
     assert 42 == host.published().sequence
-    host.publish(lineage, at_least=41)
+    host.publish(release, at_least=41)
     assert 42 == host.published().sequence
-    host.publish(lineage, at_least=50)
+    host.publish(release, at_least=50)
     assert 51 == host.published().sequence
 
 
 def test_what_no_host_would_take_is_not_signed(host: Publisher) -> None:
     """Behind the last sequence that there is comes none: the store and the record stay what they were."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     with pytest.raises(ManifestInvalid, match="no host would take"):
-        host.publish(lineage, at_least=manifest.LAST_SEQUENCE)
+        host.publish(release, at_least=manifest.LAST_SEQUENCE)
     assert 1 == host.published().sequence
-    assert "unchanged" == host.publish(lineage).result
+    assert "unchanged" == host.publish(release).result
 
 
 def test_a_manifest_that_hosts_would_not_read_is_not_signed(host: Publisher) -> None:
     """A list of revoked leaves that has grown too long says so; what is published stays."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     with pytest.raises(ManifestInvalid, match="larger than hosts read") as caught:
-        host.publish(lineage, revoke=tuple(f"{number:064x}" for number in range(1000)))
+        host.publish(release, revoke=tuple(f"{number:064x}" for number in range(1000)))
     assert "1,000 leaves held off or revoked" in caught.value.report()
     assert (1, ()) == (host.published().sequence, host.published().revoked)
 
 
 def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_says(host: Publisher) -> None:
     """With another signing key, without the record and without the manifest, publishing begins anew."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     last = replace(host.published(), sequence=manifest.LAST_SEQUENCE, expires=host.now + DAY)
     host.store.put(POINTER, signing.sign(manifest.write(last), host.press.signing_key))
-    host.publish(lineage)  # dates it anew, as its own
+    host.publish(release)  # dates it anew, as its own
     other = identity.make(host.folder / "spare", "spare")
     host.press = replace(
         host.press,
@@ -533,10 +534,10 @@ def test_a_step_back_to_what_is_held_off_takes_it_off_that_list(host: Publisher)
     assert (second.leaf, (first.leaf.sha256,)) == (host.published().leaf, host.published().held_off)
 
 
-def test_a_step_back_needs_the_old_release_in_the_archive(host: Publisher) -> None:
+def test_a_step_back_needs_the_old_release_on_this_host(host: Publisher) -> None:
     """What this host has no key of cannot be sealed to anybody; what is published stays."""
     host.publish(host.issue())
-    with pytest.raises(LineageUnusable, match="not in certbot's archive"):
+    with pytest.raises(LineageUnusable, match="not on this host"):
         step_back(WANTED, "b" * 64, host.store, host.press, now=host.now)
 
 
@@ -575,20 +576,20 @@ def test_held_off_releases_stay_in_the_store(host: Publisher) -> None:
 
 def test_nothing_in_the_store_is_a_private_key(host: Publisher) -> None:
     """Whoever reads the whole bucket finds no key that is not sealed."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     bodies = [host.store.get(key, limit=manifest.FILE_LIMIT) for key in host.store.list("")]
     assert bodies
     assert not any(b"PRIVATE KEY" in found.body for found in bodies if isinstance(found, Object))
 
 
 def test_a_host_that_is_enrolled_later_gets_the_current_key(host: Publisher) -> None:
-    """The next `renew` seals what is missing, from certbot's archive, and nothing else changes."""
-    lineage = host.issue()
-    host.publish(lineage)
+    """The next `renew` seals what is missing, with the key that this host keeps, and nothing else changes."""
+    release = host.issue()
+    host.publish(release)
     host.enrol("web2")
-    assert ("web2",) == host.publish(lineage).sealed_to
-    assert lineage.privkey == host.opened_by("web2", lineage)
+    assert ("web2",) == host.publish(release).sealed_to
+    assert release.privkey == host.opened_by("web2", release)
 
 
 def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> None:
@@ -607,12 +608,12 @@ def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> 
 
 def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> None:
     """What a host reports as SEALED is mended by the command that its report names."""
-    lineage = host.issue()
-    host.publish(lineage)
-    (key,) = host.store.list(sealing.sealed_prefix("example.test", lineage.leaf.sha256))
+    release = host.issue()
+    host.publish(release)
+    (key,) = host.store.list(sealing.sealed_prefix("example.test", release.leaf.sha256))
     host.store.put(key, b"damaged")
     seal_to(WANTED, host.store, host.press, frozenset({"web1"}))
-    assert lineage.privkey == host.opened_by("web1", lineage)
+    assert release.privkey == host.opened_by("web1", release)
 
 
 def test_a_host_that_left_the_list_is_left_out(host: Publisher) -> None:
@@ -621,11 +622,11 @@ def test_a_host_that_left_the_list_is_left_out(host: Publisher) -> None:
     former = host.issue()
     host.publish(former)
     host.now += DAY
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     host.remove("web2")
-    host.publish(lineage)
-    assert ["web1"] == host.sealed_keys(lineage) == host.sealed_keys(former)
+    host.publish(release)
+    assert ["web1"] == host.sealed_keys(release) == host.sealed_keys(former)
     host.now += DAY
     renewed = host.issue()
     host.publish(renewed)
@@ -643,19 +644,19 @@ def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -
     host.publish(second)
     host.remove("web2")
     assert take_away(WANTED, host.store, host.press.folder, "web2")
-    for lineage in (first, second):
-        assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(lineage))
+    for release in (first, second):
+        assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(release))
 
 
 def test_a_host_with_a_new_identity_gets_a_new_sealed_key_and_the_old_one_goes(host: Publisher) -> None:
     """One object for each host: what was sealed to a lost identity does not lie about."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     (host.folder / "identity-web1").unlink()
     host.enrol("web1")
-    host.publish(lineage)
-    assert ["web1"] == host.sealed_keys(lineage)
-    assert lineage.privkey == host.opened_by("web1", lineage)
+    host.publish(release)
+    assert ["web1"] == host.sealed_keys(release)
+    assert release.privkey == host.opened_by("web1", release)
 
 
 def test_a_key_that_this_host_has_lost_is_an_alarm(host: Publisher) -> None:
@@ -667,8 +668,11 @@ def test_a_key_that_this_host_has_lost_is_an_alarm(host: Publisher) -> None:
     host.publish(second)
     host.step_back(first)
     host.enrol("web2")
-    (host.press.config_dir / "archive/example.test/privkey1.pem").unlink()
-    with pytest.raises(LineageUnusable, match="private key of the published release is not in"):
+    (host.folder_of(first) / "privkey.pem").unlink()
+    with pytest.raises(IssuedUnusable, match=first.version):
+        host.publish(second)
+    host.lose(first)
+    with pytest.raises(LineageUnusable, match="private key of the published release is not on this host"):
         host.publish(second)
 
 
@@ -678,12 +682,12 @@ def test_every_release_is_sealed_to_the_recovery_kit(host: Publisher) -> None:
 
     kit = pyrage.x25519.Identity.generate()
     host.press = replace(host.press, recovery=str(kit.to_public()))
-    lineage = host.issue()
-    assert ("web1", "recovery") == host.publish(lineage).sealed_to
+    release = host.issue()
+    assert ("web1", "recovery") == host.publish(release).sealed_to
     recipient = Recipient.of_kit(str(kit.to_public()))
-    found = host.store.get(recipient.object_key("example.test", lineage.leaf.sha256), limit=sealing.LIMIT)
+    found = host.store.get(recipient.object_key("example.test", release.leaf.sha256), limit=sealing.LIMIT)
     assert isinstance(found, Object)
-    assert lineage.privkey == pyrage.decrypt(found.body, [kit])
+    assert release.privkey == pyrage.decrypt(found.body, [kit])
 
 
 def test_while_no_host_is_enrolled_every_run_warns(host: Publisher) -> None:
@@ -705,27 +709,27 @@ def test_without_a_kit_every_run_warns(host: Publisher) -> None:
 def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
     """With encryption = "none" the key is readable; sealing afterwards takes it away, and says so."""
     host.press = replace(host.press, encryption="none")
-    lineage = host.issue()
-    host.publish(lineage)
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.PRIVKEY)
+    release = host.issue()
+    host.publish(release)
+    key = manifest.release_key("example.test", release.leaf.sha256, manifest.PRIVKEY)
     assert key in host.store.list("")
     host.press = replace(host.press, encryption="age")
-    done = host.publish(lineage)
+    done = host.publish(release)
     assert key not in host.store.list("")
     assert any("lay open" in line for line in done.warnings)
-    assert lineage.privkey == host.opened_by("web1", lineage)
+    assert release.privkey == host.opened_by("web1", release)
 
 
 def test_a_strangers_object_in_the_place_of_an_open_key_is_overwritten(host: Publisher) -> None:
     """With encryption = "none", too, nobody who may write to the bucket ends the publisher's runs."""
     host.press = replace(host.press, encryption="none")
-    lineage = host.issue()
-    key = manifest.release_key("example.test", lineage.leaf.sha256, manifest.PRIVKEY)
+    release = host.issue()
+    key = manifest.release_key("example.test", release.leaf.sha256, manifest.PRIVKEY)
     host.store.put(key, b"x" * 5000)
-    host.publish(lineage)
+    host.publish(release)
     found = host.store.get(key, limit=5000)
     assert isinstance(found, Object)
-    assert lineage.privkey == found.body
+    assert release.privkey == found.body
 
 
 @pytest.mark.parametrize(
@@ -733,12 +737,12 @@ def test_a_strangers_object_in_the_place_of_an_open_key_is_overwritten(host: Pub
 )
 def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> None:
     """Whoever may write to the bucket, or clicks in its console, ends no run of the publisher."""
-    lineage = host.issue()
-    host.publish(lineage)
-    key = manifest.release_key("example.test", lineage.leaf.sha256, name)
+    release = host.issue()
+    host.publish(release)
+    key = manifest.release_key("example.test", release.leaf.sha256, name)
     obstore.put(host.store._inner, key, b"theirs")  # type: ignore[attr-defined]
     host.enrol("web2")
-    assert ("web2",) == host.publish(lineage).sealed_to
+    assert ("web2",) == host.publish(release).sealed_to
     assert take_away(WANTED, host.store, host.press.folder, "web2", key=host.hosts["web2"].public)
     assert b"theirs" == bytes(obstore.get(host.store._inner, key).bytes())  # type: ignore[attr-defined]
 
@@ -751,12 +755,12 @@ def test_what_cannot_be_deleted_keeps_no_release_from_the_hosts(host: Publisher,
     host.store.put(foreign, b"theirs")
     host.store.put(foreign.replace("0", "1"), b"theirs")
     host.now += DAY
-    lineage = host.issue()
-    done = host.publish(lineage, Undeletable(host.store, foreign))  # type: ignore[arg-type]
-    assert lineage.leaf == host.published().leaf
+    release = host.issue()
+    done = host.publish(release, Undeletable(host.store, foreign))  # type: ignore[arg-type]
+    assert release.leaf == host.published().leaf
     assert isinstance(done.alarm, StoreDenied)
-    assert [foreign] == [key for key in host.store.list("") if "0000" in key or "1111" in key]
-    assert host.publish(lineage).alarm is None
+    assert [foreign] == [key for key in host.store.list("") if "0" * 32 in key or "1" * 32 in key]
+    assert host.publish(release).alarm is None
     assert foreign not in host.store.list("")
 
 
@@ -771,9 +775,9 @@ def test_more_objects_than_can_be_listed_keep_no_release_from_the_hosts(
         publisher = Publisher(tmp_path / "new", host.store)
         publisher.press = replace(publisher.press, pinned=(publisher.press.working, host.press.working))
     publisher.now = host.now + DAY
-    lineage = publisher.issue()
-    done = publisher.publish(lineage, Overfull(host.store))  # type: ignore[arg-type]
-    assert (lineage.leaf, 2) == (publisher.published().leaf, publisher.published().sequence)
+    release = publisher.issue()
+    done = publisher.publish(release, Overfull(host.store))  # type: ignore[arg-type]
+    assert (release.leaf, 2) == (publisher.published().leaf, publisher.published().sequence)
     assert isinstance(done.alarm, StoreUnreachable)
 
 
@@ -782,27 +786,27 @@ def test_a_flood_in_the_current_release_stops_nothing(host: Publisher) -> None:
     Whoever floods what is published now keeps this host neither from revoking, nor from dating it anew, nor
     from sealing it to who lacks it; somebody is told.
     """
-    lineage = host.issue()
-    host.publish(lineage)
-    flooded = Overfull(host.store, manifest.release_key("example.test", lineage.leaf.sha256, "keys/"))
+    release = host.issue()
+    host.publish(release)
+    flooded = Overfull(host.store, manifest.release_key("example.test", release.leaf.sha256, "keys/"))
     host.enrol("web2")
-    host.store.put(host.sealed_key("web2", lineage), b"x" * 100_000)
-    done = host.publish(lineage, flooded, revoke=("a" * 64,))  # type: ignore[arg-type]
+    host.store.put(host.sealed_key("web2", release), b"x" * 100_000)
+    done = host.publish(release, flooded, revoke=("a" * 64,))  # type: ignore[arg-type]
     assert ("web2",) == done.sealed_to
     assert ("a" * 64,) == host.published().revoked
     assert isinstance(done.alarm, StoreUnreachable)
     host.now += 4 * DAY
-    assert "re-dated" == host.publish(lineage, flooded, revoke=("a" * 64,)).result  # type: ignore[arg-type]
+    assert "re-dated" == host.publish(release, flooded, revoke=("a" * 64,)).result  # type: ignore[arg-type]
 
 
 def test_what_lies_in_a_release_before_it_is_published_counts_for_nothing(host: Publisher) -> None:
     """Who puts something in the place of a host's sealed key first keeps no host from the new release."""
     host.publish(host.issue())
     host.now += DAY
-    lineage = host.issue()
-    host.store.put(host.sealed_key("web1", lineage), b"theirs")
-    assert ("web1",) == host.publish(lineage).sealed_to
-    assert lineage.privkey == host.opened_by("web1", lineage)
+    release = host.issue()
+    host.store.put(host.sealed_key("web1", release), b"theirs")
+    assert ("web1",) == host.publish(release).sealed_to
+    assert release.privkey == host.opened_by("web1", release)
 
 
 def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -813,10 +817,10 @@ def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: py
         host.now += DAY
     for number in range(15):
         host.store.put(f"certs/example.test/releases/{number:064x}/keys/web9.0123456789abcdef.age", b"theirs")
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     assert 5 == len([key for key in host.store.list("") if "/keys/web9." in key])
-    host.publish(lineage)
+    host.publish(release)
     kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
     assert KEPT_RELEASES == len(kept)
 
@@ -826,14 +830,14 @@ def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: py
 
 def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publisher) -> None:
     """After the working key was exchanged, hosts see the same release with the new key's signature."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     before = host.published()
     spare = identity.make(host.folder / "spare", "spare")
     host.press = replace(
         host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public, host.press.working)
     )
-    host.publish(lineage)
+    host.publish(release)
     assert before.same_release(host.published())
 
 
@@ -877,13 +881,13 @@ def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher)
 
 def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> None:
     """Write access to the bucket is not enough to make this host go on from a stranger's manifest."""
-    lineage = host.issue()
-    host.publish(lineage)
+    release = host.issue()
+    host.publish(release)
     right = host.published()
     stranger = identity.make(host.folder / "stranger", "stranger")
     forged = manifest.write(replace(right, sequence=99))
     host.store.put(POINTER, signing.sign(forged, stranger.path))
-    done = host.publish(lineage)
+    done = host.publish(release)
     assert "repaired" == done.result
     assert right == host.published()
     assert done.alarm is not None

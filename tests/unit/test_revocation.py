@@ -2,80 +2,112 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+import json
+import shutil
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from certcast import certificate
+from certcast import certificate, files
+from certcast.acme.answers import NoAnswer, Problem
+from certcast.acme.ca import Ca
+from certcast.acme.issued import Issued
+from certcast.certbot.lineage import Lineage
 from certcast.certificate import Leaf
-from certcast.config import AbsolutePath, Argv, Config, RenewalConfig, StoreConfig, StoreUrl
+from certcast.config import RenewalConfig, StoreConfig, StoreUrl
 from certcast.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.manifest import release_key
 from certcast.renewal import replacement, revocation
 from certcast.renewal.replacement import Reason, Replacement
+from certcast.renewal.source import Source
 from certcast.storage import open_store
 from certcast.storage.store import Store
 from certcast_lab.ca import Authority, Pair
+from held import DIRECTORY, CertbotFiles, issued, leaf_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 NAME = "example.test"
 DAY = timedelta(days=1)
+CONFIGURED = "https://configured.test/directory"
 
-# Stands for certbot where the CA's answer is what matters: it notes how it was called.
-CERTBOT = """
-import os
-import sys
-from pathlib import Path
-here, status, says = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-argv = sys.argv[4:]
-pem = Path(argv[argv.index("--cert-path") + 1]).read_text()
-with (here / "asked").open("a") as file:
-    print(*argv, pem.count("BEGIN CERTIFICATE"), *sorted(os.environ), file=file)
-print(says)
-sys.exit(status)
-"""
+
+@dataclass
+class Asked:
+    """One request to revoke, as a CA gets it: signed by the certificate's own key, or by the account's."""
+
+    directory: str
+    leaf: str
+    reason: int
+    by_own_key: bool
+
+
+class AskedCa(Ca):
+    """A CA at which its answer is what matters: it notes what it was asked. It knows this host's account."""
+
+    def __init__(self, url: str, host: Renewing) -> None:
+        super().__init__(url, host.state_dir, RenewalConfig(), clock=lambda: NOW, note=print)
+        self._host = host
+        self._key: Any = None
+        if host.has_account:
+            files.write_json(self.folder / "account.json", {"uri": "https://ca.test/account/1"})
+
+    @property
+    def directory(self) -> dict[str, Any]:
+        return {"revokeCert": f"{self.url}/revoke"}
+
+    def network(self, *, signed_by: Any = None, uri: str | None = None) -> Any:
+        self._key = signed_by
+        return self
+
+    def post(self, url: str, wanted: Any) -> None:
+        assert url == f"{self.url}/revoke"
+        pem = wanted.certificate.public_bytes(Encoding.PEM)
+        leaf = certificate.describe(certificate.read_chain(pem).leaf)
+        assert self._key is None or certificate.key_fits(self._key, leaf), "another certificate's key"
+        self._host.asked.append(Asked(self.url, leaf.sha256, wanted.reason, self._key is not None))
+        if self._host.refusal is not None:
+            raise self._host.refusal
 
 
 @dataclass
 class Renewing:
-    """A renewal host with versions in certbot's archive, and a certbot that ends as told."""
+    """A renewal host that holds versions of one certificate, and a CA that answers as told."""
 
     folder: Path
     issuer: Authority
-    status: int = 0
-    says: str = ""
+    source: Source = field(init=False)
+    refusal: Exception | None = None
+    has_account: bool = True
+    is_configured: bool = True
+    asked: list[Asked] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.source = Issued(self.state_dir, NAME)
 
     @property
     def state_dir(self) -> Path:
         return self.folder / "state"
-
-    @property
-    def archive(self) -> Path:
-        return self.folder / "letsencrypt/archive" / NAME
 
     def issue(self, *, days_ago: float, life: float = 90) -> Pair:
         begin = NOW - timedelta(days=days_ago)
         end = begin + timedelta(days=life)
         return self.issuer.issue(NAME, not_before=begin, not_after=end)
 
-    def archived(self, version: int, *, days_ago: float, life: float = 90) -> Leaf:
-        pair = self.issue(days_ago=days_ago, life=life)
-        self.archive.mkdir(parents=True, exist_ok=True)
-        (self.archive / f"fullchain{version}.pem").write_bytes(pair.fullchain_pem)
-        (self.archive / f"privkey{version}.pem").write_bytes(pair.key_pem)
-        return leaf_of(pair)
+    def held(self, *, days_ago: float, life: float = 90) -> Leaf:
+        """One more version on this host."""
+        return issued(self.state_dir, NAME, self.issue(days_ago=days_ago, life=life)).leaf
 
     def ask(
         self, reason: Reason = "keyCompromise", after: timedelta | None = DAY, now: datetime = NOW
     ) -> Replacement:
-        config_dir = self.folder / "letsencrypt"
-        return replacement.ask(self.state_dir, config_dir, NAME, reason=reason, after=after, now=now)
+        return replacement.ask(self.state_dir, self.source, NAME, reason=reason, after=after, now=now)
 
     def published(self, now: datetime = NOW) -> Replacement:
-        return replacement.published(self.state_dir, NAME, now)
+        return replacement.mark_published(self.state_dir, NAME, now)
 
     def pending(self) -> Replacement | None:
         return replacement.pending(self.state_dir, NAME)
@@ -84,29 +116,14 @@ class Renewing:
         return open_store(StoreConfig(StoreUrl(f"file://{self.folder}/store")))
 
     def carry_out(self, now: datetime) -> tuple[list[str], list[CertcastError]]:
-        script = self.folder / "certbot.py"
-        script.write_text(CERTBOT)
-        renewal = RenewalConfig(
-            certbot=Argv((sys.executable, str(script), str(self.folder), str(self.status), self.says)),
-            config_dir=AbsolutePath(self.folder / "letsencrypt"),
-        )
-        config = Config(
-            store=StoreConfig(StoreUrl(f"file://{self.folder}/store")),
-            certificates=(),
-            renewal=renewal,
-            state_dir=AbsolutePath(self.state_dir),
-        )
         return revocation.carry_out(
-            config, renewal, open_store=self.store, now=now, progress=lambda _text: None
+            self.state_dir,
+            ca_at=lambda url: AskedCa(url or CONFIGURED, self),
+            source_of=lambda name: self.source if self.is_configured and name == NAME else None,
+            open_store=self.store,
+            now=now,
+            progress=lambda _text: None,
         )
-
-    def asked_of_the_ca(self) -> list[str]:
-        notes = self.folder / "asked"
-        return notes.read_text().splitlines() if notes.exists() else []
-
-
-def leaf_of(pair: Pair) -> Leaf:
-    return certificate.describe(certificate.read_chain(pair.fullchain_pem).leaf)
 
 
 @pytest.fixture
@@ -117,8 +134,8 @@ def renewing(tmp_path: Path) -> Renewing:
 
 def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewing) -> None:
     """Not the live one alone: hosts keep earlier versions, and who took one key took those, too."""
-    expired = renewing.archived(1, days_ago=100)
-    earlier, live = renewing.archived(2, days_ago=70), renewing.archived(3, days_ago=10)
+    expired = renewing.held(days_ago=100)
+    earlier, live = renewing.held(days_ago=70), renewing.held(days_ago=10)
     asked = renewing.ask()
 
     assert (live.sha256, earlier.sha256) == asked.leaves
@@ -128,54 +145,69 @@ def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewi
 
 def test_the_ca_is_asked_when_the_new_one_has_been_published_for_the_time_given(renewing: Renewing) -> None:
     """Before it is published nothing is due, however long that takes; each is then asked for once."""
-    renewing.archived(1, days_ago=10)
+    renewing.held(days_ago=10)
     renewing.ask()
     assert ([], []) == renewing.carry_out(NOW + 30 * DAY)
     renewing.published(NOW + 30 * DAY)
     assert ([], []) == renewing.carry_out(NOW + 31 * DAY - timedelta(seconds=1))
-    assert [] == renewing.asked_of_the_ca()
+    assert [] == renewing.asked
 
     done, failures = renewing.carry_out(NOW + 31 * DAY)
     assert [] == failures
     assert 1 == len(done)
     assert done[0].endswith("is revoked at the CA (keyCompromise)")
     assert ([], []) == renewing.carry_out(NOW + 32 * DAY)
-    assert 1 == len(renewing.asked_of_the_ca())
+    assert 1 == len(renewing.asked)
     assert renewing.pending() is None
 
 
 def test_a_compromised_key_asks_for_itself_and_no_other_reason_uses_it(renewing: Renewing) -> None:
     """
     For keyCompromise the request is signed by the certificate's own key, which the CA then refuses ever
-    after; for another reason by the account, since a CA would write keyCompromise. Nothing is deleted.
+    after; for another reason by the account, since a CA would write keyCompromise.
     """
-    renewing.archived(4, days_ago=10)
-    renewing.ask(after=timedelta())
-    renewing.published()
-    renewing.carry_out(NOW)
+    leaf = renewing.held(days_ago=10)
+    for reason in ("keyCompromise", "superseded"):
+        renewing.ask(reason, after=timedelta())
+        renewing.published()
+        renewing.carry_out(NOW)
+
+    compromised, superseded = renewing.asked
+    assert Asked(DIRECTORY, leaf.sha256, 1, True) == compromised
+    assert Asked(DIRECTORY, leaf.sha256, 4, False) == superseded
+
+
+def test_without_an_account_a_certificate_speaks_for_itself(renewing: Renewing) -> None:
+    """Whoever has lost the account at a CA can still revoke there, whatever the reason is."""
+    leaf = renewing.held(days_ago=10)
+    renewing.has_account = False
     renewing.ask("superseded", after=timedelta())
     renewing.published()
     renewing.carry_out(NOW)
-
-    compromised, superseded = renewing.asked_of_the_ca()
-    assert f"--key-path {renewing.archive}/privkey4.pem --reason keycompromise" in compromised
-    assert "--reason superseded" in superseded
-    assert "--key-path" not in superseded
-    assert "--no-delete-after-revoke" in compromised
+    assert [Asked(DIRECTORY, leaf.sha256, 4, True)] == renewing.asked
 
 
-def test_who_asks_the_ca_sees_no_keys_of_the_cloud(
-    renewing: Renewing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To revoke, certbot changes no DNS record, so it is not given the keys with which that is done."""
-    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "a-secret")
-    renewing.archived(1, days_ago=10)
+def test_the_ca_that_issued_is_the_one_that_is_asked(renewing: Renewing) -> None:
+    """After a change of the CA the old one revokes; where nobody knows which it was, the configured one."""
+    renewing.held(days_ago=10)
+    unknown = renewing.held(days_ago=5)
+    (renewing.source.place / renewing.source.live().version / "order.json").unlink()
     renewing.ask(after=timedelta())
     renewing.published()
     renewing.carry_out(NOW)
-    (asked,) = renewing.asked_of_the_ca()
-    assert "PATH" in asked
-    assert "ALIBABA_CLOUD_ACCESS_KEY_SECRET" not in asked
+    assert [CONFIGURED, DIRECTORY] == [asked.directory for asked in renewing.asked]
+    assert unknown.sha256 == renewing.asked[0].leaf
+
+
+def test_a_certificate_that_is_configured_no_more_is_revoked(renewing: Renewing) -> None:
+    """Who takes it out of the configuration meanwhile still gets what was asked for."""
+    renewing.held(days_ago=10)
+    renewing.ask(after=timedelta())
+    renewing.published()
+    renewing.is_configured = False
+    assert [] == renewing.carry_out(NOW)[1]
+    assert [False] == [asked.by_own_key for asked in renewing.asked]
+    assert renewing.pending() is None
 
 
 def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:
@@ -183,10 +215,10 @@ def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:
     A second `--replace` before the end keeps what is to be revoked, so that the new certificate is not
     taken for an old one; its reason and its time are the ones that count now.
     """
-    old = renewing.archived(1, days_ago=10)
+    old = renewing.held(days_ago=10)
     renewing.ask()
     renewing.published()
-    renewing.archived(2, days_ago=0)
+    renewing.held(days_ago=0)
     asked = renewing.ask("superseded", after=timedelta(hours=1), now=NOW + DAY)
 
     assert (old.sha256,) == asked.leaves
@@ -198,7 +230,7 @@ def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renew
     The command that an error shows goes on with the replacement, and neither puts the revocation off nor
     brings it forward; only a first request without a time takes the usual day.
     """
-    renewing.archived(1, days_ago=10)
+    renewing.held(days_ago=10)
     assert replacement.REVOKE_AFTER == renewing.ask(after=None).after
     renewing.ask(after=7 * DAY)
     assert 7 * DAY == renewing.ask(after=None).after
@@ -208,7 +240,7 @@ def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renew
 
 def test_when_it_was_published_first_is_what_counts(renewing: Renewing) -> None:
     """Runs that publish it again don't put the revocation off."""
-    renewing.archived(1, days_ago=10)
+    renewing.held(days_ago=10)
     renewing.ask()
     renewing.published()
     assert NOW + DAY == renewing.published(NOW + timedelta(hours=6)).due
@@ -216,10 +248,10 @@ def test_when_it_was_published_first_is_what_counts(renewing: Renewing) -> None:
 
 def test_revoked_already_is_done(renewing: Renewing) -> None:
     """A run that was killed after the CA's answer is finished by the next one."""
-    renewing.archived(1, days_ago=10)
+    renewing.held(days_ago=10)
     renewing.ask(after=timedelta())
     renewing.published()
-    renewing.status, renewing.says = 1, "Certificate has already been revoked."
+    renewing.refusal = Problem(400, "alreadyRevoked", "it is")
 
     assert [] == renewing.carry_out(NOW)[1]
     assert renewing.pending() is None
@@ -227,59 +259,71 @@ def test_revoked_already_is_done(renewing: Renewing) -> None:
 
 def test_a_ca_that_refuses_is_asked_again_and_does_not_stop_the_other_one(renewing: Renewing) -> None:
     """Each failure is told with the CA's words, and what is still to be revoked is remembered."""
-    renewing.archived(1, days_ago=20)
-    renewing.archived(2, days_ago=10)
+    renewing.held(days_ago=20)
+    renewing.held(days_ago=10)
     renewing.ask(after=timedelta())
     renewing.published()
-    renewing.status, renewing.says = 1, "unsupported revocation reason code provided"
+    renewing.refusal = Problem(400, "badRevocationReason", "unsupported revocation reason code provided")
     done, failures = renewing.carry_out(NOW)
 
     assert [] == done
     assert ["REVOCATION", "REVOCATION"] == [failure.code for failure in failures]
     assert "unsupported revocation reason" in (failures[0].found or "")
     assert "--reason superseded" in (failures[0].next or "")
-    renewing.status = 0
+    renewing.refusal = None
     assert 2 == len(renewing.carry_out(NOW)[0])
     assert renewing.pending() is None
 
 
+def test_a_ca_that_is_away_is_asked_again(renewing: Renewing) -> None:
+    """What could not be asked stays on the list, and the message says what happens next."""
+    renewing.held(days_ago=10)
+    renewing.ask(after=timedelta())
+    renewing.published()
+    renewing.refusal = NoAnswer("https://ca.test", "connection refused")
+    (failure,) = renewing.carry_out(NOW)[1]
+    assert "REVOCATION" == failure.code
+    assert "connection refused" in (failure.found or "")
+    assert renewing.pending() is not None
+
+
 def test_an_expired_certificate_needs_no_revocation(renewing: Renewing) -> None:
     """A CA would refuse to revoke it, for ever; it is forgotten instead."""
-    renewing.archived(1, days_ago=10)
+    renewing.held(days_ago=10)
     renewing.ask()
     renewing.published()
 
     assert ([], []) == renewing.carry_out(NOW + 90 * DAY)
-    assert [] == renewing.asked_of_the_ca()
+    assert [] == renewing.asked
     assert renewing.pending() is None
 
 
-def test_the_archive_may_be_gone_by_then(renewing: Renewing) -> None:
-    """After `certbot delete` the certificate is still revoked, by the account's key."""
-    renewing.archived(1, days_ago=10)
+def test_the_versions_may_be_gone_by_then(renewing: Renewing) -> None:
+    """Where this host holds the certificate no more, it is still revoked, by the account's key."""
+    leaf = renewing.held(days_ago=10)
     renewing.ask(after=timedelta())
     renewing.published()
-    for file in renewing.archive.iterdir():
-        file.unlink()
+    shutil.rmtree(renewing.source.place)
 
     assert [] == renewing.carry_out(NOW)[1]
-    (asked,) = renewing.asked_of_the_ca()
-    assert "--key-path" not in asked
+    assert [Asked(DIRECTORY, leaf.sha256, 1, False)] == renewing.asked
 
 
 def test_another_key_under_its_number_is_not_the_compromised_one(renewing: Renewing) -> None:
     """
     After `certbot delete` and a new order, privkey1.pem is the new key: the old certificate is revoked
-    by the account's, since certbot would refuse this one at each run.
+    by the account's, since the CA would refuse this one at each run.
     """
-    renewing.archived(1, days_ago=10)
+    certbot = CertbotFiles(renewing.folder / "letsencrypt", NAME)
+    renewing.source = Lineage(renewing.folder / "letsencrypt", NAME)
+    old, new = renewing.issue(days_ago=10), renewing.issue(days_ago=0)
+    certbot.add(old)
     renewing.ask(after=timedelta())
-    renewing.archived(1, days_ago=0)
+    certbot.archived(1, new)
     renewing.published()
 
     assert [] == renewing.carry_out(NOW)[1]
-    (asked,) = renewing.asked_of_the_ca()
-    assert "--key-path" not in asked
+    assert [Asked(DIRECTORY, leaf_of(old).sha256, 1, False)] == renewing.asked
 
 
 def test_one_that_only_the_store_has_is_revoked_too(renewing: Renewing) -> None:
@@ -287,7 +331,7 @@ def test_one_that_only_the_store_has_is_revoked_too(renewing: Renewing) -> None:
     A host that was restored from a backup does not hold what is published: its certificate comes from the
     store. If that has another one, or none, the error says where it can be found.
     """
-    renewing.archived(1, days_ago=40)
+    renewing.held(days_ago=40)
     foreign = renewing.issue(days_ago=10)
     renewing.ask(after=timedelta())
     replacement.add(renewing.state_dir, NAME, leaf_of(foreign))
@@ -298,19 +342,19 @@ def test_one_that_only_the_store_has_is_revoked_too(renewing: Renewing) -> None:
             renewing.store().put(key, body)
         (failure,) = renewing.carry_out(NOW)[1]
         assert "Certificate Transparency" in (failure.next or "")
-    # Whoever may write to the bucket has a say in what certbot gets to read, but for the leaf.
+    # Whoever may write to the bucket has a say in what is read there, but for the leaf.
     others = renewing.issue(days_ago=5).fullchain_pem
     renewing.store().put(key, "# Zürich\n".encode() + foreign.fullchain_pem + others)
 
     assert [] == renewing.carry_out(NOW)[1]
-    assert 2 == len(renewing.asked_of_the_ca())
-    assert " 1 " in renewing.asked_of_the_ca()[1]
+    assert 2 == len(renewing.asked)
+    assert (CONFIGURED, leaf_of(foreign).sha256) == (renewing.asked[1].directory, renewing.asked[1].leaf)
     assert renewing.pending() is None
 
 
 def test_there_must_be_something_to_replace(renewing: Renewing) -> None:
     """Without a valid certificate the command says that a first one is what is needed."""
-    renewing.archived(1, days_ago=100)
+    renewing.held(days_ago=100)
     with pytest.raises(LineageUnusable, match="no certificate to replace") as caught:
         renewing.ask()
     assert f"`certcast renew {NAME}`" in (caught.value.next or "")
@@ -324,3 +368,18 @@ def test_a_damaged_list_stops_instead_of_forgetting(renewing: Renewing, damage: 
     (renewing.state_dir / "revocations.json").write_text(damage)
     with pytest.raises(LocalFault, match="is damaged"):
         renewing.carry_out(NOW)
+
+
+def test_what_an_earlier_certcast_wrote_down_is_carried_out(renewing: Renewing) -> None:
+    """An update between `--replace` and the revocation loses nothing."""
+    leaf = renewing.held(days_ago=10)
+    renewing.ask(after=timedelta())
+    path = renewing.state_dir / "revocations.json"
+    document = json.loads(path.read_text())
+    (old,) = document[NAME]["olds"]
+    del old["directory"]
+    old["version"] = 7
+    path.write_text(json.dumps(document))
+    renewing.published()
+    assert [] == renewing.carry_out(NOW)[1]
+    assert [leaf.sha256] == [asked.leaf for asked in renewing.asked]

@@ -114,9 +114,9 @@ def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: s
             found=f"an {found} key in the release of sequence {manifest.sequence}",
             next=f"if it is meant: do nginx's ssl_ciphers allow {found}, and all clients know it? Then set "
             "consumer.allow_key_type_change = true here, and run `certcast pull`\n"
-            "if not: on the renewal host, with the certbot beside certcast, run "
-            f"`certbot renew --force-renewal --cert-name {manifest.certificate} --key-type {proved.lower()}`,"
-            " then `certcast renew`",
+            f"if not: on the renewal host, set key_type of {manifest.certificate}, then run "
+            f"`certcast renew --replace {manifest.certificate} --reason superseded`; or with its certbot "
+            f"`certbot renew --cert-name {manifest.certificate} --force-renewal --key-type {proved.lower()}`",
         )
 
 

@@ -17,8 +17,9 @@ Not here: the keys of an account (certcast/credentials.py).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
+
+from certcast.dns01.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,28 +29,28 @@ if TYPE_CHECKING:
 
 
 class Accounts:
-    """The accounts of one configuration; each is opened once, at its first use."""
+    """The accounts of one configuration; each is opened once, at its first use, for all threads."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._opened: dict[DnsConfig, DnsProvider] = {}
+        self._open = Once(_opened)
+        self._listed: Once[DnsConfig, Sequence[str]] = Once(lambda account: self._open(account).zones())
 
-    @cached_property
+    @property
     def zones(self) -> Sequence[str]:
         """The names of all zones that are managed: the configured ones, or all of [dns]'s account."""
-        return [zone.name for zone in self._config.zones] or self._open(self._config.dns).zones()
+        return [zone.name for zone in self._config.zones] or self._listed(self._config.dns)
 
     def provider_of(self, zone: str) -> DnsProvider:
         """Return the account that holds the zone; that of [dns] for one that isn't configured."""
         return self._open(account_of(self._config, zone))
 
-    def _open(self, account: DnsConfig) -> DnsProvider:
-        """Return the provider for a [dns] as it would be written for that account."""
-        from certcast.dns01.alidns import Alidns
 
-        if account not in self._opened:
-            self._opened[account] = Alidns(account)
-        return self._opened[account]
+def _opened(account: DnsConfig) -> DnsProvider:
+    """Return the provider for a [dns] as it would be written for that account."""
+    from certcast.dns01.alidns import Alidns
+
+    return Alidns(account)
 
 
 def account_of(config: Config, zone: str) -> DnsConfig:

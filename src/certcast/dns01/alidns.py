@@ -23,7 +23,9 @@ Not here: signature, deadline and repetition of one call (alidns_api.py).
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certcast import clock
@@ -54,8 +56,21 @@ class Alidns:
     """The zones of one Alibaba Cloud account, by the contract of provider.py."""
 
     def __init__(self, dns: DnsConfig) -> None:
-        self._api = Api(dns)
+        self._opened = Api(dns)
+        self._of_thread = threading.local()
         self._written: dict[str, str] = {}  # zones as the account lists them, by their punycode
+
+    @property
+    def _api(self) -> Api:
+        """This thread's copy of the API as it was opened, which itself calls nothing.
+
+        A copy makes its own connection and deadline at its first call, since both serve one caller at a
+        time. The source of keys is shared: it is looked for, and STS asked, once for all threads.
+        """
+        if not hasattr(self._of_thread, "api"):
+            self._of_thread.api = copy(self._opened)
+        api: Api = self._of_thread.api
+        return api
 
     def zones(self) -> list[str]:
         """DescribeDomains, all pages."""

@@ -2,10 +2,10 @@
 
     keys → signature → the request, under a deadline → Code or body → perhaps again
 
-The official core SDK computes the signature (ACS3-HMAC-SHA256); requests sends,
-because the SDK's own sending takes no deadline for the whole, and no session or
-adapter that could have one (ADR 0004). Each attempt is signed anew, since Alidns
-refuses a nonce that it has seen (SignatureNonceUsed).
+acs3.py signs and requests sends. The official SDK does neither: its import costs
+more than the call (ADR 0019), and its sending takes no deadline for the whole
+(ADR 0004). Each attempt is signed anew, since Alidns refuses a nonce that it has
+seen (SignatureNonceUsed).
 
 What an answer means is decided by its Code, not by the HTTP status: the
 documented statuses and those on the wire differ. An attempt without an answer
@@ -17,13 +17,13 @@ Not here: which calls there are, and what a refusal means (alidns.py).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from certcast import clock, credentials
+from certcast.dns01 import acs3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 VERSION = "2015-01-09"
-_SIGNATURE = "ACS3-HMAC-SHA256"
-_NO_BODY = hashlib.sha256(b"").hexdigest()
 
 # In seconds. For one address; the deadline can't cut a connection that isn't there yet.
 _CONNECT_TIMEOUT = 5.0
@@ -173,31 +171,24 @@ class Api:
 def _sign(
     prepared: PreparedRequest, *, action: str, parameters: Mapping[str, str], keys: credentials.Keys
 ) -> PreparedRequest:
-    """Sign as requests' `auth`: the last to touch a request, in the place where ~/.netrc would be used.
-
-    https://help.aliyun.com/zh/sdk/product-overview/v3-request-structure-and-signature
-    """
-    from alibabacloud_tea_openapi.utils import Utils
-    from darabonba.request import DaraRequest
-
-    request = DaraRequest()
-    request.method, request.pathname, request.query = "POST", "/", dict(parameters)
-    request.headers = {
+    """Sign as requests' `auth`: the last to touch a request, in the place where ~/.netrc would be used."""
+    headers = {
         "host": urlsplit(prepared.url or "").netloc,
         "accept": "application/json",
         "x-acs-action": action,
         "x-acs-version": VERSION,
-        "x-acs-date": Utils.get_timestamp(),
-        "x-acs-signature-nonce": Utils.get_nonce(),
-        "x-acs-content-sha256": _NO_BODY,
     }
-    if keys.security_token:
-        request.headers["x-acs-accesskey-id"] = keys.access_key_id
-        request.headers["x-acs-security-token"] = keys.security_token
-    signature = Utils.get_authorization(
-        request, _SIGNATURE, _NO_BODY, keys.access_key_id, keys.access_key_secret
+    prepared.headers.update(
+        acs3.signed(
+            headers,
+            method="POST",
+            path="/",
+            query=parameters,
+            keys=keys,
+            now=clock.now(),
+            nonce=acs3.new_nonce(),
+        )
     )
-    prepared.headers.update({**request.headers, "Authorization": signature})
     return prepared
 
 

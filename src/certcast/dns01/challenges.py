@@ -1,50 +1,49 @@
-"""An order's DNS-01 challenges, from the TXT values' adding to their removal.
+"""DNS-01 challenges, from the TXT values' adding to their removal.
 
-    present:   where does each belong (CNAMEs, zone) → ledger → add → ledger,
-               one after the other; then wait once, for all values together, and see
-               that nobody has removed one meanwhile
-    cleanup:   remove what `present` made, by record id, if it still holds the value;
-               go on past a failure
-    sweep:     the same for what a crashed run has left
+    present_orders    all values of several orders; each order goes on when its own are seen
+    cleanup_orders    remove what these orders have added
+    add, wait         one value, and the wait for several: certbot's auth hook
+    cleanup           remove the values that certbot's cleanup hook names
+    sweep             remove what ended processes have left
 
-Together, because apex and wildcard are two values at one name: a resolver that
-has seen the name with one of them keeps that answer for the TTL, 600 s at least
-with Alidns, and the CA may ask that resolver for the second.
+An order's values are added together, because apex and wildcard are two at one name: a
+resolver that has seen the name with one of them keeps that answer for the TTL, 600 s
+at least with Alidns, and the CA may ask that resolver for the second.
 
-Only what certcast made is ever removed. A value that stood there before the
-first attempt is used and left (Added.ours).
-
-Not here: the wait (visible.py), and who asks for it all. certbot does, through plugin.py or hooks.py.
+Not here: many orders at once (orders.py), one record (records.py), the wait (visible.py).
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from certcast.dns01.accounts import Accounts
-from certcast.dns01.ledger import Entry, Ledger
-from certcast.dns01.provider import MaybeAdded
-from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+from certcast.dns01.calls import Calls
+from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.dns01.once import Once
+from certcast.dns01.reach import names_text, values_text
+from certcast.dns01.records import Records
+from certcast.errors import CertcastError, DnsFailed
 from certcast.names import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from certcast.config import Config
+    from certcast.config import Config, DnsConfig
     from certcast.dns01.delegation import Names, Place
-    from certcast.dns01.ledger import Run
     from certcast.dns01.nameservers import Nameservers
+    from certcast.dns01.visible import Wait
 
 logger = logging.getLogger(__name__)
 
-# An order's authorizations are done within minutes; nobody waits for a record of this age.
+# For certbot's hooks alone. The process that the ledger names may not be certbot but a wrapper that ends
+# earlier (sudo). certbot's authorizations are done within minutes; no record of this age is waited for.
 SWEEP_AFTER = timedelta(hours=2)
+# So many removals are told one by one.
+_FEW = 2
 
 
 def log_warning(text: str) -> None:
@@ -68,7 +67,7 @@ class Challenges:
     """The challenges of one process; zones and nameservers are looked up once each.
 
     `progress` is told, in words for a person, what is being done; `warn`, what went well by other means
-    than it should.
+    than it should. Any thread may call a method, several at a time.
     """
 
     def __init__(
@@ -81,206 +80,190 @@ class Challenges:
         self.ledger = Ledger(config.state_dir)
         self._config = config
         self._accounts = Accounts(config)
+        self._records = Records(self._accounts, self.ledger, [zone.name for zone in config.zones])
+        self._nameservers = Once(self._new_nameservers)
+        self._names = Once(self._new_names)
+        self._calls = Calls()
         self._progress = progress
         self._warn = warn
 
-    # -- adding
+    # -- orders of certcast's own
 
-    def present(self, order: Sequence[Challenge], run: Run, now: datetime) -> None:
-        """Add all values and return when the nameservers show them.
+    def present_orders(
+        self,
+        orders: Mapping[str, Sequence[Challenge]],
+        now: datetime,
+        *,
+        seen: Callable[[str], None],
+        failed: Callable[[str, CertcastError], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Add all values of these orders, by the orders' URLs, and return when each order was told of.
 
-        If that fails, what was added is removed again, and RenewalError or LocalFault says why.
+        `seen(url)`: the CA may look at all values of the order. `failed(url, why)`: the order cannot go
+        on, and its records have been removed, or `why.kept` says that some may be left; RenewalError or
+        LocalFault. Both are called from one thread while the others are waited for, so they should return
+        soon. As soon as `stopped()` is true, this returns and tells of no further order; so it is, too,
+        when an exception passes through, and `cleanup_orders` removes what was added.
+        Raises what `seen`, `failed` and `stopped` raise, and LocalFault without a /proc.
         """
+        from certcast.dns01.orders import Presenting, Told
+
+        Presenting(
+            orders,
+            now,
+            place=self._place,
+            ledger=self.ledger,
+            records=self._records,
+            calls=self._calls,
+            wait=self._wait(),
+            progress=self._progress,
+            told=Told(seen, failed, stopped),
+        ).run()
+
+    def cleanup_orders(self, orders: Iterable[str]) -> list[CertcastError]:
+        """Remove what these orders, by their URLs, have added; return what went wrong."""
         try:
-            # All places first: a name without a zone stops the order before anything is added.
-            places = [self._place(challenge) for challenge in order]
-            self.wait([self._add(one, where, run, now) for one, where in zip(order, places, strict=True)])
-        except CertcastError as failure:
-            left = self._remove_order(order)
-            for second in left:
-                logger.warning("%s", second.report())
-            failure.kept = "no challenge was answered, and " + (
-                "a TXT record may stay until a later `certcast renew` removes it"
-                if left
-                else "no TXT record is left"
-            )
-            raise
+            entries = self.ledger.of_orders(orders)
+        except CertcastError as unreadable:
+            return [unreadable]
+        return self._remove_each(entries)
+
+    # -- certbot's hooks
 
     def add(self, challenge: Challenge, run: Run, now: datetime) -> Entry:
-        """Add one value and don't wait; the entry in the ledger says where it stands.
+        """Add one value and don't wait; return its entry in the ledger.
 
         Raises what the provider raises; the ledger then still knows whatever may have been added.
         """
-        return self._add(challenge, self._place(challenge), run, now)
+        where = self._place(challenge.name)
+        (entry,) = self.ledger.intend(
+            [Entry(challenge.name, challenge.validation, where.zone, where.rr, run, now)]
+        )
+        self._progress(f"adding TXT {entry.value} at {entry.owner}")
+        return self._records.add(entry)
 
     def wait(self, entries: Sequence[Entry]) -> None:
         """Return when all these values may be looked at: agreed by the nameservers, or the best to be had.
 
         Raises NotPropagated, and what the provider raises.
         """
-        from certcast.dns01.visible import Wait
+        import asyncio
 
-        Wait(
-            self._config.dns,
-            nameservers_of=lambda zone: self._nameservers.of(zone),  # noqa: PLW0108  made when first asked
-            provider_of=self._accounts.provider_of,
-            progress=self._progress,
-            warn=self._warn,
-        ).until_visible(entries)
+        from certcast.dns01.propagation import waiting_for
 
-    def _add(self, challenge: Challenge, where: Place, run: Run, now: datetime) -> Entry:
-        entry = self.ledger.intend(
-            Entry(challenge.name, challenge.validation, where.zone, where.rr, run, now)
-        )
-        self._progress(f"adding TXT {entry.value} at {entry.owner}")
-        try:
-            added = self._accounts.provider_of(entry.zone).add_txt(entry.zone, entry.rr, entry.value)
-        except MaybeAdded:
-            raise
-        except CertcastError:
-            # Refused outright, so there is no record: nothing for a cleanup to fail at once more, and
-            # whatever stands there with this value is somebody else's.
-            if not entry.inherited:
-                self.ledger.drop(entry)
-            raise
-        # "It is there already" is no news where an earlier run of ours may have added it.
-        ours = added.ours or (entry.inherited and entry.ours)
-        entry = replace(entry, record_id=added.record_id, ours=ours)
-        self.ledger.put([entry])
-        return entry
+        wait = self._wait()
 
-    # -- removing
+        async def until_visible() -> None:
+            expected = await wait.expected(entries)
+            for line in waiting_for(expected):
+                self._progress(line)
+            await wait.until_visible(entries, expected, self._progress)
+
+        asyncio.run(until_visible())
 
     def cleanup(self, order: Iterable[Challenge]) -> None:
         """Remove the records of these challenges, as far as certcast made them.
 
         All are tried; then the first failure is raised.
         """
-        _raise_first(self._remove_order(order))
+        found = [self.ledger.find(challenge.name, challenge.validation) for challenge in order]
+        _raise_first(self._remove_each([entry for entry in found if entry is not None]))
 
     def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
         """Remove a record that the ledger has lost, if this id still holds this very value."""
-        where = self._place(challenge)
+        where = self._place(challenge.name)
         provider = self._accounts.provider_of(where.zone)
         if provider.find_txt(where.zone, where.rr, challenge.validation, record_id) == record_id:
             provider.remove(where.zone, record_id)
 
-    def sweep(self, now: datetime) -> list[Entry]:
-        """Remove what runs that have ended left behind over two hours ago; return these entries.
+    # -- what processes have left that have ended
 
-        All are tried; then the first failure is raised.
+    def sweep(self, now: datetime) -> list[Entry]:
+        """Remove what processes that have ended left behind; return these entries.
+
+        An order of certcast's own has ended with its process. What certbot's hooks added is left alone
+        for two hours. All are tried; then the first failure is raised.
         """
-        old = [entry for entry in self._left_behind() if now - entry.created > SWEEP_AFTER]
+        old = [entry for entry in self._left_behind() if entry.order or now - entry.created > SWEEP_AFTER]
         _raise_first(self._remove_each(old))
         return old
 
     def require_nothing_left(self, now: datetime) -> None:
-        """Raise DnsFailed if a certbot run of the last two hours has ended and left records behind.
+        """Raise DnsFailed for records of no further use of which no other failure tells.
 
-        For whoever has started certbot: a cleanup that fails in there is only logged. Older ones are
-        the next sweep's business.
+        These are what certbot's hooks have added in the last two hours, for a process that has ended, and
+        what this very process has added for its orders and never tried to remove. The rest is told of by
+        `sweep` and `cleanup_orders`.
         """
-        left = [entry for entry in self._left_behind() if now - entry.created <= SWEEP_AFTER]
-        if left:
+        hooks = [one for one in self._left_behind() if not one.order and now - one.created <= SWEEP_AFTER]
+        me = Run.current()
+        own = [one for one in self.ledger.entries() if one.order and one.run == me and not one.leaving]
+        if left := hooks + own:
             raise DnsFailed(
-                "TXT records of a certbot run that has ended were not removed",
+                "TXT records of orders that have ended were not removed",
                 found="\n".join(f"{entry.owner} TXT {entry.value}" for entry in left),
                 kept="certificates are not touched by this; a record like these does no harm by itself",
-                next="nothing now: the first `certcast renew` after two hours removes them, or says why not",
+                next="nothing now: "
+                + (
+                    "the first `certcast renew` after two hours removes them, or says why not"
+                    if hooks
+                    else "the next `certcast renew` removes them, or says why not"
+                ),
             )
 
     def _left_behind(self) -> list[Entry]:
         return [entry for entry in self.ledger.entries() if not entry.run.alive()]
 
-    def _remove_order(self, order: Iterable[Challenge]) -> list[CertcastError]:
-        try:
-            found = [self.ledger.find(challenge.name, challenge.validation) for challenge in order]
-        except CertcastError as unreadable:
-            return [unreadable]
-        return self._remove_each(entry for entry in found if entry is not None)
+    def _remove_each(self, entries: Sequence[Entry]) -> list[CertcastError]:
+        if len(entries) > _FEW:
+            owners = {entry.owner for entry in entries}
+            self._progress(f"removing TXT: {values_text(len(entries))} at {names_text(len(owners))}")
+        else:
+            for entry in entries:
+                if entry.ours:
+                    self._progress(f"removing TXT {entry.value} at {entry.owner}")
+        return [failure for failure in self._calls.each(self._records.try_to_remove, entries) if failure]
 
-    def _remove_each(self, entries: Iterable[Entry]) -> list[CertcastError]:
-        failures = []
-        for entry in entries:
-            try:
-                self._remove(entry)
-            except CertcastError as failure:
-                failure.kept = failure.kept or (
-                    f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
-                )
-                failures.append(failure)
-        return failures
+    # -- what is looked up
 
-    def _remove(self, entry: Entry) -> None:
-        """Remove the entry's record and forget it."""
-        try:
-            if entry.ours:
-                self._progress(f"removing TXT {entry.value} at {entry.owner}")
-                self._take_away(entry)
-        except ZoneMissing:
-            zones = [zone.name for zone in self._config.zones]
-            if zones and entry.zone not in zones:
-                self.ledger.drop(entry)
-                raise _of_no_account(entry) from None
-            # A zone that has left its account has taken the record along.
-            logger.info("%s is no longer in the account", entry.zone)
-        except CertcastError:
-            with suppress(LocalFault):
-                self.ledger.put([replace(entry, leaving=True)])
-            raise
-        self.ledger.drop(entry)
-
-    def _take_away(self, entry: Entry) -> None:
-        """Remove the record, if its id holds this name and value.
-
-        Looked at first, always. The API deletes whatever has the id, and the ledger's may be wrong:
-        much happens in a zone after a crash, and a reply may have been damaged (alidns.py). What then
-        stands at the name is left, since nobody here can tell whose it is, and not kept quiet about.
-        """
-        provider = self._accounts.provider_of(entry.zone)
-        standing = provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id)
-        if standing is None:
-            return
-        if entry.record_id not in (None, standing):
-            raise DnsFailed(
-                f"the TXT value at {entry.owner} has another RecordId than the one certcast added",
-                expected=f"RecordId {entry.record_id}",
-                found=f"RecordId {standing}, TXT {entry.value}",
-                kept="both records were left alone: either may be somebody else's",
-                next=f"if nobody is validating {entry.name} right now, remove the TXT in the Alidns console; "
-                "certcast then forgets it",
-            )
-        provider.remove(entry.zone, standing)
-
-    # -- what is looked up, once
-
-    @cached_property
-    def _nameservers(self) -> Nameservers:
+    # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
+    def _new_nameservers(self, _dns: DnsConfig) -> Nameservers:
         from certcast.dns01.nameservers import Nameservers
 
         return Nameservers(self._config, self._accounts)
 
-    @cached_property
-    def _names(self) -> Names:
+    def _new_names(self, dns: DnsConfig) -> Names:
         from certcast.dns01.delegation import Names
 
-        return Names(self._config, self._accounts, self._nameservers)
+        return Names(self._config, self._accounts, self._nameservers(dns))
 
-    def _place(self, challenge: Challenge) -> Place:
+    def _place(self, name: str) -> Place:
         from certcast.dns01.delegation import place
 
-        return place(challenge.name, self._accounts.zones, self._names.alias_of)
+        return place(name, self._accounts.zones, self._names(self._config.dns).alias_of)
 
+    def _wait(self) -> Wait:
+        from certcast.dns01.listed import Listed
+        from certcast.dns01.visible import Wait
+        from certcast.dns01.watching import Common
 
-def _of_no_account(entry: Entry) -> DnsFailed:
-    """Say it once of a record whose zone had a [[zone]] when it was made, perhaps another account's."""
-    return DnsFailed(
-        f"TXT {entry.value} at {entry.owner} may still stand: which account has {entry.zone} is not known",
-        expected=f"a [[zone]] for {entry.zone}, as there was when certcast added the record",
-        found="none, and the account of [dns] does not have the zone",
-        kept="certcast has forgotten the record; it does no harm by itself",
-        next="if the zone is still yours, remove that TXT in the console of its account",
-    )
+        said: set[str] = set()
+
+        def warn_once(text: str) -> None:
+            """Of many orders that find the same nameservers out of reach, one says it."""
+            if text not in said:
+                said.add(text)
+                self._warn(text)
+
+        return Wait(
+            self._config.dns,
+            nameservers_of=lambda zone: self._nameservers(self._config.dns).of(zone),
+            calls=self._calls,
+            listed=Listed(self._accounts.provider_of, self._calls),
+            common=Common(self._config.dns.resolvers, self._progress),
+            warn=warn_once,
+        )
 
 
 def _raise_first(failures: Sequence[CertcastError]) -> None:

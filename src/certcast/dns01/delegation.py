@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from certcast.dns01.exchange import Unanswered
 from certcast.dns01.nameservers import ask
+from certcast.dns01.once import Once
 from certcast.dns01.provider import zone_of
 from certcast.dns01.resolvers import resolver
 from certcast.errors import DnsFailed, ZoneMissing
@@ -96,14 +97,18 @@ def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None],
 
 
 class Names:
-    """What names are, for one run: a zone's listing is read once for all names that look alike."""
+    """What names are, for one run: a zone's listing is read once for all names that look alike.
+
+    Any number of threads may ask.
+    """
 
     def __init__(self, config: Config, accounts: Accounts, nameservers: Nameservers) -> None:
         self._dns = config.dns
-        self._accounts = accounts
         self._nameservers = nameservers
-        self._cnames: dict[tuple[str, str], Mapping[str, Sequence[str]]] = {}
-        self._subzones: dict[str, Sequence[str]] = {}
+        self._cuts: Once[str, Sequence[str]] = Once(lambda zone: accounts.provider_of(zone).subzones(zone))
+        self._cnames: Once[tuple[str, str], Mapping[str, Sequence[str]]] = Once(
+            lambda at: accounts.provider_of(at[0]).cnames(*at)
+        )
         self._silent: set[str] = set()
 
     def alias_of(self, name: str, zone: str | None) -> Alias:
@@ -129,16 +134,8 @@ class Names:
             self._silent.add(zone)
             return Alias()
 
-    def _cuts(self, zone: str) -> Sequence[str]:
-        if zone not in self._subzones:
-            self._subzones[zone] = self._accounts.provider_of(zone).subzones(zone)
-        return self._subzones[zone]
-
     def _target(self, name: str, zone: str, rr: str) -> str | None:
-        label = rr.partition(".")[0]
-        if (zone, label) not in self._cnames:
-            self._cnames[zone, label] = self._accounts.provider_of(zone).cnames(zone, label)
-        targets = self._cnames[zone, label].get(rr, ())
+        targets = self._cnames((zone, rr.partition(".")[0])).get(rr, ())
         if len(targets) > 1:
             raise DnsFailed(
                 f"{name} is a CNAME to several names, by who asks",

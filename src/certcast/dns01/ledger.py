@@ -11,18 +11,18 @@ the name and the value when they clean up.
     {state_dir}/dns01/ledger.json     replaced by fsync and rename
     {state_dir}/dns01/ledger.lock     flock, held for one read and write
 
-The lock of an entry is the certbot process that it was made for (`Run`):
-between the auth hook and the cleanup hook no process of certcast lives that
-could hold an flock, while certbot itself, or the plugin inside it, lives for
-exactly as long as the record is wanted. An entry whose run has ended is a
-leftover.
+An entry belongs to an order, by the order's URL, and to a process (`Run`). With
+certcast's own orders that is the process that placed them. certbot's hooks know no
+URL, so the order is empty, and the process is certbot: between two hooks certcast
+has none that could hold an flock. An entry whose process has ended is a leftover.
 
-Not here: the API calls between the two writes (challenges.py).
+Not here: the API calls between the two writes (records.py).
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A certbot process: its id, the moment it began (clock ticks since boot) and that boot.
+    """A process that wants records: its id, the moment it began (clock ticks since boot) and that boot.
 
     A process id alone is given out again; the three together are not.
     """
@@ -84,8 +84,8 @@ class Entry:
 
     `name` is the challenge's name, `_acme-challenge.` and the domain; after CNAMEs the record
     itself stands at `rr` in `zone`. `record_id` is None from the intention until the API's answer.
-    `inherited`: an earlier run had meant to add the same. `leaving`: nobody waits for it any more,
-    but its removal failed.
+    `inherited`: an earlier run had meant to add the same. `leaving`: it is waited for no more, but its
+    removal failed. `order` is the order's URL, empty where certbot's hooks made the entry.
     """
 
     name: str
@@ -98,10 +98,16 @@ class Entry:
     ours: bool = True
     inherited: bool = False
     leaving: bool = False
+    order: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
         return self.name, self.value
+
+    @property
+    def wanted_by(self) -> tuple[str, Run]:
+        """The order and the process that the entry belongs to."""
+        return self.order, self.run
 
     @property
     def owner(self) -> str:
@@ -112,12 +118,15 @@ class Entry:
 class Ledger:
     """The entries on disk. Every method reads the file anew: hooks are processes of their own.
 
-    Each raises LocalFault if the file cannot be read or written, Busy if another process keeps it locked.
+    Any number of threads may use one ledger. Each method raises LocalFault if the file cannot be read or
+    written, Busy if another process keeps it locked.
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "dns01"
         self.path = self._folder / "ledger.json"
+        # Before the flock: two threads that both wait for that one sleep 0.05 s at a time.
+        self._turn = threading.Lock()
 
     def entries(self) -> list[Entry]:
         """Return all entries, oldest first."""
@@ -129,6 +138,11 @@ class Ledger:
         with self._locked():
             return self._read().get((name, value))
 
+    def of_orders(self, orders: Iterable[str]) -> list[Entry]:
+        """Return the entries that belong to these orders, by their URLs."""
+        wanted = set(orders)
+        return [entry for entry in self.entries() if entry.order in wanted]
+
     def put(self, entries: Iterable[Entry]) -> None:
         """Add these entries, or replace those with the same keys, in one write."""
         with self._locked():
@@ -136,31 +150,33 @@ class Ledger:
             known.update({entry.key: entry for entry in entries})
             self._write(known)
 
-    def intend(self, entry: Entry) -> Entry:
-        """Write down what is about to be added; return the entry as it now stands.
+    def intend(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Write down in one write what is about to be added; return the entries as the ledger has them now.
 
         Where the ledger knows name and value already (an earlier run's record: the CA hands out a
         pending authorization again, RFC 8555 section 7.1.4, so the value comes back too), the entry
-        keeps its record id and origin, and belongs to the new run from here on.
+        keeps its record id and origin, and belongs to the new order and run from here on.
         """
         with self._locked():
             known = self._read()
-            before = known.get(entry.key)
-            if before is not None and before.owner == entry.owner:
-                entry = replace(entry, record_id=before.record_id, ours=before.ours, inherited=True)
-            self._write({**known, entry.key: entry})
-        return entry
+            intended = [_inheriting(entry, known.get(entry.key)) for entry in entries]
+            self._write({**known, **{entry.key: entry for entry in intended}})
+        return intended
 
-    def drop(self, entry: Entry) -> None:
-        """Forget an entry whose record is gone."""
+    def drop(self, *entries: Entry) -> None:
+        """Forget entries whose records are gone, but not where another order or run has taken one over."""
+        if not entries:
+            return
         with self._locked():
             known = self._read()
-            if known.pop(entry.key, None) is not None:
-                self._write(known)
+            gone = [one for one in entries if one.key in known and known[one.key].wanted_by == one.wanted_by]
+            if gone:
+                keys = {entry.key for entry in gone}
+                self._write({key: entry for key, entry in known.items() if key not in keys})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with files.lock(self._folder / "ledger.lock", wait=10.0):
+        with self._turn, files.lock(self._folder / "ledger.lock", wait=10.0):
             yield
 
     def _read(self) -> dict[tuple[str, str], Entry]:
@@ -179,6 +195,12 @@ class Ledger:
             f"write {self.path}", kept="no TXT record is there that the ledger does not know"
         ):
             files.write_json(self.path, {"records": records})
+
+
+def _inheriting(entry: Entry, before: Entry | None) -> Entry:
+    if before is None or before.owner != entry.owner:
+        return entry
+    return replace(entry, record_id=before.record_id, ours=before.ours, inherited=True)
 
 
 def _entry(fields: dict[str, Any]) -> Entry:

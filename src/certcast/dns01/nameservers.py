@@ -15,12 +15,14 @@ cleanup hook needs none of it.
 from __future__ import annotations
 
 import ipaddress
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from certcast.config import Address
 from certcast.dns01.exchange import Unanswered, exchange
+from certcast.dns01.once import Once
 from certcast.dns01.resolvers import addresses, resolver
 from certcast.errors import DnsFailed
 
@@ -49,25 +51,29 @@ class Nameservers:
         self._resolvers = config.dns.resolvers
         self._configured = {zone.name: zone.nameservers for zone in config.zones if zone.nameservers}
         self._accounts = accounts
-        self._known: dict[str, tuple[Nameserver, ...]] = {}
+        self._known = Once(self._looked_up)
+        # A resolver that is silent is asked for one host's addresses, not for all hosts' at a time.
+        self._turn = threading.Lock()
 
     def of(self, zone: str) -> tuple[Nameserver, ...]:
-        """Return the servers of the zone.
+        """Return the servers of the zone. Any number of threads may ask.
 
         Raises what the provider raises; an address that cannot be found leaves its server without any.
         """
-        if zone not in self._known:
-            configured = self._configured.get(zone)  # type: ignore[call-overload]  # a Zone is a str
-            servers = (
-                [(str(address), address.host, address.port) for address in configured]
-                if configured
-                else [(host, host, _PORT) for host in self._accounts.provider_of(zone).nameservers(zone)]
-            )
-            self._known[zone] = tuple(
+        return self._known(zone)
+
+    def _looked_up(self, zone: str) -> tuple[Nameserver, ...]:
+        configured = self._configured.get(zone)  # type: ignore[call-overload]  # a Zone is a str
+        servers = (
+            [(str(address), address.host, address.port) for address in configured]
+            if configured
+            else [(host, host, _PORT) for host in self._accounts.provider_of(zone).nameservers(zone)]
+        )
+        with self._turn:
+            return tuple(
                 Nameserver(name, tuple(Address(found, port) for found in self._addresses(host)))
                 for name, host, port in servers
             )
-        return self._known[zone]
 
     def _addresses(self, host: str) -> list[str]:
         import dns.exception

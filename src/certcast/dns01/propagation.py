@@ -4,7 +4,7 @@ A fixed sleep is too long on a good day and too short on a bad one. The CA asks
 any one of the zone's servers (and several, from several places: BR section
 3.2.2.9), so the question is whether *all* that can be asked have *all* values:
 
-    every server, at each of its addresses, is polled by itself, from 0.25 s on
+    every server, at each of its addresses, is polled by itself, from every 0.1 s on
     go on as soon as
         each has answered or failed once, and
         all that answer have every value, and
@@ -36,7 +36,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from certcast.dns01.reach import values_text
+from certcast.dns01.reach import names_text, values_text
 from certcast.dns01.watching import Common, Watch
 from certcast.errors import NotPropagated
 
@@ -55,22 +55,27 @@ def wait(
     deadline: float,
     progress: Callable[[str], None],
 ) -> list[Seen]:
+    """Do as `watch` does, for a caller that waits for these alone."""
+
+    async def alone() -> list[Seen]:
+        common = Common(fallback, progress)
+        return await watch(expected, common, head_start=head_start, deadline=deadline)
+
+    return asyncio.run(alone())
+
+
+async def watch(
+    expected: Sequence[Expected], common: Common, *, head_start: float, deadline: float
+) -> list[Seen]:
     """Return once it is settled for every expectation who shows it. All times are seconds from now.
 
-    `fallback` are the resolvers of the configuration, or none for the system's; they are not asked before
-    `head_start` is over.
+    `common` is that of the loop, for the resolvers and what is known of reachability; resolvers are not
+    asked before `head_start` is over.
     Raises NotPropagated after `deadline` seconds, with what each server said last.
     """
-    for one in expected:
-        servers = ", ".join(server.name for server in one.servers) or "no nameserver"
-        progress(f"waiting until {servers} show {values_text(len(one.values))} at {one.name}")
-    common = Common(fallback, time.monotonic() + head_start, time.monotonic() + deadline, progress)
-    return asyncio.run(_watch_all(expected, common, deadline))
-
-
-async def _watch_all(expected: Sequence[Expected], common: Common, deadline: float) -> list[Seen]:
-    watches = [Watch(one, common) for one in expected]
-    ends = [asyncio.create_task(watch.end()) for watch in watches]
+    now = time.monotonic()
+    watches = [Watch(one, common, now + head_start, now + deadline) for one in expected]
+    ends = [asyncio.create_task(one.end()) for one in watches]
     try:
         if ends:
             await asyncio.wait(ends, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
@@ -80,9 +85,23 @@ async def _watch_all(expected: Sequence[Expected], common: Common, deadline: flo
             end.cancel()
         await asyncio.gather(*ends, return_exceptions=True)
     if len(seen) < len(ends):
-        unmet = [watch for watch, end in zip(watches, ends, strict=True) if end.cancelled()]
+        unmet = [one for one, end in zip(watches, ends, strict=True) if end.cancelled()]
         raise _not_propagated(unmet, deadline)
     return seen
+
+
+def waiting_for(expected: Sequence[Expected]) -> list[str]:
+    """Say in words for a person what is waited for: a line for all names with the same nameservers."""
+    by_servers: dict[tuple[str, ...], list[Expected]] = {}
+    for one in expected:
+        by_servers.setdefault(tuple(server.name for server in one.servers), []).append(one)
+    lines = []
+    for servers, some in by_servers.items():
+        names = {one.name for one in some}
+        at = names_text(len(names)) if len(names) > 1 else some[0].name
+        count = values_text(sum(len(one.values) for one in some))
+        lines.append(f"waiting until {', '.join(servers) or 'no nameserver'} show {count} at {at}")
+    return lines
 
 
 def _not_propagated(unmet: Sequence[Watch], deadline: float) -> NotPropagated:

@@ -19,6 +19,7 @@ MUST hold, for every implementation (tests/contract/test_dns_provider.py):
 - `remove` takes away this one record, whatever it holds: who has the id from a
   reply, or from a file, asks `find_txt` first. A record that is gone already is fine:
   removal is what a crashed run's successor repeats.
+- Any number of threads may call at a time.
 - Each raises only DnsDenied, ZoneMissing or DnsFailed (MaybeAdded is one), and no text of these
   holds a key, a token or a signature.
 

@@ -7,7 +7,7 @@
 *Cannot be reached* is said of an address that gave no DNS message, neither by UDP
 nor by TCP, to a question and again to a second one that was asked after the first
 had failed; and of a zone's servers when it holds for every address of all of them.
-A firewall that refuses is found out in 0.3 s, one that drops in 8 s. Whoever ever
+A firewall that refuses is found out in 0.1 s, one that drops in 8 s. Whoever ever
 answered, in whatever way, is reachable for the rest of the wait: a slow server is
 waited for, and so is one that says SERVFAIL or REFUSED. Those pass, and while they
 last the CA gets the same answers; nobody should be asked in such a server's place.
@@ -113,3 +113,8 @@ class Silence:
 def values_text(count: int) -> str:
     """Return "1 value", "2 values"."""
     return "1 value" if count == 1 else f"{count} values"
+
+
+def names_text(count: int) -> str:
+    """Return "1 name", "2 names"."""
+    return "1 name" if count == 1 else f"{count} names"

@@ -1,7 +1,7 @@
 """Where the nameservers cannot be reached: what was done instead, told to a person.
 
     resolvers show the values    go on, and say so
-    nobody shows them            the provider's API shows that the records stand;
+    nobody shows them            the provider's API lists the records (listed.py);
                                  a fixed wait (dns.fallback_wait); go on, and say so
 
 The second is how every client does it that sleeps for a while and hopes: the API's
@@ -17,39 +17,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast.errors import NotPropagated
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from certcast.dns01.ledger import Entry
-    from certcast.dns01.provider import DnsProvider
     from certcast.dns01.reach import Seen
-
-
-def require_standing(entries: Sequence[Entry], provider: DnsProvider) -> None:
-    """Raise NotPropagated if the provider no longer lists a record; and what the provider raises.
-
-    All `entries` are of one zone. Several cost one listing, not a call each: there may be a hundred.
-    """
-    listed: Mapping[tuple[str, str], str] = {}
-    if len(entries) > 1:
-        labels = {entry.rr.partition(".")[0] for entry in entries}
-        listed = provider.txts(entries[0].zone, labels.pop() if len(labels) == 1 else "")
-    for entry in entries:
-        # Only the id that was given for it settles the matter at once, as in `find_txt`.
-        if entry.record_id is None or listed.get((entry.rr, entry.value)) != entry.record_id:
-            _require_standing(entry, provider)
-
-
-def _require_standing(entry: Entry, provider: DnsProvider) -> None:
-    if provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id) is None:
-        raise NotPropagated(
-            f"the TXT value at {entry.owner} is gone from the zone: another program has removed it",
-            expected=f"TXT {entry.value}, as it was added",
-            next="see which other program validates this name, since some remove every TXT value there; let "
-            "them run at different times, then run again",
-        )
 
 
 def warnings(seen: Sequence[Seen], fallback_wait: float) -> list[str]:

@@ -3,8 +3,9 @@
 Each address is polled by a task of its own, at its own pace; after each answer the
 watch looks at what all of them said last (reach.py) and goes on waiting, or ends.
 
-Reachability is an address's, not a name's: watches share what they have learnt of
-it, so that a hundred names find a filtered port in the time that one name takes.
+Reachability is an address's, not a name's: the watches of a loop, of all its orders,
+share what they have learnt of it, so that a hundred names find a filtered port in the
+time that one name takes.
 
 Not here: how long all that may last, and what it is for (propagation.py).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,49 +33,53 @@ if TYPE_CHECKING:
     from certcast.dns01.reach import Asked, By, Expected
     from certcast.dns01.resolvers import Recursive
 
-# Seconds between two questions to one server: gently longer, so that a quick provider costs nothing
-# and a slow one isn't flooded. After 2 s of waiting the pause is 0.45 s, after 17 s it stays at 2 s.
-_FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.25, 1.1, 2.0
+# Seconds between two questions to one address about one name. A value that is there is found out one
+# pause later at the worst, so a pause in proportion to what was waited lets a wait overshoot by that
+# proportion. A quick provider costs nothing and a slow one isn't flooded: after 2 s of waiting the pause
+# is still the shortest, after 20 s it is 1 s, and from 40 s on the longest.
+_PROPORTION, _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.1, 2.0
+# And to one address about all names together: nameservers answer fewer questions than they are asked
+# if they take these for an attack. A hundred names are asked for every 0.5 s.
+_QUESTIONS_PER_SECOND = 200
 # Questions under way at a time, each with a socket of its own; a process may have 1,024 open.
 _AT_ONCE = 200
 
 
 class Common:
-    """What all watches of a wait share."""
+    """What all watches of a loop share."""
 
-    def __init__(
-        self,
-        fallback: Sequence[Resolver],
-        not_before: float,
-        until: float,
-        progress: Callable[[str], None],
-    ) -> None:
-        # Monotonic seconds: when resolvers may be asked, and the deadline.
-        self.not_before, self.until = not_before, until
+    def __init__(self, fallback: Sequence[Resolver], progress: Callable[[str], None]) -> None:
         self.silence = Silence()
         self.slots = asyncio.Semaphore(_AT_ONCE)
         self.resolver_slots = asyncio.Semaphore(_AT_ONCE)
+        self.names_asked_of: Counter[Asked] = Counter()
+        self.news: set[asyncio.Event] = set()
         self._fallback = fallback
         self._progress = progress
         self._resolvers: tuple[Recursive, ...] | None = None
-        self.news: list[asyncio.Event] = []
 
     def wake_all(self) -> None:
         """Let every watch look at what is known."""
         for event in self.news:
             event.set()
 
-    def resolvers(self, instead_of: Sequence[Nameserver]) -> tuple[Recursive, ...]:
-        """Return the resolvers; they are set up when first needed."""
+    def resolvers(self, instead_of: Sequence[Nameserver], not_before: float) -> tuple[Recursive, ...]:
+        """Return the resolvers, which may be asked from then on; they are set up when first needed."""
         if self._resolvers is None:
             self._resolvers = tuple(map(resolvers.Recursive, resolvers.chosen(self._fallback)))
             names = ", ".join(server.name for server in instead_of) or "the nameservers"
             asked = ", ".join(str(one.resolver) for one in self._resolvers) or "nobody: there is no resolver"
-            left = self.not_before - time.monotonic()
+            left = not_before - time.monotonic()
             self._progress(
                 f"{names} cannot be reached; asking {asked}" + (f" in {left:.0f} s" if left > 0 else "")
             )
         return self._resolvers
+
+
+def pause(waited: float, names: int) -> float:
+    """Return how long to wait before the next question to an address that is asked about so many names."""
+    shortest = max(_SHORTEST_PAUSE, names / _QUESTIONS_PER_SECOND)
+    return min(max(shortest, waited * _PROPORTION), _LONGEST_PAUSE)
 
 
 class _Question(NamedTuple):
@@ -86,20 +91,26 @@ class _Question(NamedTuple):
 
 
 class Watch:
-    """One expectation, and the latest that each address said to it."""
+    """One expectation, and the latest that each address said to it.
 
-    def __init__(self, expected: Expected, common: Common) -> None:
+    Monotonic seconds: resolvers may be asked from `not_before` on, and patience ends at `until`.
+    """
+
+    def __init__(self, expected: Expected, common: Common, not_before: float, until: float) -> None:
         self.expected = expected
         self._common = common
+        self._begun, self._not_before, self._until = time.monotonic(), not_before, until
         self._heard: dict[tuple[str, Asked], Answer] = {}  # two servers may have one address
         self._asked: tuple[Recursive, ...] | None = None
-        self._patience = common.until  # monotonic seconds
+        self._patience: asyncio.TimerHandle | None = None  # with the resolvers
+        self._has_patience = True
+        self._over = False
         self._polls: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
-        common.news.append(self._news)
 
     async def end(self) -> Seen:
         """Poll until it is settled who shows the values."""
+        self._common.news.add(self._news)
         try:
             for server in self.expected.servers:
                 for address in server.addresses:
@@ -109,6 +120,10 @@ class Watch:
                 await self._hear()
             return Seen(self.expected, by, tuple(self.said()))
         finally:
+            self._over = True
+            self._common.news.discard(self._news)
+            if self._patience:
+                self._patience.cancel()
             for poll in self._polls:
                 poll.cancel()
             await asyncio.gather(*self._polls, return_exceptions=True)
@@ -126,20 +141,22 @@ class Watch:
         instead = [one.resolver for one in self._asked or ()]
         if shown(instead, self._answers([("resolver", one) for one in instead]), wanted):
             return "resolvers"
-        if silence.of_all(instead) or time.monotonic() >= self._patience:
+        if silence.of_all(instead) or not self._has_patience:
             return "nobody"
         return None
 
     def _ask_resolvers(self) -> None:
-        self._asked = self._common.resolvers(self.expected.servers)
-        self._patience = (time.monotonic() + self._common.until) / 2
+        self._asked = self._common.resolvers(self.expected.servers, self._not_before)
+        left = (self._until - time.monotonic()) / 2
+        self._patience = asyncio.get_running_loop().call_later(left, self._lose_patience)
         for one in self._asked:
             ask_it = partial(_second_hand, one, self.expected.name)
-            self._start(
-                _Question("resolver", one.resolver, ask_it),
-                self._common.resolver_slots,
-                self._common.not_before,
-            )
+            question = _Question("resolver", one.resolver, ask_it)
+            self._start(question, self._common.resolver_slots, self._not_before)
+
+    def _lose_patience(self) -> None:
+        self._has_patience = False
+        self._news.set()
 
     def _start(self, question: _Question, slots: asyncio.Semaphore, begin: float = 0.0) -> None:
         poll = asyncio.create_task(self._poll(question, slots, begin))
@@ -147,18 +164,25 @@ class Watch:
         self._polls.append(poll)
 
     async def _poll(self, question: _Question, slots: asyncio.Semaphore, begin: float) -> None:
-        """Ask until all values are there."""
+        """Ask until all values are there.
+
+        Or the watch is over: until Python 3.12, a wait_for (dnspython's) that is cancelled in the moment in
+        which its answer comes returns that answer, and the cancellation is lost.
+        """
         await asyncio.sleep(max(0.0, begin - time.monotonic()))
-        pause = _FIRST_PAUSE
-        while True:
-            async with slots:
-                answer = await self._answer(question)
-            self._heard[question.server, question.of] = answer
-            self._news.set()
-            if answer.problem is None and self.expected.values <= answer.values:
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+        self._common.names_asked_of[question.of] += 1
+        try:
+            while True:
+                async with slots:
+                    answer = await self._answer(question)
+                self._heard[question.server, question.of] = answer
+                self._news.set()
+                if self._over or (answer.problem is None and self.expected.values <= answer.values):
+                    return
+                names = self._common.names_asked_of[question.of]
+                await asyncio.sleep(pause(time.monotonic() - self._begun, names))
+        finally:
+            self._common.names_asked_of[question.of] -= 1
 
     async def _answer(self, question: _Question) -> Answer:
         silence, asked = self._common.silence, time.monotonic()
@@ -179,9 +203,7 @@ class Watch:
 
         A defect in a poll is raised here; it must not pass for a nameserver's silence.
         """
-        left = self._patience - time.monotonic()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), left if left > 0 else None)
+        await self._news.wait()
         self._news.clear()
         for poll in self._polls:
             if poll.done():

@@ -11,7 +11,7 @@ no password. There is no second attempt here and no queue: a mail that is not
 sent is `MailNotSent`, which the caller reports beside what the mail was about.
 
 What ends up in a header or a line comes from outside now and then (a file
-name, certbot's output, a server's reply); it is stripped of line breaks and
+name, a CA's words, a server's reply); it is stripped of line breaks and
 control characters first, so that it can neither add a header nor move a cursor.
 
 Imports stand inside: a `pull` with nothing to tell pays for none of them.

@@ -1,15 +1,17 @@
 """`certcast check`: read the configuration, and say what this host would do with it. It changes nothing.
 
-    /etc/certcast/certcast.toml: good. This host serves.
-      example.com: example.com, *.example.com
+    /etc/certcast/certcast.toml: good. This host renews and serves.
+      example.com: example.com, *.example.com; certcast orders it
       store oss://my-bucket/tls
-      takes what is signed by SHA256:…, SHA256:…
       is called web1; identity SHA256:… in /etc/certcast/identity
+      orders at https://acme-v02.api.letsencrypt.org/directory with the account https://…/acct/1
+      signs with SHA256:… in /etc/certcast/publisher
       failures are mailed to it@example.com
 
-What is not there yet is no mistake: a new host is checked before its keys are made. What is there and
-cannot be used is one, with the report and exit status that every other command would end with. What
-works and should not stay so is a warning, on stderr.
+Nobody is asked: the CA's account is the one that this host has written down. What is not there yet is
+no mistake: a new host is checked before its keys are made. What is there and cannot be used is one, with
+the report and exit status that every other command would end with. What works and should not stay so is
+a warning, on stderr.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from certcast.errors import CertcastError, LocalFault, SigningFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from certcast.config import Config, RenewalConfig
+    from certcast.config import CertificateConfig, Config, RenewalConfig
 
 
 @click.command()
@@ -41,13 +43,15 @@ def check(context: click.Context) -> int:
         parts.append(lambda: _identity(config))
     if config.renewal is not None:
         renewal = config.renewal
+        if any(certificate.source == "acme" for certificate in config.certificates):
+            parts.append(lambda: _account(config, renewal))
         parts += [lambda: _signing_key(renewal), lambda: _enrolled(renewal)]
     parts.append(lambda: _mail(config))
     found, failures = _looked_at(parts)
     verdict = "good" if not failures else "not good, as said below"
     click.echo(f"{config.path}: {verdict}. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
-        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}")
+        console.changed(f"  {certificate.name}: {', '.join(certificate.names)}{_source(config, certificate)}")
     if config.renewal is not None and (outside := _outside(config)):
         console.changed(f"  in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: {outside}")
     for line in found:
@@ -111,9 +115,42 @@ def _identity(config: Config) -> str:
     return f"{called}; identity {identity.load(config.identity).public.fingerprint} in {config.identity}"
 
 
+def _source(config: Config, certificate: CertificateConfig) -> str:
+    """Return who renews it, on the host that would know."""
+    if config.renewal is None:
+        return ""
+    if certificate.source == "certbot":
+        return f"; the certbot of {config.renewal.certbot_config_dir} renews it"
+    return "; certcast orders it"
+
+
+def _account(config: Config, renewal: RenewalConfig) -> str:
+    """Return the CA and our account there, whose URL may be the `accounturi` of a CAA record (RFC 8657)."""
+    from certcast.acme import account
+    from certcast.acme.ca import folder_of
+
+    folder = folder_of(config.state_dir, renewal.directory)
+    uri, key = account.recorded_uri(folder), account.read_key(folder)
+    if uri is not None and key is not None:
+        return f"orders at {renewal.directory} with the account {uri}"
+    if uri is not None:
+        lost = f"the key of the account {uri} is lost"
+    elif key is not None:
+        lost = "the account's URL is lost, and found again by its key"
+    else:
+        lost = "no account there yet"
+    agreed = (
+        "the terms of service are agreed to"
+        if renewal.terms_of_service_agreed
+        else "the terms of service are not agreed to: read them, then `terms_of_service_agreed = true`"
+    )
+    return f"orders at {renewal.directory}; {lost}; {agreed}"
+
+
 def _signing_key(renewal: RenewalConfig) -> str:
     from certcast.renewal import keyring
-    from certcast.renewal.press import public_file, public_half_command
+    from certcast.renewal.key_files import public_file
+    from certcast.renewal.press import public_half_command
 
     ring = keyring.read(renewal.signing_key)
     if ring.working is None:

@@ -14,7 +14,8 @@ import click
 from certcast import console, manifest
 from certcast.errors import CertcastError
 from certcast.renewal import publish, record, sealed
-from certcast.renewal.press import Press, is_set_up
+from certcast.renewal.key_files import is_set_up
+from certcast.renewal.press import Press
 from certcast.sealing import Recipient, sealed_prefix
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from certcast.names import readable
 
 if TYPE_CHECKING:
     from certcast.certificate import Leaf
-    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.config import CertificateConfig, Config
+    from certcast.renewal.source import Source
 
 # As the names of version directories on hosts have them (consumer/install.py).
 LEAST_DIGITS = 16
@@ -54,7 +55,6 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     the next newer certificate.
     """
     from certcast.renewal import publish as publishing
-    from certcast.renewal.lineage import read
     from certcast.renewal.press import Press
     from certcast.storage import open_store
 
@@ -66,12 +66,12 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     private_files.require_own_dir(config.state_dir)
     wanted = _only_one(config, name)
     now = datetime.now(timezone.utc)
-    leaf = None if prefix is None else _chosen(renewal, wanted, prefix, now)
     press = Press.of(config, renewal, config.host or socket.gethostname())
+    source = press.source(wanted)
+    leaf = None if prefix is None else _chosen(source, wanted, prefix, now)
     store = open_store(config.store, config.state_dir)
     if leaf is None:
-        live = read(renewal.config_dir, wanted.name)
-        done = publishing.publish(wanted, live, store, press, now=now, at_least=at_least or 0)
+        done = publishing.publish(wanted, source.live(), store, press, now=now, at_least=at_least or 0)
     else:
         done = publishing.step_back(wanted, leaf, store, press, now=now, at_least=at_least or 0)
     current = done.manifest
@@ -97,11 +97,9 @@ def _only_one(config: Config, name: str | None) -> CertificateConfig:
     return certificates[0]
 
 
-def _chosen(renewal: RenewalConfig, wanted: CertificateConfig, prefix: str, now: datetime) -> str:
-    """Return the SHA-256 of the one leaf in certbot's archive that begins so. Raises LineageUnusable."""
-    from certcast.renewal.lineage import archived
-
-    held = [version.leaf for version in archived(renewal.config_dir, wanted.name)]
+def _chosen(source: Source, wanted: CertificateConfig, prefix: str, now: datetime) -> str:
+    """Return the SHA-256 of the one leaf on this host that begins so. Raises LineageUnusable."""
+    held = [version.leaf for version in source.all()]
     valid = [leaf for leaf in held if leaf.life.is_valid(now)]
     digits = prefix.lower().rpartition("-")[2]  # a version directory has its sequence before them
     found = [leaf for leaf in held if leaf.sha256.startswith(digits)]
@@ -111,7 +109,7 @@ def _chosen(renewal: RenewalConfig, wanted: CertificateConfig, prefix: str, now:
         return found[0].sha256
     raise LineageUnusable(
         f"{wanted.name}: {_why_not(found)}",
-        expected="one of certbot's archive that is valid:\n" + "\n".join(_line(leaf) for leaf in valid),
+        expected=f"one in {source.place} that is valid:\n" + "\n".join(_line(leaf) for leaf in valid),
         found=f"--release {prefix}",
         kept="what is published and served stays",
         next="give the first digits of one of these; what hosts serve now stands in the manifest",

@@ -98,8 +98,8 @@ def show(context: click.Context) -> None:
     For new hosts also the sequence that each certificate has reached.
     """
     from certcast.renewal import keyring
+    from certcast.renewal.key_files import recovery_file
     from certcast.renewal.kit import allowed_signers
-    from certcast.renewal.press import recovery_file
 
     config, signing_key = _config(context)
     ring = keyring.read(signing_key)

@@ -14,12 +14,15 @@ from certcast.renewal import replacement
 from certcast.renewal.replacement import Reason
 
 if TYPE_CHECKING:
-    from certcast.config import Config, RenewalConfig
+    from collections.abc import Callable
+
+    from certcast.config import CertificateConfig, Config
+    from certcast.renewal.source import Source
 
 
 def ask(
     config: Config,
-    renewal: RenewalConfig,
+    source_of: Callable[[CertificateConfig], Source],
     *,
     name: str | None,
     to_replace: str | None,
@@ -47,7 +50,7 @@ def ask(
     private_files.require_own_dir(config.state_dir)
     asked = replacement.ask(
         config.state_dir,
-        renewal.config_dir,
+        source_of(wanted),
         wanted.name,
         reason=reasons[reason.lower()],
         after=after,

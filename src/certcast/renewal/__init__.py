@@ -1,14 +1,22 @@
 """The renewal host: from "renew" to a published release.
 
-renew.py     one certificate, reconciled; begin reading here
-certbot.py   certbot as a child
-plugin.py    certcast inside certbot: its authenticator plugin
-hooks.py     certcast called by a certbot that is already there
-lineage.py   certbot's live files
-publish.py   what is newer, into the store
-desk.py      in which order the store is written
-due.py       whether an order may be placed, or must
-ari.py       the CA's own word on when to renew
-orders.py    the local cap on orders
-replacement.py, revocation.py    before its time: what is to be replaced, and revoked at the CA
+renew.py          all certificates of a run, reconciled; begin reading here
+look.py           one certificate on its way through a run
+due.py            whether another certificate is to be ordered now
+ordering.py       what is due, ordered together
+publication.py    a release published, with what is revoked by it
+overdue.py        what is told of a certificate that is late
+looked.py         what the last good look has found: nothing to ask
+source.py         where the releases of a certificate lie on this host
+publish.py        what is newer, into the store
+desk.py           in which order the store is written
+press.py          who signs, and who may read
+record.py         what was published, as this host remembers it
+sealed.py         the private key, sealed to each host
+enrolled.py       the hosts that get the key
+replacement.py    what is to be replaced before its time
+revocation.py     and revoked at the CA
+key_files.py, keyring.py, kit.py, passphrase.py    the signing keys and the recovery kit
+
+Ordering is in certcast/acme, a certbot's files in certcast/certbot.
 """

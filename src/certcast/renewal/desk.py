@@ -34,7 +34,6 @@ from certcast.lifetime import utc_text
 from certcast.manifest import FULLCHAIN, Digest, Manifest
 from certcast.renewal import record as records
 from certcast.renewal import sealed
-from certcast.renewal.lineage import in_archive
 from certcast.sealing import RECOVERY
 from certcast.storage.store import Object, Unchanged
 
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig
     from certcast.errors import CertcastError
-    from certcast.renewal.lineage import Lineage
     from certcast.renewal.press import Press
     from certcast.renewal.record import Record
+    from certcast.renewal.source import Release
     from certcast.ssh_keys import PublicKey
     from certcast.storage.store import Store
 
@@ -103,7 +102,7 @@ class Desk:
     current: Manifest | None
     trouble: CertcastError | None
 
-    def first(self, lineage: Lineage, now: datetime) -> Manifest:
+    def first(self, release: Release, now: datetime) -> Manifest:
         """Return the manifest of a certificate that was never published; `put` numbers it."""
         return Manifest(
             store=self.store.url,
@@ -112,23 +111,23 @@ class Desk:
             published_at=now,
             expires=now + manifest.EXPIRES_AFTER,
             publisher=self.press.publisher,
-            leaf=lineage.leaf,
-            files={FULLCHAIN: Digest.of(lineage.fullchain)},
+            leaf=release.leaf,
+            files={FULLCHAIN: Digest.of(release.fullchain)},
         )
 
-    def next(self, current: Manifest, lineage: Lineage) -> Manifest:
+    def next(self, current: Manifest, release: Release) -> Manifest:
         """Return `current` with another release; `put` numbers and dates it."""
-        digests = {FULLCHAIN: Digest.of(lineage.fullchain)}
-        return replace(current, leaf=lineage.leaf, files=digests, step_back=False)
+        digests = {FULLCHAIN: Digest.of(release.fullchain)}
+        return replace(current, leaf=release.leaf, files=digests, step_back=False)
 
-    def put(self, following: Manifest, lineage: Lineage, now: datetime, at_least: int) -> Published:
+    def put(self, following: Manifest, release: Release, now: datetime, at_least: int) -> Published:
         """Bring the store to `following`: the release's objects, then the manifest; then tidy up."""
         highest = max(self.record.sequence, self.current.sequence if self.current else 0)
         changes = self.current is None or following != self.current or at_least >= highest
         leaf = following.leaf.sha256
         is_new = self.current is None or leaf != self.current.leaf.sha256
-        mended = self._put_chain(leaf, lineage, is_new=is_new)
-        sealed_to, warnings = self.seal(leaf, lineage, is_new=is_new)
+        mended = self._put_chain(leaf, release, is_new=is_new)
+        sealed_to, warnings = self.seal(leaf, release, is_new=is_new)
         if changes:
             sequence = max(highest, at_least) + 1
             following = replace(following, sequence=sequence, publisher=self.press.publisher)
@@ -184,22 +183,23 @@ class Desk:
             return "repaired"
         return "unchanged" if following == self.found else "re-dated"
 
-    def _put_chain(self, leaf: str, live: Lineage, *, is_new: bool) -> bool:
+    def _put_chain(self, leaf: str, live: Release, *, is_new: bool) -> bool:
         """Put fullchain.pem where it isn't byte for byte; return whether that was needed.
 
-        A consumer sends its operator here otherwise. A release that is not certbot's live one, after a step
-        back, comes from its archive. Other octets in a published one are somebody's: that is told.
+        A consumer sends its operator here otherwise. A release that is not the live one,
+        after a step back, comes from where this host keeps its releases. Other octets in a published
+        one are another writer's: that is told.
         """
-        lineage = live if live.leaf.sha256 == leaf else self._archived(leaf)
+        release = live if live.leaf.sha256 == leaf else self._held(leaf)
         key = manifest.release_key(self.wanted.name, leaf, FULLCHAIN)
         try:
-            found = self.store.get(key, limit=len(lineage.fullchain))
+            found = self.store.get(key, limit=len(release.fullchain))
             body = found.body if isinstance(found, Object) else None
         except StoreTooLarge:
             body = b""
-        if body == lineage.fullchain:
+        if body == release.fullchain:
             return False
-        self.store.put(key, lineage.fullchain)
+        self.store.put(key, release.fullchain)
         if body is not None and not is_new:
             found_there = DigestMismatch("", found="other octets than this host had published")
             self.trouble = self.trouble or _foreign(self.wanted, self.store, found_there, what=FULLCHAIN)
@@ -208,7 +208,7 @@ class Desk:
     def seal(
         self,
         leaf: str,
-        live: Lineage | None,
+        live: Release | None,
         *,
         anew: frozenset[str] = frozenset(),
         is_new: bool = False,
@@ -217,7 +217,7 @@ class Desk:
         name, store = self.wanted.name, self.store
 
         def privkey() -> bytes:
-            return (live if live and live.leaf.sha256 == leaf else self._archived(leaf)).privkey
+            return (live if live and live.leaf.sha256 == leaf else self._held(leaf)).privkey
 
         warnings = self.press.warnings()
         if self.press.encryption == "none":
@@ -230,10 +230,11 @@ class Desk:
             anew = frozenset(one.host for one in recipients)
         return sealed.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
 
-    def _archived(self, leaf: str) -> Lineage:
-        found = in_archive(self.press.config_dir, self.wanted.name, leaf)
+    def _held(self, leaf: str) -> Release:
+        source = self.press.source(self.wanted)
+        found = source.find(leaf)
         if found is None:
-            raise sealed.not_in_archive(self.wanted.name, leaf, "hosts that lack it")
+            raise sealed.not_held(self.wanted.name, leaf, source.place, "hosts that lack it")
         return found
 
     def _put_manifest(self, following: Manifest) -> None:

@@ -1,10 +1,9 @@
-"""Whether certbot may place an order now, and whether we make it.
+"""Whether another certificate is to be ordered now, and why.
 
-    no lineage yet · other names than configured · in the window · the CA suggests it   → it may
-    to be replaced · the CA's window has ended · a step back has lasted too long        → it must
+    none yet · an order under way · to be replaced · other names · another CA
+    in the renewal window · the CA suggests it (ARI) · a step back has lasted too long      → order
 
-certbot decides for itself too when to renew; what stands here bounds the number of orders, and
-forces the renewal that certbot would sleep through.
+Pure: what there is comes in, a decision goes out. The caps are not here (acme/limits.py).
 """
 
 from __future__ import annotations
@@ -12,86 +11,93 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast import certificate
-from certcast.errors import CertbotFailed
 from certcast.lifetime import remaining_text, utc_text
-from certcast.renewal import ari
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from certcast.config import CertificateConfig, RenewalConfig
+    from certcast.acme.renewal_info import Suggestion
+    from certcast.config import CertificateConfig
     from certcast.manifest import Manifest
-    from certcast.renewal.lineage import Lineage
     from certcast.renewal.replacement import Replacement
+    from certcast.renewal.source import Release
 
 
 @dataclass(frozen=True)
 class Due:
-    """Whether certbot may place an order now, whether we make it, with another key, and why."""
+    """Whether to order, why in words, and whether with another key.
 
-    may_order: bool
-    force: bool
+    `remark` is what a person is told of an order for which this host has no reason of its own.
+    """
+
+    order: bool
     why: str
     new_key: bool = False
+    remark: str | None = None
 
 
 def decide(
-    renewal: RenewalConfig,
     wanted: CertificateConfig,
-    before: Lineage | None,
+    live: Release | None,
     *,
+    directory: str,
+    under_way: bool,
     asked: Replacement | None,
     stepped_back: Manifest | None,
+    suggestion: Suggestion | None,
     now: datetime,
 ) -> Due:
-    """Decide by the lineage, what was `asked`, and the CA's word.
+    """Decide by the live release, what was `asked`, and the CA's word.
 
-    `stepped_back` is what is published in place of the lineage, which is held off. Raises CertbotFailed if
-    due and the CA cannot be reached.
+    `directory` is the configured one. `stepped_back` is what is published in place of `live`, which is held
+    off. `suggestion` is the CA's renewal information, None where it was not asked.
     """
-    if before is None:
-        try:
-            ari.require_reachable(renewal.server)  # certbot's own failure would count as an order
-        except ari.CaUnreachable as error:
-            raise _unreachable(wanted, error, kept="what is published and served stays") from None
-        return Due(True, False, "no certificate yet: asking the CA for the first one")
-    if asked is not None and before.leaf.sha256 in asked.leaves:
-        return Due(True, True, f"to be replaced ({asked.reason}): asking the CA for another", new_key=True)
+    if live is None:
+        return Due(True, "no certificate yet: ordering the first one")
+    if asked is not None and live.leaf.sha256 in asked.leaves:
+        return Due(True, f"to be replaced ({asked.reason}): ordering another one", new_key=True)
+    if under_way:
+        return Due(True, "an order is under way: going on with it")
+    why = _why_now(wanted, live, directory=directory, stepped_back=stepped_back, now=now)
+    if why is not None:
+        is_moved = live.directory is not None and live.directory != directory
+        return Due(True, why, remark=why if is_moved else None)
+    left = remaining_text(live.leaf.not_after, now)
+    return _by_the_ca(live, suggestion, now) or Due(False, f"valid for {left} more: not due")
+
+
+def _why_now(
+    wanted: CertificateConfig,
+    live: Release,
+    *,
+    directory: str,
+    stepped_back: Manifest | None,
+    now: datetime,
+) -> str | None:
+    """Return why this host itself wants another certificate now; None if it does not."""
+    why = None
     if stepped_back is not None and now >= stepped_back.leaf.life.critical_at:
         left = remaining_text(stepped_back.leaf.not_after, now)
-        return Due(True, True, f"the release that was stepped back to is valid for {left} more: renewing now")
-    if set(before.leaf.names) != set(wanted.names):
-        due = Due(True, False, f"the configured names differ from {', '.join(before.leaf.names)}")
-    elif before.leaf.life.in_window(now):
-        due = Due(True, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: due")
-    else:
-        due = Due(False, False, f"valid for {remaining_text(before.leaf.not_after, now)} more: not due")
-    return _with_the_ca_s_word(due, renewal, wanted, before, now)
+        why = f"the release that was stepped back to is valid for {left} more: ordering another one"
+    elif set(live.leaf.names) != set(wanted.names):
+        why = f"the configured names differ from {', '.join(live.leaf.names)}: ordering"
+    elif live.directory is not None and live.directory != directory:
+        why = f"issued by {live.directory}, and renewal.directory is {directory} now: ordering"
+    elif live.leaf.life.in_window(now):
+        why = f"valid for {remaining_text(live.leaf.not_after, now)} more: due"
+    return why
 
 
-def _with_the_ca_s_word(
-    due: Due, renewal: RenewalConfig, wanted: CertificateConfig, before: Lineage, now: datetime
-) -> Due:
-    try:
-        window = ari.suggested_window(renewal.server, certificate.read_chain(before.fullchain).leaf)
-    except ari.CaUnreachable as error:
-        if not due.may_order:
-            return due
-        raise _unreachable(wanted, error, kept=before.text(now)) from None
-    if window is not None and window.end <= now:
+def _by_the_ca(live: Release, suggestion: Suggestion | None, now: datetime) -> Due | None:
+    if suggestion is None or suggestion.end is None:
+        return None
+    explained = f"; the CA explains: {suggestion.explanation_url}" if suggestion.explanation_url else ""
+    chosen = suggestion.chosen(live.leaf.sha256)
+    if suggestion.end <= now:
         # Such a window is how a CA announces that it will revoke.
-        return Due(True, True, f"the CA wanted it replaced by {utc_text(window.end)}: renewing now")
-    if window is not None and window.start <= now:
-        return Due(True, due.force, f"the CA suggests to replace it since {utc_text(window.start)}")
-    return due
-
-
-def _unreachable(wanted: CertificateConfig, error: ari.CaUnreachable, *, kept: str) -> CertbotFailed:
-    return CertbotFailed(
-        f"{wanted.name}: the CA cannot be reached",
-        found=str(error),
-        kept=kept,
-        next="look at renewal.server and the network of this host, then run "
-        f"`certcast renew {wanted.name}`; the timer does",
-    )
+        why = f"the CA wanted it replaced by {utc_text(suggestion.end)}"
+    elif chosen is not None and chosen <= now:
+        why = f"the CA suggests to replace it since {utc_text(chosen)}"
+    else:
+        return None
+    return Due(True, f"{why}: ordering", remark=f"{why}{explained}")

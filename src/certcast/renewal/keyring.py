@@ -20,14 +20,8 @@ from typing import TYPE_CHECKING
 
 from certcast import files, private_files
 from certcast.errors import SigningFailed
-from certcast.renewal.press import (
-    former_file,
-    public_file,
-    read_public_key,
-    read_text,
-    recovery_file,
-    spare_file,
-)
+from certcast.renewal.key_files import former_file, public_file, recovery_file, spare_file
+from certcast.renewal.press import read_public_key, read_text
 from certcast.ssh_keys import PublicKey, public_half
 
 if TYPE_CHECKING:

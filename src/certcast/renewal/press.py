@@ -23,36 +23,13 @@ from typing import TYPE_CHECKING
 
 from certcast import files, private_files
 from certcast.errors import SigningFailed
+from certcast.renewal.key_files import former_file, public_file, recovery_file, spare_file
 from certcast.sealing import Recipient
 from certcast.ssh_keys import PublicKey
 
 if TYPE_CHECKING:
-    from certcast.config import Config, RenewalConfig
-
-
-def public_file(signing_key: Path) -> Path:
-    """Where the public half of the signing key lies."""
-    return signing_key.with_name(f"{signing_key.name}.pub")
-
-
-def spare_file(signing_key: Path) -> Path:
-    """Where the public half of the spare key lies; its private half is in the recovery kit only."""
-    return signing_key.with_name(f"{signing_key.name}-spare.pub")
-
-
-def former_file(signing_key: Path) -> Path:
-    """Where the public half of the key lies that signed before the last `certcast publisher rotate`."""
-    return signing_key.with_name(f"{signing_key.name}-former.pub")
-
-
-def recovery_file(signing_key: Path) -> Path:
-    """Where the recovery kit's age recipient lies."""
-    return signing_key.with_name(f"{signing_key.name}-recovery.pub")
-
-
-def is_set_up(signing_key: Path) -> bool:
-    """Whether this host has, or had, a signing key: without one it has never published anything."""
-    return signing_key.exists() or public_file(signing_key).exists()
+    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.renewal.source import Source
 
 
 def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
@@ -72,7 +49,7 @@ class Press:
     recovery: str | None
     hosts_file: Path
     state_dir: Path
-    config_dir: Path
+    certbot_config_dir: Path
     encryption: str
     former: PublicKey | None = None
 
@@ -98,10 +75,16 @@ class Press:
             recovery=read_text(recovery_file(key)),
             hosts_file=renewal.hosts_file,
             state_dir=config.state_dir,
-            config_dir=renewal.config_dir,
+            certbot_config_dir=renewal.certbot_config_dir,
             encryption=config.store.encryption,
             former=former,
         )
+
+    def source(self, wanted: CertificateConfig) -> Source:
+        """Return where the releases of a certificate lie on this host."""
+        from certcast.renewal.source import source_of
+
+        return source_of(wanted, state_dir=self.state_dir, certbot_config_dir=self.certbot_config_dir)
 
     @property
     def folder(self) -> Path:

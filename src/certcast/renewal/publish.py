@@ -1,4 +1,4 @@
-"""Move the store towards what certbot holds.
+"""Move the store towards what this host holds.
 
     live leaf, published manifest → nothing | seal, re-date, re-sign | a new release
 
@@ -22,7 +22,6 @@ from certcast.lifetime import utc_text
 from certcast.renewal import record as records
 from certcast.renewal import sealed
 from certcast.renewal.desk import Published, open_desk
-from certcast.renewal.lineage import in_archive
 from certcast.sealing import Recipient
 
 if TYPE_CHECKING:
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 
     from certcast.config import CertificateConfig
     from certcast.manifest import Manifest
-    from certcast.renewal.lineage import Lineage
     from certcast.renewal.press import Press
+    from certcast.renewal.source import Release
     from certcast.ssh_keys import PublicKey
     from certcast.storage.store import Store
 
 
 def publish(
     wanted: CertificateConfig,
-    lineage: Lineage,
+    release: Release,
     store: Store,
     press: Press,
     *,
@@ -47,7 +46,7 @@ def publish(
     revoke: tuple[str, ...] = (),
     at_least: int = 0,
 ) -> Published:
-    """Make `lineage` the published release of `wanted`, if it is newer and not held off.
+    """Make `release` the published release of `wanted`, if it is newer and not held off.
 
     `revoke` are leaves that no host may serve any more. `at_least` is a sequence that hosts are
     known to have seen, where neither this host nor the store remembers it.
@@ -55,18 +54,18 @@ def publish(
     Raises LineageUnusable (older, outside its life, revoked, names missing, its key lost), SigningFailed,
     StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read), Busy, LocalFault.
     """
-    _require_publishable(wanted, lineage, now)
+    _require_publishable(wanted, release, now)
     with open_desk(wanted, store, press) as desk:
         current = desk.current
-        if current is None or not _stays(current, lineage):
+        if current is None or not _stays(current, release):
             if current is not None:
-                _require_newer(wanted, lineage, current)
-            following = desk.first(lineage, now) if current is None else desk.next(current, lineage)
+                _require_newer(wanted, release, current)
+            following = desk.first(release, now) if current is None else desk.next(current, release)
         else:
             following = current
         following = replace(following, revoked=_joined(following.revoked, revoke))
         _require_not_revoked(wanted, following)
-        return desk.put(following, lineage, now, at_least)
+        return desk.put(following, release, now, at_least)
 
 
 def step_back(
@@ -78,14 +77,15 @@ def step_back(
     now: datetime,
     at_least: int = 0,
 ) -> Published:
-    """Publish an earlier release of certbot's archive again; the current one is held off from now on.
+    """Publish an earlier release that this host keeps again; the current one is held off from now on.
 
     Raises as `publish` does.
     """
-    lineage = in_archive(press.config_dir, wanted.name, leaf_sha256)
-    if lineage is None:
-        raise sealed.not_in_archive(wanted.name, leaf_sha256, "every host")
-    _require_publishable(wanted, lineage, now)
+    source = press.source(wanted)
+    release = source.find(leaf_sha256)
+    if release is None:
+        raise sealed.not_held(wanted.name, leaf_sha256, source.place, "every host")
+    _require_publishable(wanted, release, now)
     with open_desk(wanted, store, press) as desk:
         current = desk.current
         if current is None or current.leaf.sha256 == leaf_sha256:
@@ -98,12 +98,12 @@ def step_back(
             )
         left = current.leaf.sha256
         following = replace(
-            desk.next(current, lineage),
+            desk.next(current, release),
             step_back=True,
             held_off=tuple(leaf for leaf in _joined(current.held_off, (left,)) if leaf != leaf_sha256),
         )
         _require_not_revoked(wanted, following)
-        done = desk.put(following, lineage, now, at_least)
+        done = desk.put(following, release, now, at_least)
     return replace(done, result="stepped back")
 
 
@@ -111,6 +111,19 @@ def published_now(wanted: CertificateConfig, store: Store, press: Press) -> Mani
     """Return the manifest that counts, or None if nothing is published yet. Raises as `publish` does."""
     with open_desk(wanted, store, press) as desk:
         return desk.current
+
+
+def published_by_another(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+    """Return what counts in the store if another renewal host has published it, and this one has not.
+
+    A second renewal host has an order book of its own; together they would order more than the CA allows.
+    Raises as `publish` does.
+    """
+    with open_desk(wanted, store, press) as desk:
+        current, own = desk.current, desk.record.manifest
+        if current is None or current.publisher == press.publisher:
+            return None
+        return None if own is not None and own.leaf == current.leaf else current
 
 
 def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozenset[str]) -> Published | None:
@@ -139,20 +152,20 @@ def take_away(
         return sealed.take_away(store, wanted.name, host, hidden)
 
 
-def _stays(current: Manifest, lineage: Lineage) -> bool:
+def _stays(current: Manifest, release: Release) -> bool:
     """Whether the current release stays: it is this one, or this one is held off."""
-    return lineage.leaf.sha256 == current.leaf.sha256 or lineage.leaf.sha256 in current.held_off
+    return release.leaf.sha256 == current.leaf.sha256 or release.leaf.sha256 in current.held_off
 
 
 def _joined(leaves: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return (*leaves, *(leaf for leaf in dict.fromkeys(more) if leaf not in leaves))
 
 
-def _require_publishable(wanted: CertificateConfig, lineage: Lineage, now: datetime) -> None:
-    leaf = lineage.leaf
+def _require_publishable(wanted: CertificateConfig, release: Release, now: datetime) -> None:
+    leaf = release.leaf
     if not leaf.life.is_valid(now):
         raise LineageUnusable(
-            f"{wanted.name}: certbot's certificate is not valid now",
+            f"{wanted.name}: the certificate is not valid now",
             expected=f"a life that holds {utc_text(now)}",
             found=f"valid from {utc_text(leaf.not_before)} to {utc_text(leaf.not_after)}",
             kept="what was published before stays",
@@ -161,25 +174,24 @@ def _require_publishable(wanted: CertificateConfig, lineage: Lineage, now: datet
     missing = certificate.missing_names(leaf, wanted.names)
     if missing:
         raise LineageUnusable(
-            f"{wanted.name}: certbot's certificate lacks a configured name",
+            f"{wanted.name}: the certificate lacks a configured name",
             expected=", ".join(wanted.names),
             found=", ".join(leaf.names),
             kept="what was published before stays",
-            next=f"compare `names` with `certbot certificates --cert-name {wanted.name}`",
+            next=f"compare `names` in the configuration; {_another(wanted)}",
         )
 
 
-def _require_newer(wanted: CertificateConfig, lineage: Lineage, current: Manifest) -> None:
-    leaf = lineage.leaf
+def _require_newer(wanted: CertificateConfig, release: Release, current: Manifest) -> None:
+    leaf = release.leaf
     kept = f"sequence {current.sequence} stays published, valid until {utc_text(current.leaf.not_after)}"
-    force = f"`certbot renew --cert-name {wanted.name} --force-renewal`"
     if leaf.not_before < current.leaf.not_before:
         raise LineageUnusable(
-            f"{wanted.name}: certbot's certificate is older than the published one",
+            f"{wanted.name}: the certificate is older than the published one",
             expected=f"issued after {utc_text(current.leaf.not_before)}",
             found=f"issued {utc_text(leaf.not_before)}, serial {leaf.serial}",
             kept=kept,
-            next=f"was this host restored from a backup? {force} gets a newer one",
+            next=f"was this host restored from a backup? {_another(wanted)}",
         )
 
 
@@ -190,6 +202,14 @@ def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None
             expected="another certificate",
             found=f"serial {following.leaf.serial}",
             kept="what was published before stays",
-            next=f"`certbot renew --cert-name {wanted.name} --force-renewal` gets another one, "
-            f"then `certcast renew {wanted.name}`",
+            next=_another(wanted),
         )
+
+
+def _another(wanted: CertificateConfig) -> str:
+    """Return how to get another certificate."""
+    if wanted.source == "certbot":
+        return (
+            f"`certbot renew --cert-name {wanted.name} --force-renewal`, then `certcast renew {wanted.name}`"
+        )
+    return f"`certcast renew --replace {wanted.name} --reason superseded` orders another one"

@@ -1,18 +1,17 @@
-"""Reconcile one certificate on the renewal host: what is, towards what should be.
+"""Reconcile the certificates of the renewal host: what is, towards what should be.
 
-    due? (due.py: no lineage, other names, window, ARI, to be replaced)
-      → certbot, which decides for itself too and places the order
-      → whatever happened: live lineage against store → publish
-      → alarm if a newer certificate should be here by now
+    look      nothing to ask (looked.py)? the live release, the CA's word (ARI), what was asked for
+      → order     what is due, all together (acme/issuance.py)
+      → publish   whatever happened: live release against store
+      → alarm     if a newer certificate should be here by now
 
-Nothing depends on a hook having run, and a failed publish never leads to another
-order: the next run publishes what certbot already holds. certbot decides by itself
-when to renew; due.py only bounds the number of orders, and forces the
-renewal that certbot would sleep through (ARI window in the past). A lineage that
-another certbot renews through hooks is only published, never ordered.
+Nothing depends on a hook or an earlier run. A failed publication never leads to another order: the next run
+publishes what this host holds. A certificate of `source = "certbot"` is read and published, never ordered.
+Nothing is ordered that could not be published: before an order, the store is read and the signing key looked
+at.
 
-What is to be replaced before its time (replacement.py) goes the same way: as long as an old
-leaf is live, each run orders; then the new one is published, and the old ones as revoked.
+What is to be replaced before its time (replacement.py) goes the same way: as long as an old leaf is live,
+each run orders; then the new one is published, and the old ones as revoked.
 
 Not here: installing on this host (consumer/pull.py does it), mail (cli.py), the CA's revocation
 (revocation.py).
@@ -20,316 +19,304 @@ Not here: installing on this host (consumer/pull.py does it), mail (cli.py), the
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast import files
-from certcast.errors import Busy, CertcastError, LineageUnusable, OrderCapReached, Overdue
-from certcast.lifetime import remaining_text, utc_text
-from certcast.renewal import certbot, due, lineage, orders, record, replacement
-from certcast.renewal.desk import Published
-from certcast.renewal.publish import publish, published_now
+from certcast.errors import Busy, CertcastError, IssuedUnusable, LineageUnusable, SourceUndecided
+from certcast.renewal import looked, replacement
+from certcast.renewal.look import Look, Renewed, certificate_id_of, due
+from certcast.renewal.source import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
+    from certcast.acme.ca import Ca
+    from certcast.acme.renewal_info import Suggestion
     from certcast.config import CertificateConfig, Config, RenewalConfig
     from certcast.manifest import Manifest
-    from certcast.renewal.due import Due
-    from certcast.renewal.lineage import Lineage
+    from certcast.renewal.looked import Looked
     from certcast.renewal.press import Press
     from certcast.renewal.replacement import Replacement
+    from certcast.renewal.source import Release, Source
     from certcast.storage.store import Store
 
-_PATIENCE = 600.0  # as long as certbot waits for another one (certbot.py)
+_STAYS = "what is published and served stays"
 
 
 @dataclass
-class Renewed:
-    """What a run did for one certificate; `failures` in the order in which they happened.
+class Renewal:
+    """One run of `certcast renew`.
 
-    `warnings` are about what went well, by other means than it should; `notes` tell of changes.
+    `open_store` and `press` are called where they are needed; `clock` and not one moment, since orders may
+    take minutes. `urgent`: a person asks now, so the CA and the store are asked in any case. In an
+    `emergency` a person waits for a replacement, which may use the last order of the week.
     """
 
-    certificate: str
-    published: Published | None = None
-    failures: list[CertcastError] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    config: Config
+    settings: RenewalConfig
+    open_store: Callable[[], Store]
+    press: Callable[[], Press]
+    clock: Callable[[], datetime]
+    progress: Callable[[str], None]
+    warn: Callable[[str], None]
+    note: Callable[[str], None]
+    urgent: bool = False
+    emergency: bool = False
+    left: list[CertcastError] = field(default_factory=list)
+    """Why TXT records of this run's orders could not be removed."""
+    _cas: dict[str, Ca] = field(default_factory=dict)
 
+    def run(self, certificates: Iterable[CertificateConfig]) -> list[Renewed]:
+        """Renew what is due and publish what is newer; failures of one certificate are collected with it.
 
-def renew(
-    config: Config,
-    renewal: RenewalConfig,
-    wanted: CertificateConfig,
-    *,
-    open_store: Callable[[], Store],
-    press: Callable[[], Press],
-    clock: Callable[[], datetime],
-    progress: Callable[[str], None],
-    emergency: bool = False,
-) -> Renewed:
-    """Renew what is due and publish what is newer; never raises a CertcastError, but collects them.
+        KeyboardInterrupt after a signal, with no TXT record left.
+        """
+        looks, results = [], []
+        for wanted in certificates:
+            done = Renewed(wanted)
+            results.append(done)
+            look = Look(wanted, done, self.source(wanted))
+            if self._is_settled(look):
+                done.idle = True
+                self.progress(f"{wanted.name}: nothing to do")
+            else:
+                looks.append(look)
+        for look in looks:
+            self.collected(look, self.look)
+        if due(looks):
+            from certcast.renewal.ordering import Ordering
 
-    In an `emergency` a person waits for a replacement, which may use the last order of the week.
-    `press` gathers who signs and who may read. `clock` and not one moment: certbot may take minutes, and the
-    new certificate's life begins after that.
-    """
-    done = Renewed(wanted.name)
-    try:
-        with _one_at_a_time(config, wanted, progress):
-            _order(
-                config,
-                renewal,
-                wanted,
-                done,
-                press=press,
-                clock=clock,
-                progress=progress,
-                emergency=emergency,
+            Ordering(self).order(looks)
+        for look in looks:
+            self.collected(look, self._publish)
+        for look in looks:
+            self.collected(look, self._remember)
+        return results
+
+    def source(self, wanted: CertificateConfig) -> Source:
+        """Return where the releases of a certificate lie on this host."""
+        return source_of(
+            wanted, state_dir=self.config.state_dir, certbot_config_dir=self.settings.certbot_config_dir
+        )
+
+    def ca(self, url: str | None = None) -> Ca:
+        """Return the CA at this directory URL, or the configured one."""
+        from certcast.acme.ca import Ca
+
+        url = url or self.settings.directory
+        if url not in self._cas:
+            self._cas[url] = Ca(url, self.config.state_dir, self.settings, clock=self.clock, note=self.note)
+        return self._cas[url]
+
+    def collected(self, look: Look, step: Callable[[Look], None]) -> None:
+        """Do a step for one certificate; its failure is kept with it."""
+        try:
+            step(look)
+        except CertcastError as failure:
+            look.fail(failure)
+
+    # -- nothing to do?
+
+    def _is_settled(self, look: Look) -> bool:
+        """Whether nothing needs to be asked about this certificate."""
+        if self.urgent or self.emergency:
+            return False
+        found = looked.read(self.config.state_dir, look.wanted.name)
+        if found is None:
+            return False
+        try:
+            mark = look.source.mark()
+        except (OSError, CertcastError):
+            return False
+        now = self.clock()
+        if not found.settles(mark, self._surroundings, now):
+            return False
+        if look.wanted.name in self._replacements or self._under_way(look.wanted):
+            return False
+        if found.is_ca_due(now):
+            found = self._asked_again(look, found, now)
+        return not found.is_due_by_ca(now)
+
+    def _asked_again(self, look: Look, found: Looked, now: datetime) -> Looked:
+        """Ask the CA alone; one that is away is an alarm only where it is needed."""
+        from certcast.acme.answers import NoAnswer, Problem
+        from certcast.acme.renewal_info import suggestion
+
+        try:
+            found = found.with_word(suggestion(self.ca(), found.ca_id, now))
+        except (NoAnswer, Problem, ValueError):
+            return found
+        looked.write(self.config.state_dir, look.wanted.name, found)
+        return found
+
+    @property
+    def _surroundings(self) -> str:
+        """What a look into the store was true for: configuration, host list, keys."""
+        if self._mark is None:
+            from certcast.renewal.key_files import all_files
+
+            paths = [self.config.path, self.settings.hosts_file, *all_files(self.settings.signing_key)]
+            self._mark = looked.mark_of(paths)
+        return self._mark
+
+    _mark: str | None = None
+
+    @property
+    def _replacements(self) -> dict[str, Replacement]:
+        if self._asked is None:
+            self._asked = replacement.everything(self.config.state_dir)
+        return self._asked
+
+    _asked: dict[str, Replacement] | None = None
+
+    def _under_way(self, wanted: CertificateConfig) -> bool:
+        return wanted.source == "acme" and (self.source(wanted).place / ".pending").exists()
+
+    # -- what there is
+
+    def look(self, look: Look) -> None:
+        """Find out what is live, and decide. What cannot be read is a failure, and may be ordered anew."""
+        from certcast.renewal.due import decide
+
+        wanted, source = look.wanted, look.source
+        look.asked = replacement.pending(self.config.state_dir, wanted.name)
+        look.live = look.decided = None
+        if source.exists():
+            try:
+                look.live = source.live()
+                look.mark = source.mark()
+            except (IssuedUnusable, LineageUnusable) as failure:
+                look.done.failures.append(failure)
+        if wanted.source == "certbot":
+            if look.live is None and not look.done.failures:
+                source.live()  # raises what is the matter
+            look.suggestion = self._ask_ca(look, self.clock())
+            return
+        if look.live is None and not look.done.failures:
+            self._require_not_certbots(wanted)
+        now = self.clock()
+        look.suggestion = self._ask_ca(look, now)
+        look.decided = decide(
+            wanted,
+            look.live,
+            directory=self.settings.directory,
+            under_way=self._under_way(wanted),
+            asked=look.asked,
+            stepped_back=self._published_instead(wanted, look.live),
+            suggestion=look.suggestion,
+            now=now,
+        )
+        self.progress(f"{wanted.name}: {look.decided.why}")
+
+    def _require_not_certbots(self, wanted: CertificateConfig) -> None:
+        """Order nothing where a certbot has the certificate: it may be renewed there."""
+        from certcast.certbot.lineage import Lineage
+
+        lineage = Lineage(self.settings.certbot_config_dir, wanted.name)
+        if lineage.exists():
+            raise SourceUndecided(
+                f"{wanted.name}: certbot has this certificate, so none is ordered",
+                expected=f"nothing of it in {lineage.config_dir}, or one word of yours",
+                found=f"{lineage.config_dir}/live/{wanted.name}",
+                kept=_STAYS,
+                next=f"`certcast renew --adopt {wanted.name}` takes it over without a new order; or write "
+                f'source = "certbot" into its [[certificate]] in {self.config.path}, if certbot is to go on',
             )
-    except CertcastError as failure:
-        done.failures.append(failure)
-        return done
-    now = clock()
-    try:
-        live = lineage.read(renewal.config_dir, wanted.name)
-        done.published = _publish(
-            wanted, live, open_store=open_store, press=press, now=now, note=done.notes.append
+
+    def _ask_ca(self, look: Look, now: datetime) -> Suggestion | None:
+        """Return what the CA says of the live certificate, or has said where it is not to be asked yet."""
+        if look.live is None or not self._is_from_our_ca(look.live):
+            return None
+        before = looked.read(self.config.state_dir, look.wanted.name)
+        known = before is not None and before.live == look.mark and before.at <= now
+        if before is not None and known and not self.urgent and not before.is_ca_due(now):
+            return before.suggestion()
+        from certcast.acme.answers import NoAnswer, Problem
+        from certcast.acme.renewal_info import suggestion
+
+        try:
+            return suggestion(self.ca(), certificate_id_of(look.live), now)
+        except (NoAnswer, Problem, ValueError):
+            return None  # a CA that is away is an alarm only where it is needed
+
+    def _is_from_our_ca(self, live: Release) -> bool:
+        """Whether the configured CA has issued a release, as far as that is known."""
+        return live.directory in {None, self.settings.directory}
+
+    def _published_instead(self, wanted: CertificateConfig, live: Release | None) -> Manifest | None:
+        """Return what this host has published by a step back while `live` is held off, or None."""
+        from certcast.renewal import record
+
+        last = record.read(self.config.state_dir / "publisher", wanted.name, self.config.store.url).manifest
+        held_off = last is not None and live is not None and live.leaf.sha256 in last.held_off
+        return last if held_off else None
+
+    # -- publishing
+
+    def _publish(self, look: Look) -> None:
+        """Publish what this host holds now, if it is newer; then alarm if a newer one should be here."""
+        from certcast.renewal.overdue import certbot_must_renew, certbot_must_replace, overdue, published_text
+        from certcast.renewal.publication import publish_release
+
+        wanted, done = look.wanted, look.done
+        if not look.source.exists():
+            return  # a failure says why
+        live = look.source.live()
+        if look.live is None or look.live.leaf != live.leaf:
+            look.suggestion = None  # it was about another certificate
+        look.live, look.mark = live, look.source.mark()
+        now = self.clock()
+        done.published = publish_release(
+            wanted, live, open_store=self.open_store, press=self.press, now=now, note=done.notes.append
         )
         if done.published.alarm is not None:
             done.failures.append(done.published.alarm)
         if done.published.result in {"unchanged", "re-dated"}:  # the caller tells of changes
-            progress(
-                f"{wanted.name}: already published; {_published_text(done.published.manifest, live, now)}"
+            self.progress(
+                f"{wanted.name}: already published; {published_text(done.published.manifest, live, now)}"
             )
-        if not done.failures and now >= live.leaf.life.overdue_at:
-            done.failures.append(_overdue(wanted, live, now))
-    except CertcastError as failure:
-        if not _said_already(failure, done, lineage.exists(renewal.config_dir, wanted.name)):
-            done.failures.append(failure)
-    return done
+        if wanted.source == "certbot" and look.is_old:
+            done.failures.append(certbot_must_replace(look))
+        elif wanted.source == "certbot" and look.suggestion is not None and look.suggestion.is_over(now):
+            done.failures.append(certbot_must_renew(wanted, live, look.suggestion, now))
+        elif not done.failures and now >= live.leaf.life.overdue_at:
+            done.failures.append(overdue(wanted, live, now))
 
+    def _remember(self, look: Look) -> None:
+        """Keep a good look; of any other, the next run looks at everything."""
+        from certcast import manifest
 
-@contextmanager
-def _one_at_a_time(
-    config: Config, wanted: CertificateConfig, progress: Callable[[str], None]
-) -> Iterator[None]:
-    """Decide and order alone: a second run waits, and then finds what the first one has got.
-
-    Publishing has a lock of its own, so that a deploy hook of certbot's waits for nobody.
-    """
-    lock = config.state_dir / "renewing" / f"{wanted.name}.lock"
-    with ExitStack() as held:
-        try:
-            held.enter_context(files.lock(lock))
-        except Busy:
-            progress(f"{wanted.name}: another `certcast renew` is at work; waiting for it")
-            held.enter_context(files.lock(lock, wait=_PATIENCE))
-        yield
-
-
-def _order(
-    config: Config,
-    renewal: RenewalConfig,
-    wanted: CertificateConfig,
-    done: Renewed,
-    *,
-    press: Callable[[], Press],
-    clock: Callable[[], datetime],
-    progress: Callable[[str], None],
-    emergency: bool,
-) -> None:
-    """Order what is due; a failure of that goes to `done`. Raises CertcastError if nothing may follow."""
-    before = _live(renewal, wanted)
-    # To publish the new one without what is to be revoked would be no replacement.
-    asked = replacement.pending(config.state_dir, wanted.name)
-    if before is None:
-        press()  # a first order has time until somebody has made a signing key
-    try:
-        _let_certbot_renew(
-            config,
-            renewal,
-            wanted,
-            before=before,
-            asked=asked,
-            emergency=emergency,
-            now=clock(),
-            progress=progress,
-            warn=done.warnings.append,
+        done, state_dir, now = look.done, self.config.state_dir, self.clock()
+        if done.failures or done.published is None or look.live is None or look.source.exposed():
+            looked.forget(state_dir, look.wanted.name)
+            return
+        if look.wanted.source == "acme":
+            self._tidy(look, done.published.manifest)
+        kept = looked.Looked(
+            live=look.mark,
+            leaf=look.live.leaf.sha256,
+            window_start=look.live.leaf.life.window_start,
+            at=now,
+            true_for=self._surroundings,
+            sign_again=done.published.manifest.expires - manifest.EXPIRES_AFTER / 2,
+            ca_id=certificate_id_of(look.live) if self._is_from_our_ca(look.live) else "",
         )
-    except CertcastError as failure:
-        # Going on is right: an earlier run may have left something to publish.
-        done.failures.append(_not_replaced(failure, asked) if _is_old(before, asked) else failure)
+        if look.suggestion is not None:
+            kept = kept.with_word(look.suggestion)
+        looked.write(state_dir, look.wanted.name, kept)
 
+    def _tidy(self, look: Look, published: Manifest) -> None:
+        from certcast.acme.issued import Issued
+        from certcast.renewal import record
 
-def publish_live(
-    renewal: RenewalConfig,
-    wanted: CertificateConfig,
-    *,
-    open_store: Callable[[], Store],
-    press: Callable[[], Press],
-    now: datetime,
-    note: Callable[[str], None],
-) -> Published:
-    """Publish what certbot has just written; for the deploy hook. `note` gets changes, in words.
-
-    Raises LineageUnusable if it is not fresh, and whatever `publish` raises.
-    """
-    live = lineage.read(renewal.config_dir, wanted.name)
-    lineage.require_fresh(live, now)
-    return _publish(wanted, live, open_store=open_store, press=press, now=now, note=note)
-
-
-def _publish(
-    wanted: CertificateConfig,
-    live: Lineage,
-    *,
-    open_store: Callable[[], Store],
-    press: Callable[[], Press],
-    now: datetime,
-    note: Callable[[str], None],
-) -> Published:
-    try:
-        own, store = press(), open_store()
-        asked = replacement.pending(own.state_dir, wanted.name)
-        if asked is None or _is_old(live, asked):
-            return publish(wanted, live, store, own, now=now)
-        current = published_now(wanted, store, own) if asked.published_at is None else None
-        if current is not None and current.leaf.sha256 != live.leaf.sha256:
-            asked = replacement.add(own.state_dir, wanted.name, current.leaf)
-        done = publish(wanted, live, store, own, now=now, revoke=asked.leaves)
-        following = replacement.published(own.state_dir, wanted.name, now)
-        if asked.published_at is None:
-            note(following.text())
-        return done
-    except CertcastError as failure:
-        failure.kept = failure.kept or "what is published and served stays"  # a store knows only of requests
-        raise
-
-
-def _is_old(live: Lineage | None, asked: Replacement | None) -> bool:
-    """Whether certbot still holds what is to be replaced."""
-    return live is not None and asked is not None and live.leaf.sha256 in asked.leaves
-
-
-def _not_replaced(failure: CertcastError, asked: Replacement | None) -> CertcastError:
-    """Add to a failure of the order what it means for a replacement."""
-    assert asked is not None  # there is an old one
-    failure.kept = f"nothing was revoked; {failure.kept or 'what is published and served stays'}"
-    more = f"the next `certcast renew` goes on with the replacement; {asked.command} does so at once"
-    failure.next = f"{failure.next}\n{more}" if failure.next else more
-    return failure
-
-
-def _published_text(published: Manifest, live: Lineage, now: datetime) -> str:
-    if published.leaf.sha256 == live.leaf.sha256:
-        return live.text(now)
-    back = published.leaf
-    by = min(back.life.critical_at, live.leaf.life.window_start)
-    return (
-        f"serial {back.serial}, by a step back, valid for {remaining_text(back.not_after, now)} more; "
-        f"serial {live.leaf.serial} is held off, and another one will be ordered at {utc_text(by)}"
-    )
-
-
-def _said_already(failure: CertcastError, done: Renewed, issued: bool) -> bool:
-    """Whether an earlier failure explains this one: nothing was issued, or the same files are the trouble."""
-    return any(not issued or type(failure) is type(first) is LineageUnusable for first in done.failures)
-
-
-def _live(renewal: RenewalConfig, wanted: CertificateConfig) -> Lineage | None:
-    """The lineage before certbot runs; None also where certbot has to mend it first."""
-    try:
-        return lineage.read(renewal.config_dir, wanted.name)
-    except CertcastError:
-        return None
-
-
-def _let_certbot_renew(
-    config: Config,
-    renewal: RenewalConfig,
-    wanted: CertificateConfig,
-    *,
-    before: Lineage | None,
-    asked: Replacement | None,
-    emergency: bool,
-    now: datetime,
-    progress: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> None:
-    held_off = _published_instead(config, wanted, before)
-    decided = due.decide(renewal, wanted, before, asked=asked, stepped_back=held_off, now=now)
-    progress(f"{wanted.name}: {decided.why}")
-    manager = lineage.authenticator(renewal.config_dir, wanted.name)
-    if manager not in {None, certbot.PLUGIN}:
-        _leave_to_other_certbot(wanted, before, decided, now)
-        return
-    if lineage.exists(renewal.config_dir, wanted.name):
-        lineage.require_complete(renewal.config_dir, wanted.name)
-    try:
-        orders.begin(config.state_dir, wanted.names, now, caps=_caps(decided, emergency))
-    except OrderCapReached:
-        if decided.may_order:
-            raise
-        return  # nothing is due, so nothing is withheld
-    try:
-        certbot.obtain(
-            config,
-            renewal,
-            wanted,
-            force=decided.force,
-            new_key=decided.new_key,
-            progress=progress,
-            warn=warn,
-        )
-    except certbot.DnsStepFailed as stopped:
-        orders.strike_out(config.state_dir, wanted.names, now)
-        raise stopped.failure from None
-    except certbot.DnsStepInterrupted:
-        orders.strike_out(config.state_dir, wanted.names, now)
-        raise
-    after = _live(renewal, wanted)
-    if before is not None and after is not None and after.leaf == before.leaf:
-        orders.strike_out(config.state_dir, wanted.names, now)
-
-
-def _caps(decided: Due, emergency: bool) -> orders.Caps:
-    if not decided.new_key:  # nothing is to be replaced
-        return orders.USUAL
-    return orders.EMERGENCY if emergency else orders.REPLACING
-
-
-def _published_instead(config: Config, wanted: CertificateConfig, before: Lineage | None) -> Manifest | None:
-    """Return what this host has published by a step back while the lineage is held off, or None."""
-    last = record.read(config.state_dir / "publisher", wanted.name, config.store.url).manifest
-    held_off = last is not None and before is not None and before.leaf.sha256 in last.held_off
-    return last if held_off else None
-
-
-def _leave_to_other_certbot(
-    wanted: CertificateConfig, before: Lineage | None, decided: Due, now: datetime
-) -> None:
-    """Order nothing for a lineage that is renewed through hooks by a certbot that is already there.
-
-    Renewing it here would write our plugin into its configuration, which that certbot does not have:
-    its next run would fail. Raises Overdue where it ought to renew at once and cannot know.
-    """
-    if decided.force and before is not None:
-        options = "--force-renewal" + (" --new-key" if decided.new_key else "")
-        raise Overdue(
-            f"{wanted.name}: {decided.why.partition(':')[0]}, and its own certbot has not renewed it",
-            found="its authenticator is not certcast, so this run leaves it alone",
-            kept=before.text(now),
-            next=f"run `certbot renew --cert-name {wanted.name} {options}` with that certbot",
-        )
-
-
-def _overdue(wanted: CertificateConfig, live: Lineage, now: datetime) -> Overdue:
-    return Overdue(
-        f"{wanted.name}: due since {utc_text(live.leaf.life.window_start)}, and certbot did not renew",
-        kept=live.text(now),
-        next=f"run `certbot renew --cert-name {wanted.name} --dry-run` and read what it says",
-    )
+        state_dir, name = self.config.state_dir, look.wanted.name
+        kept = record.read(state_dir / "publisher", name, self.config.store.url)
+        named = {published.leaf.sha256, *kept.leaves, *published.held_off}
+        if look.asked is not None:
+            named |= set(look.asked.leaves)  # a compromised key signs its own revocation
+        # Not while another run prepares a version there; the next run tidies, too.
+        with suppress(Busy), files.lock(state_dir / "renewing.lock"):
+            Issued(state_dir, name).tidy(named)

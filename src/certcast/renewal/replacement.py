@@ -4,14 +4,14 @@
               → time for every host to take it over → revoked at the CA (revocation.py) → forgotten
 
 Written down before anything is ordered, so that whatever interrupts it, each later `certcast renew`
-goes on: it orders as long as certbot's live leaf is an old one, publishes what certbot then holds, and
+goes on: it orders as long as the live leaf is an old one, publishes what this host then holds, and
 asks the CA only when the new one has been published for the time that was given.
 
     {state_dir}/revocations.json    {"example.com": {"reason": "keyCompromise", …, "olds": […]}}
 
 The old ones are all that are still valid: whoever took a key from a host found the versions there
-that certcast keeps, too. Their certificates (public) stand in the file, since `certbot delete` takes
-the archive away.
+that certcast keeps, too. Their certificates (public) are in the file, since the versions on this host may
+be gone by then.
 
 By when: a CA must revoke within 24 hours of learning of a compromised key (CA/Browser Forum Baseline
 Requirements, 4.9.1.1). Whoever holds the certificate has to ask promptly, but not before the hosts serve
@@ -28,15 +28,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from certcast import files
 from certcast.errors import LineageUnusable
 from certcast.lifetime import from_utc_text, utc_text
-from certcast.renewal import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from certcast.certificate import Leaf
+    from certcast.renewal.source import Source
 
-# Of RFC 5280, 5.3.1, those that certbot 5.8 takes. Let's Encrypt refuses affiliationChanged (Boulder,
+# Of RFC 5280, 5.3.1, those that a holder may give. Let's Encrypt refuses affiliationChanged (Boulder,
 # revocation/reasons.go, UserAllowedReasons); other CAs don't.
 Reason = Literal["keyCompromise", "superseded", "cessationOfOperation", "affiliationChanged", "unspecified"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -45,17 +45,16 @@ REVOKE_AFTER = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Old:
-    """A leaf to be revoked.
+    """A leaf to be revoked: its certificate `pem`, and the ACME directory that issued it.
 
-    `pem` is its certificate, and `version` its number in certbot's archive; both are None for one that
-    is published and that certbot here does not hold.
+    Both are None for one that is published and that this host does not hold.
     """
 
     sha256: str
     serial: str
     not_after: datetime
     pem: str | None = None
-    version: int | None = None
+    directory: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Replacement:
 
 
 def ask(
-    state_dir: Path, config_dir: Path, name: str, *, reason: Reason, after: timedelta | None, now: datetime
+    state_dir: Path, source: Source, name: str, *, reason: Reason, after: timedelta | None, now: datetime
 ) -> Replacement:
     """Write down that the certificate `name` is to be replaced, and which leaves are then to be revoked.
 
@@ -113,7 +112,7 @@ def ask(
             book[name] = replace(book[name], reason=reason, after=after)
         else:
             after = REVOKE_AFTER if after is None else after
-            book[name] = Replacement(name, reason, after, now, _valid(config_dir, name, now))
+            book[name] = Replacement(name, reason, after, now, _valid(source, name, now))
         return book[name]
 
 
@@ -132,7 +131,7 @@ def everything(state_dir: Path) -> dict[str, Replacement]:
 
 
 def add(state_dir: Path, name: str, leaf: Leaf) -> Replacement:
-    """Add a leaf to be revoked that is published, and that certbot does not hold: after a restore, say."""
+    """Add a leaf to be revoked that is published, and that this host does not hold: after a restore, say."""
     with _book(state_dir) as book:
         if leaf.sha256 not in book[name].leaves:
             old = Old(leaf.sha256, leaf.serial, leaf.not_after)
@@ -140,7 +139,7 @@ def add(state_dir: Path, name: str, leaf: Leaf) -> Replacement:
         return book[name]
 
 
-def published(state_dir: Path, name: str, now: datetime) -> Replacement:
+def mark_published(state_dir: Path, name: str, now: datetime) -> Replacement:
     """Write down that the new certificate is published, and the old ones as revoked."""
     with _book(state_dir) as book:
         if book[name].published_at is None:
@@ -160,17 +159,19 @@ def forget(state_dir: Path, name: str, old: Old) -> None:
             del book[name]
 
 
-def _valid(config_dir: Path, name: str, now: datetime) -> tuple[Old, ...]:
-    """All versions in certbot's archive that are still valid. LineageUnusable if none is."""
+def _valid(source: Source, name: str, now: datetime) -> tuple[Old, ...]:
+    """Return all versions on this host that are still valid. LineageUnusable if none is."""
     found = [
-        Old(one.leaf.sha256, one.leaf.serial, one.leaf.not_after, one.fullchain.decode("ascii"), one.version)
-        for one in lineage.archived(config_dir, name)
+        Old(
+            one.leaf.sha256, one.leaf.serial, one.leaf.not_after, one.fullchain.decode("ascii"), one.directory
+        )
+        for one in source.all()
         if now < one.leaf.not_after
     ]
     if not found:
         raise LineageUnusable(
             f"{name}: there is no certificate to replace",
-            expected=f"a valid one in {config_dir / 'archive' / name}",
+            expected=f"a valid one in {source.place}",
             found="none",
             kept="nothing was ordered or revoked",
             next=f"`certcast renew {name}` gets the first one",
@@ -214,6 +215,12 @@ def _from_document(name: str, fields: dict[str, Any]) -> Replacement:
         reason=fields["reason"],
         after=timedelta(seconds=fields["after_seconds"]),
         asked_at=from_utc_text(fields["asked_at"]),
-        olds=tuple(Old(**{**old, "not_after": from_utc_text(old["not_after"])}) for old in fields["olds"]),
+        olds=tuple(_old(old) for old in fields["olds"]),
         published_at=fields["published_at"] and from_utc_text(fields["published_at"]),
     )
+
+
+def _old(fields: dict[str, Any]) -> Old:
+    # certcast 0.1 wrote the number in certbot's archive down; the key is found by the leaf now.
+    kept = {key: value for key, value in fields.items() if key != "version"}
+    return Old(**{**kept, "not_after": from_utc_text(fields["not_after"])})

@@ -12,34 +12,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from certcast import certificate
-from certcast.errors import CertbotFailed, CertcastError, RevocationFailed
-from certcast.renewal import certbot, replacement
+from certcast.errors import CertcastError, RenewalError, RevocationFailed
+from certcast.renewal import replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
-    from certcast.config import Config, RenewalConfig
+    from certcast.acme.ca import Ca
     from certcast.renewal.replacement import Old, Replacement
+    from certcast.renewal.source import Source
     from certcast.storage.store import Store
 
 
 def carry_out(
-    config: Config,
-    renewal: RenewalConfig,
+    state_dir: Path,
     *,
+    ca_at: Callable[[str | None], Ca],
+    source_of: Callable[[str], Source | None],
     open_store: Callable[[], Store],
     now: datetime,
     progress: Callable[[str], None],
 ) -> tuple[list[str], list[CertcastError]]:
     """Let the CA revoke what is due; return what was done, in words, and what failed.
 
-    Raises LocalFault if the list cannot be read.
+    `ca_at` takes a directory's URL, None for the configured one; `source_of` the name of a certificate, and
+    returns None for one that is configured no more. Raises LocalFault if the list cannot be read.
     """
     done: list[str] = []
     failures: list[CertcastError] = []
-    for asked in replacement.everything(config.state_dir).values():
+    for asked in replacement.everything(state_dir).values():
         if asked.due is None or now < asked.due:
             continue
         for old in asked.olds:
@@ -48,35 +51,40 @@ def carry_out(
                 if old.not_after > now:
                     progress(f"{serial}: asking the CA to revoke it ({asked.reason})")
                     pem = old.pem or _from_store(asked.name, old, open_store())
-                    _revoke(config, renewal, asked, old, pem, progress=progress)
+                    _revoke(ca_at(old.directory), source_of(asked.name), asked, old, pem.encode("ascii"))
                     done.append(f"{serial} is revoked at the CA ({asked.reason})")
                 # An expired one is left alone: Boulder refuses it, and clients do, too.
-                replacement.forget(config.state_dir, asked.name, old)
+                replacement.forget(state_dir, asked.name, old)
             except CertcastError as failure:
                 failures.append(failure)
     return done, failures
 
 
-def _revoke(
-    config: Config,
-    renewal: RenewalConfig,
-    asked: Replacement,
-    old: Old,
-    pem: str,
-    *,
-    progress: Callable[[str], None],
-) -> None:
+def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: bytes) -> None:
+    """Sign with the certificate's own key where that is right, or the account has not ordered it.
+
+    A compromised key signs for itself: that proves it is one, needs no account, and lets the CA refuse the
+    key ever after (Boulder, ra/ra.go, RevokeCertByKey). It also makes the CA record keyCompromise, whatever
+    was asked, so for other reasons the account signs, where there is one.
+    """
+    from certcast.acme.account import recorded_uri
+    from certcast.acme.answers import Problem
+    from certcast.acme.problems import explained
+    from certcast.acme.revoke import revoke
+
+    held = None if source is None else source.find(old.sha256)
+    privkey = None if held is None else held.privkey
+    by_key = privkey is not None and (asked.reason == "keyCompromise" or recorded_uri(ca.folder) is None)
     try:
-        certbot.revoke(
-            config,
-            renewal,
-            asked.name,
-            pem,
-            key=_own_key(renewal, asked, old),
-            reason=asked.reason.lower(),
-            progress=progress,
-        )
-    except CertbotFailed as failure:
+        with explained(asked.name, f"revoking serial {old.serial}"):
+            try:
+                revoke(ca, pem, privkey=privkey if by_key else None, reason=asked.reason)
+            except Problem as problem:
+                if by_key or privkey is None or problem.type not in {"unauthorized", "accountDoesNotExist"}:
+                    raise
+                # Another account has ordered it, one whose key is lost, say.
+                revoke(ca, pem, privkey=privkey, reason=asked.reason)
+    except RenewalError as failure:
         raise RevocationFailed(
             f"{asked.name}: the CA has not revoked serial {old.serial}",
             found=failure.found or failure.what,
@@ -86,28 +94,8 @@ def _revoke(
         ) from None
 
 
-def _own_key(renewal: RenewalConfig, asked: Replacement, old: Old) -> Path | None:
-    """Return the private key to sign the request with, or None for the account's.
-
-    A compromised key signs for itself: that proves it is one, needs no account, and lets the CA refuse the
-    key ever after (Boulder, ra/ra.go, RevokeCertByKey). It also makes the CA record keyCompromise, whatever
-    was asked, so it is not for the other reasons.
-
-    Under the old one's number may be another key by now: after `certbot delete`, certbot counts from 1 again.
-    """
-    if asked.reason != "keyCompromise" or old.version is None or old.pem is None:
-        return None
-    path = renewal.config_dir / "archive" / asked.name / f"privkey{old.version}.pem"
-    try:
-        leaf = certificate.describe(certificate.read_chain(old.pem.encode("ascii")).leaf)
-        fits = certificate.key_fits(certificate.read_key(path.read_bytes()), leaf)
-    except (OSError, ValueError):
-        return None
-    return path if fits else None
-
-
 def _from_store(name: str, old: Old, store: Store) -> str:
-    """Return a leaf that was published, and that certbot here does not hold; nothing else that lies there."""
+    """Return a leaf that was published, and that this host does not hold; nothing else that lies there."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from certcast.manifest import FILE_LIMIT, FULLCHAIN, release_key

@@ -6,7 +6,7 @@ Reconciled like everything: what is missing is sealed, then the manifest is writ
 belongs to nobody any more is purged, of every release. In this order, since anybody who may write to the
 bucket may put things there that cannot be deleted, or very many of them: that must not keep a
 release from the hosts. Of a new release nothing that lies there already counts: its leaf is public before
-it is published. The private key comes from certbot's archive, found by its leaf.
+it is published. The private key comes from where this host keeps its releases, found by its leaf.
 
 A sealed key that was damaged in the bucket is not found here: only its host can open it,
 and reading a thousand objects at each run to compare them would cost more than it is
@@ -24,6 +24,7 @@ from certcast.sealing import LIMIT, seal, sealed_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from certcast.sealing import Recipient
     from certcast.storage.store import Store
@@ -144,12 +145,12 @@ def _seal(pem: bytes, recipient: Recipient) -> bytes:
         ) from None
 
 
-def not_in_archive(certificate: str, leaf_sha256: str, hosts: str) -> LineageUnusable:
+def not_held(certificate: str, leaf_sha256: str, place: Path, hosts: str) -> LineageUnusable:
     """The error for a release whose private key this host does not have any more."""
     return LineageUnusable(
-        f"{certificate}: the private key of the published release is not in certbot's archive",
+        f"{certificate}: the private key of the published release is not on this host",
         expected=f"the key of leaf {leaf_sha256[:16]}…, to seal it to {hosts}",
-        found="no version of the lineage with this leaf",
+        found=f"no version with this leaf in {place}",
         kept="what is published and served stays",
         next="was this host restored from a backup? "
         f"`certcast renew --replace {certificate} --reason superseded` gets all hosts a new one",

@@ -31,8 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
-from certcast.errors import CertbotFailed, CertcastError, LineageUnusable
-from certcast.renewal.certbot import REPORT_FILE
+from certcast.errors import CertbotFailed, CertcastError, LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,12 +118,9 @@ def cleanup(config: Config, environ: Mapping[str, str]) -> None:
 def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], None]) -> None:
     """Call `publish` with the name of the lineage that certbot renewed.
 
-    Not where `certcast renew` has started this certbot: it publishes as soon as certbot has ended, with the
-    store's keys, which a hook that somebody has saved is not given there.
-    Raises LineageUnusable if certbot named none that is configured here, and what `publish` raises.
+    Raises LineageUnusable if certbot named none that is configured here, SourceUndecided for a certificate
+    that certcast orders itself, and what `publish` raises.
     """
-    if REPORT_FILE in environ:
-        return
     lineage = Path(environ.get("RENEWED_LINEAGE", ""))
     wanted = [certificate.name for certificate in config.certificates]
     if lineage.name not in wanted or not lineage.is_absolute() or not (lineage / "fullchain.pem").exists():
@@ -134,6 +130,16 @@ def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], 
             found=f"RENEWED_LINEAGE={str(lineage)[:200]}" if lineage.name else "no RENEWED_LINEAGE",
             kept="nothing was published; what is served stays",
             next=f"name the lineage in {config.path} as [[certificate]], then `certcast renew`",
+        )
+    (certificate,) = config.chosen(lineage.name)
+    if certificate.source != "certbot":
+        raise SourceUndecided(
+            f"{lineage.name}: certbot has renewed it, and the configuration says that certcast orders it",
+            expected='source = "certbot" for a certificate that a certbot renews',
+            found=f'source = "{certificate.source}"',
+            kept="nothing was published; what is served stays",
+            next=f"switch certbot's renewal off: move {lineage.parents[1]}/renewal/{lineage.name}.conf away; "
+            f'or write source = "certbot" into its [[certificate]] in {config.path}',
         )
     publish(lineage.name)
 

@@ -1,0 +1,230 @@
+"""The account at a CA (RFC 8555, 7.3): found where there is one, made where there is none.
+
+    account.json and account.key   → used; the CA is not asked
+    account.key alone              → found again by the key (onlyReturnExisting, 7.3.1), else made with it
+    no account.key                 → a new key, on disk before the CA sees it; then newAccount
+
+The key is ECDSA P-256 (ES256). An account that was adopted from certbot has an RSA key (RS256).
+A lost key costs the account and nothing else: each certificate can be revoked by its own key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from certcast import files, private_files
+from certcast.errors import AccountUnusable, LocalFault
+from certcast.lifetime import utc_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+    from certcast.acme.ca import Ca
+    from certcast.acme.network import Network
+    from certcast.config import ExternalAccount, RenewalConfig
+
+_KEPT = "nothing was ordered; what is published and served stays"
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account: its URL, which signed requests name as `kid`, and its key."""
+
+    uri: str
+    key: PrivateKeyTypes = field(repr=False)
+
+
+def key_file(folder: Path) -> Path:
+    """Where the account's private key lies, PEM, 0600."""
+    return folder / "account.key"
+
+
+def recorded_uri(folder: Path) -> str | None:
+    """Return the account's URL as it is written down, for `certcast check`; None without one. LocalFault."""
+    document = files.read_json(folder / "account.json") or {}
+    found = document.get("uri")
+    return found if isinstance(found, str) else None
+
+
+def open_account(ca: Ca, renewal: RenewalConfig) -> Account:
+    """Return the account at `ca`; it is looked for, and made, where this host has no record of it.
+
+    Raises AccountUnusable (terms not agreed to, no external account), SecretExposed, LocalFault, and
+    Problem, NoAnswer and ValueError of the CA.
+    """
+    key = read_key(ca.folder)
+    uri = recorded_uri(ca.folder)
+    if key is not None and uri is not None:
+        return Account(uri, key)
+    if key is None:
+        if uri is not None:
+            ca.note(
+                f"the key of account {uri} is lost: a new account is made; certificates of the old one can "
+                "still be revoked by their own keys"
+            )
+        key = _new_key()
+        _require_agreement(ca, renewal)
+        save_key(ca.folder, key)
+    else:
+        found = _found_by_key(ca, key)
+        if found is not None:
+            return save(ca, Account(found, key))
+        _require_agreement(ca, renewal)
+    return save(ca, Account(_register(ca, renewal, key), key))
+
+
+def save(ca: Ca, account: Account) -> Account:
+    """Write the account's record; its key lies there already. LocalFault."""
+    path = ca.folder / "account.json"
+    with files.reported(f"write {path}", kept=_KEPT):
+        files.write_json(path, {"directory": ca.url, "uri": account.uri, "recorded_at": utc_text(ca.clock())})
+    return account
+
+
+def drop_record(folder: Path) -> None:
+    """Forget the account's URL; its key stays, by which it is looked for. LocalFault."""
+    path = folder / "account.json"
+    with files.reported(f"remove {path}", kept=_KEPT):
+        path.unlink(missing_ok=True)
+
+
+def _found_by_key(ca: Ca, key: PrivateKeyTypes) -> str | None:
+    """Return the URL of the account that has this key at the CA; None if there is none."""
+    from acme import messages
+
+    from certcast.acme.answers import Problem
+
+    try:
+        network = ca.network(signed_by=key)
+        answer = network.post(ca.directory["newAccount"], messages.NewRegistration(only_return_existing=True))
+    except Problem as problem:
+        if problem.type == "accountDoesNotExist":
+            return None
+        raise
+    return _location(answer.headers.get("Location"))
+
+
+def _register(ca: Ca, renewal: RenewalConfig, key: PrivateKeyTypes) -> str:
+    from acme import messages
+
+    network = ca.network(signed_by=key)
+    wanted = messages.NewRegistration(
+        contact=(f"mailto:{renewal.email}",) if renewal.email else (),
+        terms_of_service_agreed=renewal.terms_of_service_agreed or None,
+        external_account_binding=_binding(ca, renewal.external_account, network),
+    )
+    uri = _location(network.post(ca.directory["newAccount"], wanted).headers.get("Location"))
+    ca.note(f"a new account was made at {ca.url}: {uri}")
+    return uri
+
+
+def _location(found: object) -> str:
+    from certcast.acme.ca import is_url
+
+    if not is_url(found):
+        raise ValueError("newAccount was answered without the account's URL (Location)")
+    return str(found)
+
+
+def _require_agreement(ca: Ca, renewal: RenewalConfig) -> None:
+    """Refuse to make an account whose conditions nobody has agreed to, before the CA is asked."""
+    terms = ca.meta.get("termsOfService")
+    if terms and not renewal.terms_of_service_agreed:
+        raise AccountUnusable(
+            "there is no account at the CA yet, and its terms of service are not agreed to",
+            expected="terms_of_service_agreed = true in [renewal]",
+            found=f"the terms: {terms}",
+            kept=_KEPT,
+            next="read them, add that line, then run `certcast renew`",
+        )
+    if ca.meta.get("externalAccountRequired") is True and renewal.external_account is None:
+        raise AccountUnusable(
+            "the CA makes an account for its customers only (external account binding)",
+            expected="[renewal.external_account] with key_id and hmac_key_file, as the CA shows them",
+            found="none",
+            kept=_KEPT,
+            next="get both from the CA, add the table, then run `certcast renew`",
+        )
+
+
+def _binding(ca: Ca, external: ExternalAccount | None, network: Network) -> dict[str, Any] | None:
+    """Return the externalAccountBinding field (RFC 8555, 7.3.4). Raises AccountUnusable."""
+    if external is None:
+        return None
+    from acme import messages
+
+    from certcast import redaction
+
+    path = external.hmac_key_file
+    try:
+        secret = private_files.read_private(path, "the external account's MAC key").decode("ascii").strip()
+        redaction.remember(secret)
+        # The library skips what isn't base64url, and would sign with another key.
+        if not re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", secret):
+            raise ValueError("characters that base64url does not have, or none at all")
+        assert network.key is not None
+        bound: dict[str, Any] = messages.ExternalAccountBinding.from_data(
+            account_public_key=network.key.public_key(),
+            kid=external.key_id,
+            hmac_key=secret.rstrip("="),
+            directory=messages.Directory(ca.directory),
+        )
+    except FileNotFoundError:
+        raise AccountUnusable(
+            "the external account's MAC key is not there",
+            expected=f"it in {path}, base64url as the CA shows it",
+            found="no such file",
+            kept=_KEPT,
+            next=f"`install -m 600 /dev/null {path} && editor {path}`, then run `certcast renew`",
+        ) from None
+    except ValueError as error:
+        raise AccountUnusable(
+            f"{path} does not hold a MAC key",
+            expected="base64url, as the CA shows it",
+            found=str(error)[:100],
+            kept=_KEPT,
+            next=f"copy the key from the CA into {path} again",
+        ) from None
+    return bound
+
+
+# -- the key
+
+
+def _new_key() -> PrivateKeyTypes:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def save_key(folder: Path, key: PrivateKeyTypes) -> None:
+    """Write the account's private key, durably, before the CA sees it. LocalFault."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    path = key_file(folder)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with files.reported(f"write {path}", kept=_KEPT):
+        files.make_private_dir(folder)
+        files.write_atomically(path, pem)
+
+
+def read_key(folder: Path) -> PrivateKeyTypes | None:
+    """Return the account's private key, None without one. SecretExposed; LocalFault if it is damaged."""
+    from certcast import certificate
+
+    path = key_file(folder)
+    try:
+        return certificate.read_key(private_files.read_private(path, "the ACME account's key"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LocalFault(
+            f"{path} is not a private key",
+            found=str(error)[:200],
+            kept=_KEPT,
+            next=f"restore {path} from a backup; or `mv {path} {path}.damaged`: then a new account is made",
+        ) from None

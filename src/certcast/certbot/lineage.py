@@ -1,0 +1,316 @@
+"""certbot's files for one certificate, read so that they cannot be torn, and never written.
+
+    {config_dir}/renewal/{name}.conf         how certbot renews it, and at which CA
+    {config_dir}/live/{name}/fullchain.pem -> ../../archive/{name}/fullchain7.pem
+    {config_dir}/live/{name}/privkey.pem   -> ../../archive/{name}/privkey7.pem
+
+certbot changes the four live links one by one (certbot 5.8, storage.py), so two of them may name different
+versions for a moment, or for ever after a crash. We follow one link, take its version number, and read both
+files of that version from the archive, which certbot never changes. The key must fit the leaf.
+
+A lineage that certbot itself could not use is an error with the commands that mend it: certbot would skip
+it, or order under another name (example.test-0001) at each run. What is published stays.
+
+A key that any user of this host may read is published all the same, since to refuse would cost
+the renewal; `exposed` gives the alarm.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from certcast import certificate, files
+from certcast.errors import LineageUnusable, SecretExposed
+from certcast.lifetime import utc_text
+from certcast.renewal.source import Known, Release
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from certcast.certificate import Leaf
+
+_STAYS = "what is published and served stays"
+KINDS = ("cert", "privkey", "chain", "fullchain")
+
+
+@dataclass(frozen=True)
+class RenewalConf:
+    """What renewal/{name}.conf says: the ACME directory, and the id of certbot's account there."""
+
+    server: str | None
+    account: str | None
+
+
+class Lineage:
+    """One lineage of a certbot on this host."""
+
+    def __init__(self, config_dir: Path, name: str) -> None:
+        self.name = name
+        self.config_dir = config_dir
+        self.place = config_dir / "archive" / name
+        self._live = config_dir / "live" / name
+        self.conf_file = config_dir / "renewal" / f"{name}.conf"
+
+    def exists(self) -> bool:
+        """Return whether certbot has this lineage, in whatever state; True also if that may not be seen."""
+        for path in (self.conf_file, self._live):
+            try:
+                path.lstat()
+            except PermissionError:
+                return True
+            except OSError:
+                continue
+            return True
+        return False
+
+    def mark(self) -> str:
+        """Return where the live link leads, with the moment and number of both files."""
+        found = []
+        for kind in ("fullchain", "privkey"):
+            link = self._live / f"{kind}.pem"
+            status = link.stat()
+            found.append(f"{link.resolve().name} {status.st_mtime_ns} {status.st_ino} {status.st_size}")
+        status = self.conf_file.stat()
+        return "; ".join([*found, f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"])
+
+    def live(self) -> Release:
+        """Return the live version of a lineage that certbot can use. Raises LineageUnusable."""
+        self.require_usable()
+        return self.live_as_it_is()
+
+    def live_as_it_is(self) -> Release:
+        """Return the live version, also where certbot could not renew it. Raises LineageUnusable."""
+        link = self._live / "fullchain.pem"
+        try:
+            target = link.resolve(strict=True)
+            match = re.fullmatch(r"fullchain(\d+)\.pem", target.name)
+            if match is None:
+                raise self._unusable(
+                    f"{link} does not lead to a version in certbot's archive",
+                    expected=f"a link to {self.place}/fullchainN.pem",
+                    found=str(target),
+                )
+            version = int(match[1])
+            fullchain = target.read_bytes()
+            privkey = (target.parent / f"privkey{version}.pem").read_bytes()
+        except OSError as error:
+            raise LineageUnusable(
+                f"{self.name}: certbot's files cannot be read",
+                found=f"{error.filename}: {error.strerror}",
+                kept=_STAYS,
+                next=f"run as root, or see whether `ls -lL {self._live}` lists four files",
+            ) from None
+        leaf = _checked(self.name, version, fullchain, privkey)
+        return Release(self.name, str(version), fullchain, privkey, leaf, self.conf().server)
+
+    def all(self) -> list[Known]:
+        """Return all versions in certbot's archive, the latest first; one that is no certificate is left out.
+
+        Raises LocalFault if a file cannot be read.
+        """
+        found = []
+        for path in self.place.glob("fullchain*.pem"):
+            match = re.fullmatch(r"fullchain(\d+)\.pem", path.name)
+            if match is None:
+                continue
+            with files.reported(f"read {path}", kept=_STAYS):
+                fullchain = path.read_bytes()
+            try:
+                leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
+            except ValueError:
+                continue  # certbot keeps no damaged version on purpose, and no host can serve it
+            found.append((int(match[1]), fullchain, leaf))
+        server = self.conf().server
+        return [
+            Known(str(version), fullchain, leaf, server)
+            for version, fullchain, leaf in sorted(found, key=lambda one: one[0], reverse=True)
+        ]
+
+    def find(self, leaf_sha256: str) -> Release | None:
+        """Return the version in certbot's archive with this leaf, or None if it, or its key, is not there.
+
+        Raises LineageUnusable if the key is another one, LocalFault.
+        """
+        for one in self.all():
+            path = self.place / f"privkey{one.version}.pem"
+            if one.leaf.sha256 != leaf_sha256 or not path.exists():
+                continue
+            with files.reported(f"read {path}", kept=_STAYS):
+                privkey = path.read_bytes()
+            leaf = _checked(self.name, int(one.version), one.fullchain, privkey)
+            return Release(self.name, one.version, one.fullchain, privkey, leaf, one.directory)
+        return None
+
+    def conf(self) -> RenewalConf:
+        """Return what certbot has written down of the lineage; nothing of a file that cannot be read."""
+        from configobj import ConfigObj, ConfigObjError  # certbot's own reader of these files
+
+        try:
+            found = ConfigObj(str(self.conf_file), file_error=True, encoding="utf-8")["renewalparams"]
+            server, account = found.get("server"), found.get("account")
+        except (OSError, KeyError, ConfigObjError, UnicodeDecodeError, AttributeError):
+            return RenewalConf(None, None)
+        return RenewalConf(
+            server if isinstance(server, str) else None, account if isinstance(account, str) else None
+        )
+
+    def require_usable(self) -> None:
+        """Raise LineageUnusable unless certbot itself could renew the lineage.
+
+        The checks of certbot 5.8, storage.py: RenewableCert's constructor, and _check_symlinks.
+        """
+        conf = self._conf_or_error()
+        missing = [kind for kind in KINDS if not isinstance(conf.get(kind), str)]
+        if missing or "renewalparams" not in conf:
+            raise self._unusable(
+                f"{self.conf_file} is not complete",
+                expected="cert, privkey, chain, fullchain and [renewalparams]",
+                found=f"no {', '.join(missing or ['[renewalparams]'])}",
+            )
+        archive = Path(str(conf.get("archive_dir") or self.place))
+        for kind in KINDS:
+            link = Path(str(conf[kind]))
+            self._require_link(link, archive)
+        if Path(str(conf["fullchain"])) != self._live / "fullchain.pem":
+            raise self._unusable(
+                f"{self.conf_file} names another folder",
+                expected=f"fullchain = {self._live / 'fullchain.pem'}",
+                found=f"fullchain = {conf['fullchain']}",
+            )
+
+    def _conf_or_error(self) -> dict[str, object]:
+        from configobj import ConfigObj, ConfigObjError
+
+        try:
+            return dict(ConfigObj(str(self.conf_file), file_error=True, encoding="utf-8"))
+        except OSError as error:
+            if not self.exists():
+                raise LineageUnusable(
+                    f"{self.name}: certbot has no such lineage yet",
+                    expected=f"{self.conf_file}",
+                    found=str(error.strerror or error),
+                    kept=_STAYS,
+                    next="let certbot issue it, with the three hooks as the README shows",
+                ) from None
+            raise self._unusable(
+                f"{self.conf_file} cannot be read", found=f"{error.strerror or 'no such file'}"
+            ) from None
+        except (ConfigObjError, UnicodeDecodeError) as error:
+            raise self._unusable(f"{self.conf_file} cannot be understood", found=str(error)) from None
+
+    def _require_link(self, link: Path, archive: Path) -> None:
+        try:
+            status = link.lstat()
+            if not link.is_symlink():
+                raise self._unusable(
+                    f"{link} is a file", expected=f"a link into {archive}", found=f"{status.st_size} octets"
+                )
+            target = link.parent / link.readlink()
+            size = target.stat().st_size
+        except OSError as error:
+            raise self._unusable(
+                "certbot's files are not complete",
+                expected="cert.pem, privkey.pem, chain.pem and fullchain.pem, all leading to files",
+                found=f"{link}: {error.strerror}",
+            ) from None
+        if target.parent.resolve() != archive.resolve() or not size:
+            raise self._unusable(
+                f"{link} does not lead to a version in certbot's archive",
+                expected=f"a link to a file in {archive}",
+                found=f"{target}, {size} octets",
+            )
+
+    def _unusable(self, what: str, *, expected: str | None = None, found: str) -> LineageUnusable:
+        return LineageUnusable(
+            f"{self.name}: {what}; certbot would not renew it",
+            expected=expected,
+            found=found,
+            kept=_STAYS,
+            # Not `certbot delete`: that one needs the conf to be well (5.8, storage.py, delete_files).
+            next=f"restore {self.conf_file} and {self._live} from a backup (`cp -a`: with their links); "
+            f"without one, `cd {shlex.quote(str(self.config_dir))}; for one in renewal/{self.name}.conf "
+            f"live/{self.name} archive/{self.name}; do mv $one $one.broken; done`, then `certbot certonly "
+            f"--cert-name {self.name}` with the hooks; `certbot renew --cert-name {self.name} --dry-run` "
+            "shows whether it is well again",
+        )
+
+    def exposed(self) -> SecretExposed | None:
+        """Return what to tell of private keys in certbot's archive that any user may read, or None.
+
+        certbot makes the folder `archive` 0700, and then the mode of a file in it opens nothing: old versions
+        of certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py,
+        compute_private_key_mode). The group's bits are let through: administrators set them for other
+        daemons, and certbot means to keep them.
+        """
+        folder = self.place
+        try:
+            closed = any(not one.stat().st_mode & 0o001 for one in (folder.parent, folder))
+            modes = {path: path.stat().st_mode & 0o777 for path in sorted(folder.glob("privkey*.pem"))}
+        except OSError:
+            return None  # `read` says what is the matter
+        if closed:
+            return None
+        readable = [path for path, mode in modes.items() if mode & 0o007]
+        if not readable:
+            return None
+        paths = " ".join(shlex.quote(str(path)) for path in readable)
+        return SecretExposed(
+            f"{self.name}: any user of this host may read the private key",
+            expected="mode 0600, or 0640 for a group of your choice",
+            found="\n".join(f"{path}: mode {modes[path]:04o}" for path in readable),
+            kept="what was published stays published",
+            next=f"`chmod o= {paths}`; if somebody else works "
+            "on this host, exchange the key, too: "
+            f"`certcast renew --replace {self.name} --reason keyCompromise`",
+        )
+
+
+def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
+    try:
+        leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
+        key = certificate.read_key(privkey)
+    except ValueError as error:
+        raise LineageUnusable(
+            f"{name}: version {version} in certbot's archive is not a certificate and its key",
+            found=str(error),
+            kept=_STAYS,
+            next=_another(name),
+        ) from None
+    if not certificate.key_fits(key, leaf):
+        raise LineageUnusable(
+            f"{name}: the private key of version {version} does not belong to its certificate",
+            expected=f"the key of serial {leaf.serial}",
+            found="another key",
+            kept=_STAYS,
+            next=_another(name),
+        )
+    return leaf
+
+
+def _another(name: str) -> str:
+    return (
+        f"run `certbot renew --cert-name {name} --force-renewal`, then `certcast renew {name}`; "
+        f"if certbot cannot read it either, `certbot delete --cert-name {name}` first"
+    )
+
+
+def require_fresh(live: Release, now: datetime) -> None:
+    """Raise LineageUnusable unless the certificate was just issued, as a deploy hook may expect.
+
+    Fresh is: inside its life and before its renewal window. A number of days
+    (the 89 of older scripts) is wrong for every shorter life.
+    """
+    life = live.leaf.life
+    if life.not_before <= now < life.window_start:
+        return
+    raise LineageUnusable(
+        f"{live.name}: certbot says it renewed, but its certificate is not a fresh one",
+        expected=f"now between {utc_text(life.not_before)} and {utc_text(life.window_start)}",
+        found=f"valid until {utc_text(life.not_after)}, serial {live.leaf.serial}",
+        kept=_STAYS,
+        next=f"run `certcast renew {live.name}` and read what certbot says",
+    )

@@ -1,0 +1,130 @@
+"""The CA's orders and authorizations: each field is looked at before it is used."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from contextlib import suppress
+from typing import Any
+
+import josepy as jose
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import strategies as st
+
+from certcast.acme.answers import Subproblem
+from certcast.acme.problems import explained
+from certcast.acme.resources import authorization, failed_challenges, order_state
+from certcast.errors import CaAnswerInvalid
+from drawing import LATIN_1, for_all
+
+URL = "https://ca.test/authz/1"
+KEY = jose.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
+ORDER: dict[str, Any] = {
+    "status": "valid",
+    "authorizations": [URL, "https://ca.test/authz/2"],
+    "finalize": "https://ca.test/finalize/1",
+    "certificate": "https://ca.test/cert/1",
+}
+CHALLENGE: dict[str, Any] = {
+    "type": "dns-01",
+    "url": "https://ca.test/challenge/1",
+    "status": "pending",
+    "token": TOKEN,
+}
+AUTHORIZATION: dict[str, Any] = {
+    "status": "pending",
+    "identifier": {"type": "dns", "value": "example.test"},
+    "challenges": [{"type": "http-01", "url": "https://ca.test/challenge/2", "token": TOKEN}, CHALLENGE],
+}
+ODD: list[Any] = [None, 3, True, "", "x", [], ["x"], [None], {}, {"a": 1}, "ftp://ca.test/1"]
+
+
+def test_a_whole_order_is_taken() -> None:
+    """In each of the five states of RFC 8555, 7.1.6."""
+    for status in ("pending", "ready", "processing", "valid", "invalid"):
+        assert status == order_state({**ORDER, "status": status})["status"]
+
+
+@pytest.mark.parametrize("field", ORDER)
+@pytest.mark.parametrize("odd", ODD)
+def test_an_order_with_an_odd_field_is_told(field: str, odd: Any) -> None:
+    """No address is asked that is none, and no state is guessed: CA-ANSWER."""
+    with pytest.raises(CaAnswerInvalid), explained("example.test", "placing the order"):
+        order_state({**ORDER, field: odd})
+
+
+def test_the_txt_value_is_the_one_of_the_rfc() -> None:
+    """base64url of the SHA-256 of token and account key's thumbprint (RFC 8555, 8.1 and 8.4)."""
+    found = authorization(URL, AUTHORIZATION, ["example.test"], KEY)
+    thumbprint = base64.urlsafe_b64encode(KEY.thumbprint()).rstrip(b"=").decode()
+    digest = hashlib.sha256(f"{TOKEN}.{thumbprint}".encode()).digest()
+    assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == found.validation
+    assert (CHALLENGE["url"], "pending", ("http-01", "dns-01")) == (
+        found.challenge_url,
+        found.challenge_status,
+        found.offered,
+    )
+
+
+def test_what_the_ca_knows_already_needs_no_challenge() -> None:
+    """A valid authorization is used again, and no TXT record is added for it."""
+    found = authorization(URL, {**AUTHORIZATION, "status": "valid"}, ["example.test"], KEY)
+    assert ("valid", "") == (found.status, found.validation)
+
+
+def test_a_name_that_was_not_ordered_is_never_validated() -> None:
+    """A CA, or who speaks for it, gets no TXT record at a name of its choice."""
+    with pytest.raises(ValueError, match="was not ordered"):
+        authorization(URL, AUTHORIZATION, ["other.test"], KEY)
+
+
+@pytest.mark.parametrize("status", ["invalid", "deactivated", "expired", "revoked", None, [], {}])
+def test_an_authorization_that_has_ended_is_told(status: Any) -> None:
+    """Nothing is answered to what can become valid no more."""
+    with pytest.raises(CaAnswerInvalid), explained("example.test", "placing the order"):
+        authorization(URL, {**AUTHORIZATION, "status": status}, ["example.test"], KEY)
+
+
+@pytest.mark.parametrize("field", ["type", "url"])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_challenge_with_an_odd_field_is_none(field: str, odd: Any) -> None:
+    """What is not DNS-01 at an address is not answered; the kinds that were offered are there to be shown."""
+    document = {**AUTHORIZATION, "challenges": [{**CHALLENGE, field: odd}]}
+    found = authorization(URL, document, ["example.test"], KEY)
+    assert ("", "") == (found.challenge_url, found.validation)
+    assert 1 == len(found.offered)
+
+
+def test_what_failed_is_told_with_its_name() -> None:
+    """Of an authorization's challenges, those with an error."""
+    error = {"type": "urn:ietf:params:acme:error:dns", "detail": "SERVFAIL"}
+    document = {**AUTHORIZATION, "challenges": [CHALLENGE, {**CHALLENGE, "error": error}, {"error": "x"}, 3]}
+    assert [Subproblem("dns", "SERVFAIL", "example.test")] == failed_challenges(document)
+
+
+def test_no_object_stumbles(request: pytest.FixtureRequest) -> None:
+    """Whatever a CA sends as one of its objects: it is used as RFC 8555 says, or it is CA-ANSWER."""
+    values = st.recursive(
+        st.none() | st.integers() | st.text(LATIN_1, max_size=12) | st.sampled_from([URL, "valid"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "url", "status", "token", "value", "error"]), inner)
+        ),
+        max_leaves=10,
+    )
+    fields = ["status", "authorizations", "finalize", "certificate", "identifier", "challenges"]
+    changes = st.dictionaries(st.sampled_from(fields), values, min_size=1, max_size=3)
+
+    def holds(changed: dict[str, Any]) -> None:
+        for use in (
+            lambda: order_state(json.loads(json.dumps({**ORDER, **changed}))),
+            lambda: authorization(URL, {**AUTHORIZATION, **changed}, ["example.test"], KEY),
+            lambda: failed_challenges({**AUTHORIZATION, **changed}),
+        ):
+            with suppress(CaAnswerInvalid), explained("example.test", "placing the order"):
+                use()
+
+    for_all(request, changes, holds)
