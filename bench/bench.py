@@ -1,10 +1,11 @@
 """What certcast costs, beside the floor it stands on. `make bench` prints the table.
 
-Whole processes, timed from outside: wall by the clock, CPU and peak memory as the kernel
-accounts them to the finished child and its children (getrusage). Every figure is the median of
-its runs; things that are compared run in turn, A B A B, since machines drift.
+measuring.py     how a command is timed
+bare_acme.py     the floor for an order
+renewal.py       the renewal host, beside that floor and its peers
+bench.py         the hosts that serve; begin reading here
 
-Against the lab: real certbot, pebble, nginx; emulated Alidns and OSS; loopback only.
+Against the lab: real certbot, lego, dehydrated, pebble, nginx; emulated Alidns and OSS; loopback only.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
+
+from measuring import Command, measure, row
+from renewal import renewal
 
 from certcast import identity
 from certcast.certificate import describe, read_chain
@@ -33,10 +36,10 @@ from certcast.consumer import gate, published
 from certcast.consumer.fetching import Fetcher
 from certcast.consumer.install import Folder
 from certcast.consumer.state import State
-from certcast.renewal.lineage import Lineage
 from certcast.renewal.press import Press
 from certcast.renewal.publish import publish
 from certcast.renewal.sealed import seal_missing
+from certcast.renewal.source import Release
 from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.oss import OssStore
@@ -45,88 +48,15 @@ from certcast_lab.ca import Authority
 from certcast_lab.cloud import REGION
 from certcast_lab.configuration import consumer_toml, renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.pebble import Pebble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from certcast_lab.hosts import WebHost
 
 NAMES = ("example.test", "*.example.test")
 WANTED = CertificateConfig(CertificateName("example.test"), tuple(DnsName(name) for name in NAMES))
-CERTBOT = str(Path(sys.executable).with_name("certbot"))
 # A run with nothing to do must not import any of these: SDK, X.509, TLS; and without a socket, no network.
 HEAVY = ("alibabacloud_oss_v2", "alibabacloud_credentials", "cryptography", "ssl", "socket", "requests")
-
-
-# Started anew for each run, because Linux counts into a child's peak memory what its parent
-# held at the fork: this parent holds 9 MiB, the lab's process 70.
-_LAUNCHER = """
-import os, sys, time
-begun = time.perf_counter()
-pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-wall = time.perf_counter() - begun
-print(os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-"""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One run, or the medians of several: seconds, seconds, MiB of the largest process."""
-
-    wall: float
-    cpu: float
-    memory: float
-
-
-class Command:
-    """Something to run; `before` prepares each run and is not timed."""
-
-    def __init__(
-        self,
-        name: str,
-        argv: list[str],
-        environment: dict[str, str],
-        before: Callable[[], None] | None = None,
-    ) -> None:
-        self.name, self.argv, self.environment, self.before = name, argv, environment, before
-
-    def run(self) -> Cost:
-        """Run it once; it must exit with 0."""
-        if self.before:
-            self.before()
-        done = subprocess.run(
-            [sys.executable, "-S", "-E", "-c", _LAUNCHER, *self.argv],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        *words, figures = done.stdout.splitlines()
-        status, wall, cpu, kibibytes = (float(figure) for figure in figures.split())
-        if status:
-            sys.exit(f"{' '.join(self.argv)} failed:\n{done.stderr}" + "\n".join(words))
-        return Cost(wall, cpu, kibibytes / 1024)
-
-
-def measure(*commands: Command, runs: int) -> list[Cost]:
-    """Return the medians of each command, run in turn `runs` times after one warm-up."""
-    found: dict[str, list[Cost]] = defaultdict(list)
-    for number in range(runs + 1):
-        for command in commands:
-            cost = command.run()
-            if number:
-                found[command.name].append(cost)
-    return [
-        Cost(
-            median(cost.wall for cost in found[command.name]),
-            median(cost.cpu for cost in found[command.name]),
-            median(cost.memory for cost in found[command.name]),
-        )
-        for command in commands
-    ]
 
 
 class Bench:
@@ -148,10 +78,6 @@ class Bench:
         assert config.renewal is not None
         self.press = Press.of(config, config.renewal, "bench")
 
-    def row(self, what: str, figure: str, target: str) -> None:
-        """Print a line of the table."""
-        print(f"  {what:<58} {figure:<34} {target}", flush=True)
-
     def certcast(self, name: str, *arguments: str, before: Callable[[], None] | None = None) -> Command:
         """Return a certcast command on the consumer."""
         argv = [CERTCAST, "--config", str(self.host.certcast_toml), *arguments]
@@ -163,13 +89,13 @@ class Bench:
         config = load(self.host.certcast_toml).store
         with _environment(self.lab.environment("renewal")):
             store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoints))
-        publish(WANTED, self.lineage(), store, self.press, now=datetime.now(timezone.utc))
+        publish(WANTED, self.release(), store, self.press, now=datetime.now(timezone.utc))
 
-    def lineage(self) -> Lineage:
-        """Return what certbot would hold after a renewal now."""
+    def release(self) -> Release:
+        """Return what the renewal host would hold after a renewal now."""
         pair = self.ca.issue(*NAMES, not_before=self.issued)
         leaf = describe(read_chain(pair.fullchain_pem).leaf)
-        return Lineage("example.test", 1, pair.fullchain_pem, pair.key_pem, leaf)
+        return Release("example.test", "1-bench", pair.fullchain_pem, pair.key_pem, leaf)
 
 
 @contextmanager
@@ -190,25 +116,25 @@ def consumer(bench: Bench) -> None:
     floor = Command("floor", [sys.executable, "-c", "pass"], bench.environment)
 
     bare, idle = measure(floor, bench.certcast("idle", "pull"), runs=15)
-    bench.row("python3 -c pass", f"{bare.wall * 1000:.0f} ms, {bare.memory:.0f} MiB", "the floor")
-    bench.row(
+    row("python3 -c pass", f"{bare.wall * 1000:.0f} ms, {bare.memory:.0f} MiB", "the floor")
+    row(
         "pull, nothing due",
         f"{idle.wall * 1000:.0f} ms = {idle.wall / bare.wall:.1f} x floor, {idle.memory:.0f} MiB",
         "<= 12 x, <= 30 MiB",
     )
     loaded = heavy_modules(bench)
-    bench.row("  of its imports, SDK, X.509, TLS and sockets", ", ".join(loaded) or "none", "none")
+    row("  of its imports, SDK, X.509, TLS and sockets", ", ".join(loaded) or "none", "none")
 
     requests = len(bench.lab.cloud.oss.requests)
     (unchanged,) = measure(bench.certcast("304", "pull", "--now"), runs=9)
     answers = {request.status for request in bench.lab.cloud.oss.requests[requests:]}
     assert answers == {304}, answers
-    bench.row("pull, answered 304", f"{unchanged.cpu:.2f} s CPU, {unchanged.wall:.2f} s wall", "<= 0.5 s CPU")
+    row("pull, answered 304", f"{unchanged.cpu:.2f} s CPU, {unchanged.wall:.2f} s wall", "<= 0.5 s CPU")
 
-    bench.row("pull --watch, each poll (304)", f"{1000 * watch(bench):.1f} ms CPU", "<= 10 ms CPU")
+    row("pull --watch, each poll (304)", f"{1000 * watch(bench):.1f} ms CPU", "<= 10 ms CPU")
 
     (changed,) = measure(bench.certcast("change", "pull", "--now", before=bench.publish), runs=7)
-    bench.row("pull with a change, to its proof", f"{changed.wall:.2f} s wall", "<= 1.2 s wall")
+    row("pull with a change, to its proof", f"{changed.wall:.2f} s wall", "<= 1.2 s wall")
 
 
 def include(bench: Bench) -> None:
@@ -259,19 +185,19 @@ def cpu_seconds(pid: int) -> float:
 def trust(bench: Bench) -> None:
     """What signing and sealing cost in a process that has its imports, by the clock."""
     store = open_store(StoreConfig(StoreUrl("memory://bench")))
-    lineage, now = bench.lineage(), datetime.now(timezone.utc)
+    release, now = bench.release(), datetime.now(timezone.utc)
     fleet = [Recipient.of_host(f"web{number}", identity.new_key("")[1]) for number in range(1000)]
 
     def seal() -> None:
         for key in store.list(""):
             store.delete(key)
-        seal_missing(store, "example.test", lineage.leaf.sha256, fleet, lambda: lineage.privkey)
+        seal_missing(store, "example.test", release.leaf.sha256, fleet, lambda: release.privkey)
 
     (sealing_all,) = in_turn(seal, runs=3)
     assert len(store.list("")) == len(fleet)
-    bench.row("a release's key sealed to 1,000 hosts, into memory", f"{sealing_all:.2f} s", "<= 5 s")
+    row("a release's key sealed to 1,000 hosts, into memory", f"{sealing_all:.2f} s", "<= 5 s")
 
-    publish(WANTED, lineage, store, bench.press, now=now)
+    publish(WANTED, release, store, bench.press, now=now)
     config = load(bench.host.certcast_toml)
     at_memory = replace(config, store=replace(config.store, url=StoreUrl(store.url)))
     wanted, roots = at_memory.certificates[0], at_memory.consumer.trust_roots if at_memory.consumer else None
@@ -285,7 +211,7 @@ def trust(bench: Bench) -> None:
         gate.require_fit(pair, found, names=wanted.names, trust_roots=roots, proved=None, now=now)
 
     (taking,) = in_turn(take, runs=30)
-    bench.row("a release verified, unsealed, and through the gate", f"{1000 * taking:.1f} ms", "<= 50 ms")
+    row("a release verified, unsealed, and through the gate", f"{1000 * taking:.1f} ms", "<= 50 ms")
 
 
 def in_turn(*work: Callable[[], None], runs: int) -> list[float]:
@@ -299,62 +225,6 @@ def in_turn(*work: Callable[[], None], runs: int) -> list[float]:
             one()
             spent.append(time.perf_counter() - begun)
     return [median(spent) for spent in times]
-
-
-def renewal(bench: Bench) -> None:
-    """What the renewal host pays: certbot with our plugin beside certbot with empty hooks."""
-    lab = bench.lab
-    host = lab.host("renewal")
-    environment = {**os.environ, **lab.environment("renewal")}
-    credulous = Pebble(
-        lab.folder / "credulous", lab.authority, resolver=lab.dns.resolver.address, believes_everything=True
-    )
-    try:
-        plain = Command(
-            "plain",
-            [
-                *certbot(host, "plain", credulous.directory_url),
-                *("--manual", "--preferred-challenges", "dns"),
-                *("--manual-auth-hook", "true", "--manual-cleanup-hook", "true"),
-            ],
-            environment,
-        )
-        ours = Command(
-            "ours",
-            [
-                *certbot(host, "ours", lab.directory_url),
-                *("--authenticator", "certcast", "--certcast-config", str(host.certcast_toml)),
-            ],
-            environment,
-        )
-        base, quick = measure(plain, ours, runs=5)
-        lab.dns.servers[1].lag = 2.0
-        (lagging,) = measure(ours, runs=3)
-    finally:
-        credulous.stop()
-        lab.dns.servers[1].lag = 0.0
-    bench.row("certbot --manual, empty hooks, apex + wildcard", f"{base.wall:.2f} s", "the floor")
-    bench.row(
-        "certbot with certcast's plugin, no DNS lag",
-        f"{quick.wall:.2f} s = floor {quick.wall - base.wall:+.2f} s = {quick.wall / base.wall:.2f} x",
-        "<= floor + 1.0 s",
-    )
-    bench.row(
-        "certbot with certcast's plugin, 2 s DNS lag",
-        f"{lagging.wall:.2f} s = floor {lagging.wall - base.wall:+.2f} s",
-        "<= floor + lag + 1.5 s",
-    )
-
-
-def certbot(host: WebHost, folder: str, server: str) -> list[str]:
-    """Return a certbot command that orders in any case."""
-    root = host.root / folder
-    return [
-        *(CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--register-unsafely-without-email"),
-        *("--server", server, "--force-renewal", "--cert-name", "example.test"),
-        *("--config-dir", str(root / "etc"), "--work-dir", str(root / "work")),
-        *("--logs-dir", str(root / "logs"), "-d", "example.test", "-d", "*.example.test"),
-    ]
 
 
 def emulators(bench: Bench) -> None:
@@ -373,7 +243,7 @@ def emulators(bench: Bench) -> None:
             answer.read()
             assert answer.status == 200, (name, answer.status)
         connection.close()
-        bench.row(name, f"{count / (time.perf_counter() - begun):,.0f} requests/s", "")
+        row(name, f"{count / (time.perf_counter() - begun):,.0f} requests/s", "")
 
 
 def describe_domain_records(lab: Lab, number: int) -> tuple[str, dict[str, str]]:
@@ -423,7 +293,7 @@ def main() -> None:
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs; medians\n")
         consumer(bench)
         trust(bench)
-        renewal(bench)
+        renewal(lab)
         emulators(bench)
 
 
