@@ -76,15 +76,15 @@ class Nameservers:
             )
 
     def _addresses(self, host: str) -> list[str]:
-        import dns.exception
-        import dns.resolver
-
         try:
             ipaddress.ip_address(host)
         except ValueError:
             pass
         else:
             return [host]
+        import dns.exception
+        import dns.resolver
+
         if self._resolver is None:
             return []
         try:
