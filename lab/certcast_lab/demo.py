@@ -343,9 +343,12 @@ def _stranger(lab: Lab, renewal: WebHost, hosts: list[WebHost], story: Story) ->
     story.tell("the thief publishes a manifest, signed with another key")
     status = story.run(lab, host.name, host.certcast_toml, "pull", "--now", user="consumer")
     story.check(f"{host.name}: refused", status == SIGNATURE and host.served() == before)
-    story.run(lab, renewal.name, renewal.certcast_toml, "renew", "--now", user="renewal")
+    status = story.run(lab, renewal.name, renewal.certcast_toml, "renew", "--now", user="renewal")
     restored = bucket.get(pointer)
-    story.check("the renewal host puts its own back", restored is not None and document in restored.body)
+    story.check(
+        "the renewal host puts its own back, and alarms",
+        status == SIGNATURE and restored is not None and document in restored.body,
+    )
 
 
 def _key_lines(pem: str) -> bytes:
