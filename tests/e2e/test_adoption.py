@@ -188,6 +188,16 @@ def test_files_that_do_not_belong_together_are_not_adopted(journey: Journey) -> 
     assert not journey.issued().exists()
 
 
+def test_nothing_to_adopt(lab: Lab) -> None:
+    """A name that certbot does not have is said to be that, and nothing is ordered in its place."""
+    journey = Journey(lab)
+    done = journey.renew("--adopt", "example.test")
+    assert 16 == done.returncode, done.stderr
+    assert "certbot has no lineage of this name" in done.stderr
+    assert "`certcast renew example.test` orders a certificate" in done.stderr
+    assert 0 == lab.renewal_info.orders
+
+
 def test_wrong_use_of_adopt(with_certbot: Journey) -> None:
     """
     What cannot be meant changes nothing: a certificate that the configuration leaves to certbot, one that is

@@ -222,13 +222,14 @@ class Order:
 
     def _require_profile(self) -> None:
         wanted, offered = self.request.wanted.profile, self._ca.meta.get("profiles")
-        if wanted is not None and (not isinstance(offered, dict) or wanted not in offered):
+        known = list(map(str, offered)) if isinstance(offered, dict) else []
+        if wanted is not None and wanted not in known:
             raise CaRefused(
                 f"{self.name}: the CA has no profile {wanted}",
-                expected=", ".join(map(str, offered)) if isinstance(offered, dict) else "no `profile`",
+                expected="one of " + ", ".join(known) if known else "no `profile`: this CA offers none",
                 found=f"profile = {wanted!r}",
                 kept=f"nothing was ordered; {_STAYS}",
-                next="choose one of these, or leave `profile` out",
+                next="choose one of these, or leave `profile` out" if known else "leave `profile` out",
             )
 
     def _authorization(self, url: str) -> Authorization:

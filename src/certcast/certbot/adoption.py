@@ -17,7 +17,7 @@ from certcast import files
 from certcast.acme.account import Account, key_file, recorded_uri, save, save_key
 from certcast.acme.issued import Issued, OrderRecord
 from certcast.certbot.lineage import Lineage
-from certcast.errors import SourceUndecided
+from certcast.errors import LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,15 @@ def adopt(
             next=f"take that line out of {config.path}, then run it again",
         )
     lineage = Lineage(renewal.certbot_config_dir, wanted.name)
+    if not lineage.exists():
+        raise LineageUnusable(
+            f"{wanted.name}: certbot has no lineage of this name, so there is nothing to adopt",
+            expected=f"{lineage.conf_file}",
+            found="no such file",
+            kept=_KEPT,
+            next="`certbot certificates` lists what it has, and certbot_config_dir in [renewal] says where; "
+            f"`certcast renew {wanted.name}` orders a certificate without it",
+        )
     live = lineage.live_as_it_is()
     ca = ca_at(live.directory or renewal.directory)
     told = []
