@@ -6,7 +6,10 @@ pebble, certbot with its hooks, DNS, nginx and SMTP are real; `certcast` runs as
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -16,7 +19,7 @@ import pytest
 from certcast.errors import SigningFailed
 from certcast.lifetime import from_utc_text, utc_text
 from certcast_lab.cloud import publisher_policy
-from certcast_lab.lab import Lab
+from certcast_lab.lab import CERTCAST, Lab
 from certcast_lab.renewal_info import Window
 from journey import Journey
 
@@ -67,6 +70,36 @@ def test_running_it_again_orders_and_uploads_nothing(journey: Journey) -> None:
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     assert orders == journey.lab.renewal_info.orders
     assert puts == _puts(journey)
+
+
+# What a run that asks nobody must not load: SDK, HTTP, the ACME library, X.509.
+HEAVY = {
+    "alibabacloud_oss_v2",
+    "alibabacloud_credentials",
+    "requests",
+    "acme",
+    "josepy",
+    "cryptography",
+    "dns",
+}
+
+
+def test_a_run_with_nothing_to_ask_loads_nothing_heavy(journey: Journey) -> None:
+    """Where nothing is due, a run asks neither the CA nor the store, and imports what that needs alone."""
+    for _ in range(2):  # the first publishes, the second asks the CA when to renew
+        assert 0 == journey.renew().returncode
+    lab = journey.lab
+    asked, requests = len(lab.renewal_info.asked), len(lab.cloud.oss.requests)
+    configuration = str(journey.renewal.certcast_toml)
+    argv = [sys.executable, "-X", "importtime", CERTCAST, "--config", configuration, "renew"]
+    environment = {**os.environ, **lab.environment("renewal")}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stdout)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "certcast.renewal.renew" in loaded
+    assert set() == HEAVY & loaded
+    assert (asked, requests) == (len(lab.renewal_info.asked), len(lab.cloud.oss.requests))
 
 
 @pytest.mark.parametrize("when", ["six hours later", "--now"])

@@ -21,6 +21,7 @@ import re
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -55,7 +56,8 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
             step(f"write {path}")
     elif event in CHANGES:
         path = str(arguments[0])
-        if not ELSEWHERE.search(path):
+        is_there = event == "os.mkdir" and Path(path).is_dir()  # then nothing changes
+        if not is_there and not ELSEWHERE.search(path):
             step(
                 f"{event.partition('.')[2]} {path}" + (f" -> {arguments[1]}" if event == "os.rename" else "")
             )
