@@ -9,30 +9,17 @@ import json
 import os
 import sys
 import urllib.request
-import uuid
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from certcast_lab import signatures
+from signing_rpc import signed
 
 ZONE = "example.test"
 
 
 def alidns(**parameters: str) -> dict[str, Any]:
     """Call one action, signed by RPC-SHA1."""
-    parameters = {
-        **parameters,
-        "Version": "2015-01-09",
-        "Format": "JSON",
-        "AccessKeyId": os.environ["ALIBABA_CLOUD_ACCESS_KEY_ID"],
-        "SignatureMethod": "HMAC-SHA1",
-        "SignatureVersion": "1.0",
-        "SignatureNonce": uuid.uuid4().hex,
-        "Timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    text = signatures.rpc_string_to_sign("GET", parameters)
-    parameters["Signature"] = signatures.rpc_signature(text, os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"])
+    parameters = signed(parameters)
     with urllib.request.urlopen(f"{os.environ['ALIDNS_URL']}/?{urlencode(parameters)}", timeout=10) as answer:
         found: dict[str, Any] = json.loads(answer.read())
     return found

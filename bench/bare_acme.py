@@ -8,11 +8,8 @@ Nothing is checked, nothing is counted, nothing survives a crash, nothing is pub
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-import uuid
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-
-from certcast_lab import signatures
+from signing_rpc import signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,19 +36,7 @@ ZONE = "example.test"
 
 def alidns(session: requests.Session, url: str, **parameters: str) -> dict[str, str]:
     """Call one action of the DNS API, signed by RPC-SHA1."""
-    parameters = {
-        **parameters,
-        "Version": "2015-01-09",
-        "Format": "JSON",
-        "AccessKeyId": os.environ["ALIBABA_CLOUD_ACCESS_KEY_ID"],
-        "SignatureMethod": "HMAC-SHA1",
-        "SignatureVersion": "1.0",
-        "SignatureNonce": uuid.uuid4().hex,
-        "Timestamp": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    text = signatures.rpc_string_to_sign("GET", parameters)
-    parameters["Signature"] = signatures.rpc_signature(text, os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"])
-    answer = session.get(url, params=parameters, timeout=10)
+    answer = session.get(url, params=signed(parameters), timeout=10)
     answer.raise_for_status()
     found: dict[str, str] = answer.json()
     return found

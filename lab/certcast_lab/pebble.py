@@ -136,7 +136,7 @@ class Pebble:
 
     @property
     def issued(self) -> int:
-        """How many certificates pebble has made since its start, by its own log: read by anybody or not."""
+        """How many certificates pebble has made since its start, by its own log, downloaded or not."""
         return (self.folder / "pebble.log").read_bytes().count(b"Issued certificate serial")
 
     def root_pem(self, chain: int = 0) -> bytes:

@@ -131,7 +131,7 @@ def _location(found: object) -> str:
 
 
 def _require_agreement(ca: Ca, renewal: RenewalConfig) -> None:
-    """Refuse to make an account whose conditions nobody has agreed to, before the CA is asked."""
+    """Refuse to make an account, before the CA is asked, if the operator has not agreed to its terms."""
     terms = ca.meta.get("termsOfService")
     if terms and not renewal.terms_of_service_agreed:
         raise AccountUnusable(

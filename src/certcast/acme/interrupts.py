@@ -1,4 +1,4 @@
-"""Signals that end a run, while TXT records stand in zones: noted, and raised once these are gone.
+"""Signals that end a run are noted while TXT records are in zones, and raised once the records are gone.
 
 Python raises KeyboardInterrupt between any two instructions, also inside the clean-up, and a second Ctrl-C
 inside the end of the first. So from the first record to the last, a signal calls `on_signal` and raises

@@ -129,7 +129,7 @@ class Issued:
         return None
 
     def exposed(self) -> SecretExposed | None:
-        """Return None: folder and files are private from their first moment, and nobody else writes there."""
+        """Return None: folder and files are private from their first moment."""
         return None
 
     def record(self, version: str) -> OrderRecord:

@@ -360,7 +360,7 @@ class Order:
             self.name, "the order became invalid", problem, kept=f"the order is given up; {_STAYS}"
         )
 
-    # -- the end that nobody wants
+    # -- giving up
 
     def give_up(self) -> None:
         """End an order before the CA was asked to validate: no challenge was answered, so it cost nothing."""

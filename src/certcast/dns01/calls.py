@@ -4,7 +4,7 @@ Alidns lets a user do about 60 calls a second. Ten calls at a time, of a tenth o
 second each, come near that and not far beyond; what Alidns throttles is repeated
 (alidns_api.py).
 
-`call` is for an asyncio loop, `each` for whoever has none. asyncio is imported where
+`call` is for an asyncio loop, `each` for a caller without one. asyncio is imported where
 it is used: sweep and certbot's cleanup hook need none of it.
 """
 

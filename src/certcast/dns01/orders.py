@@ -11,7 +11,7 @@ does no blocking call by itself: those have ten threads for all orders together
 
 Where the run is to end, nothing more is begun, and what was begun is waited for: a
 record that an Add makes behind the back of a clean-up would stay. The ledger then
-knows every record, and who has asked for the orders cleans up.
+knows every record, and the caller cleans up.
 
 Not here: adding and removing one record (records.py), the wait (visible.py).
 """
@@ -52,7 +52,7 @@ _STOP_POLL = 0.05
 
 @dataclass(frozen=True)
 class Told:
-    """Who is told, from the loop's thread, so that it should return soon; and who tells when to end."""
+    """The caller's functions. They are called from the loop's thread, so they should return soon."""
 
     seen: Callable[[str], None]
     failed: Callable[[str, CertcastError], None]
