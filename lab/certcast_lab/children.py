@@ -1,4 +1,4 @@
-"""Programs that run beside the lab: pebble and nginx.
+"""Programs that run beside the lab, pebble and nginx, and commands that it runs to their end.
 
 A child writes to a file, is stopped by its own pid, and dies with the lab
 whatever ends the lab, `kill -9` included: `setpriv --pdeathsig` (util-linux,
@@ -17,10 +17,11 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,6 +96,58 @@ class Child:
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
+
+
+def run(
+    argv: Sequence[str], environment: Mapping[str, str], *, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; output is captured.
+
+    Interrupted, it ends the command with SIGTERM and waits for it: `subprocess.run` would kill it, and
+    leave what it has started or put into the zone to nobody.
+    """
+    with ExitStack() as stack:
+        with _interrupts_held():
+            child = stack.enter_context(_child_ended(argv, environment, stderr))
+        stdout, errors = child.communicate()
+    return subprocess.CompletedProcess(list(argv), child.returncode, stdout, errors)
+
+
+@contextmanager
+def _child_ended(
+    argv: Sequence[str], environment: Mapping[str, str], stderr: int
+) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True) as child:
+        try:
+            yield child
+        except BaseException:
+            child.terminate()
+            child.communicate()
+            raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait until the block is done.
+
+    One that comes inside of Popen, after the fork, leaves a child that nobody knows (seen once in CI).
+    Not `pthread_sigmask`: the child would inherit that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python's signal handlers run in the main thread alone
+        return
+    came: list[tuple[int, object]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(signal.Signals(came[0][0]))
 
 
 def free_ports(count: int) -> list[int]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from certcast_lab.children import run
 from certcast_lab.cloud import PREFIX
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
@@ -77,7 +78,7 @@ class Story:
     def run(self, lab: Lab, host: str, configuration: Path, *arguments: str, user: str) -> int:
         """Run certcast on a host, show command and output, return the exit status."""
         self.tell(f"{host}$ certcast {shlex.join(arguments)}")
-        done: subprocess.CompletedProcess[str] = lab.certcast(configuration, *arguments, user=user)  # type: ignore[arg-type]  # one of two words
+        done = lab.certcast(configuration, *arguments, user=user)  # type: ignore[arg-type]  # one of two words
         self._show(done.stdout + done.stderr)
         return done.returncode
 
@@ -95,17 +96,9 @@ class Story:
         self.tell(f"{renewal.name}$ certbot {shown}")
         argv = [CERTBOT, *(word for line in lines for word in line), *_certbots_place(lab, renewal)]
         environment = {"PATH": os.environ["PATH"], **lab.environment("renewal")}
-        with subprocess.Popen(
-            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as child:
-            try:
-                output = child.communicate()[0]
-            except BaseException:
-                child.terminate()  # its clean-up hook takes the TXT record away
-                child.communicate()
-                raise
-        self._show(output.partition("NEXT STEPS:")[0])
-        return child.returncode
+        done = run(argv, environment, stderr=subprocess.STDOUT)
+        self._show(done.stdout.partition("NEXT STEPS:")[0])
+        return done.returncode
 
     def _show(self, output: str) -> None:
         self.tell("\n".join(f"  {line}" for line in output.splitlines()))

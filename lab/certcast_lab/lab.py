@@ -36,6 +36,7 @@ from typing import Literal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from certcast_lab.ca import Authority
+from certcast_lab.children import run
 from certcast_lab.cloud import NAMESERVERS, Cloud
 from certcast_lab.hosts import WebHost
 from certcast_lab.mailbox import Mailbox
@@ -159,21 +160,7 @@ class Lab:
         `extra` is more for its environment.
         """
         argv = [CERTCAST, "--config", str(configuration), *arguments]
-        with subprocess.Popen(
-            argv,
-            env={**_without_clouds(), **self.environment(user), **(extra or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as child:
-            try:
-                stdout, stderr = child.communicate()
-            except BaseException:
-                # subprocess.run would kill it, and leave its certbot to nobody.
-                child.terminate()
-                child.communicate()
-                raise
-        return subprocess.CompletedProcess(argv, child.returncode, stdout, stderr)
+        return run(argv, {**_without_clouds(), **self.environment(user), **(extra or {})})
 
     def reset(self) -> None:
         """Begin a new first day; only the CA remembers."""

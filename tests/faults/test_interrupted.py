@@ -16,9 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from certcast_lab.children import run
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Journey
 
@@ -197,6 +199,34 @@ def test_demo_interrupted(tmp_path: Path, stop: Stop) -> None:
     assert "Traceback" not in printed
     assert [] == processes_that_name(tmp_path)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_of_the_lab_interrupted_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal that comes while the lab starts a command waits until the lab knows it, and ends it."""
+    started: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+    def as_interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, as_interrupt)
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(["sleep", "60"], dict(os.environ))
+        assert [-signal.SIGTERM] == [child.returncode for child in started]
+    finally:
+        signal.signal(number, before)
+        for child in started:
+            child.kill()
 
 
 def processes_that_name(path: Path) -> list[str]:
