@@ -28,19 +28,19 @@ from urllib.parse import urlencode, urlsplit
 from measuring import Command, measure, row
 from renewal import renewal
 
-from certcast import identity
-from certcast.certificate import describe, read_chain
-from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
-from certcast.config_reading import load
-from certcast.consumer import gate, published
-from certcast.consumer.fetching import Fetcher
-from certcast.consumer.install import Folder
+from certcast.config.model import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
+from certcast.config.reading import load
+from certcast.consumer.disk.versions import Folder
+from certcast.consumer.incoming import current, gate
+from certcast.consumer.incoming.fetch import Fetcher
 from certcast.consumer.state import State
-from certcast.renewal.press import Press
-from certcast.renewal.publish import publish
-from certcast.renewal.sealed import seal_missing
+from certcast.publisher.hosts.sealed_keys import seal_missing
+from certcast.publisher.releases import publish
+from certcast.publisher.signer import Press
+from certcast.release import host_identity
+from certcast.release.certificate import describe, read_chain
+from certcast.release.sealing import Recipient
 from certcast.renewal.source import Release
-from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.oss import OssStore
 from certcast_lab import oss_signatures, signatures
@@ -186,7 +186,7 @@ def trust(bench: Bench) -> None:
     """What signing and sealing cost in a process that has its imports, by the clock."""
     store = open_store(StoreConfig(StoreUrl("memory://bench")))
     release, now = bench.release(), datetime.now(timezone.utc)
-    fleet = [Recipient.of_host(f"web{number}", identity.new_key("")[1]) for number in range(1000)]
+    fleet = [Recipient.of_host(f"web{number}", host_identity.new_key("")[1]) for number in range(1000)]
 
     def seal() -> None:
         for key in store.list(""):
@@ -204,7 +204,7 @@ def trust(bench: Bench) -> None:
 
     def take() -> None:
         folder = Folder(at_memory.state_dir, "bench")
-        found = published.look(store, at_memory, wanted, State(store=store.url), folder).manifest
+        found = current.look(store, at_memory, wanted, State(store=store.url), folder).manifest
         fetcher = Fetcher(at_memory, store)
         pair = {"fullchain.pem": fetcher.chain(found), "privkey.pem": fetcher.privkey(found)[0]}
         gate.require_published(pair, found)

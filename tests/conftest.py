@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast import redaction
+from certcast.report import redaction
 from certcast_lab.lab import Lab
 
 # The official credential chain would ask an ECS instance's metadata service, for seconds.

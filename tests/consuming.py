@@ -21,14 +21,14 @@ from typing import Any
 
 import pytest
 
-from certcast import certificate
-from certcast.config import Config
-from certcast.config_reading import load
+from certcast.config.model import Config
+from certcast.config.reading import load
 from certcast.consumer import state
-from certcast.consumer.install import Folder
+from certcast.consumer.disk.versions import Folder
 from certcast.consumer.outcome import Outcome
-from certcast.consumer.pull import pull
-from certcast.errors import NotIncluded
+from certcast.consumer.takeover import pull
+from certcast.release import certificate
+from certcast.report.errors import NotIncluded
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged
 from certcast_lab.ca import Authority, Pair
@@ -57,13 +57,13 @@ _RUN = """
 import os, sys
 from datetime import datetime
 from pathlib import Path
-from certcast import config_reading
-from certcast.consumer.pull import pull
-from certcast.errors import CertcastError
+from certcast.config import reading
+from certcast.consumer.takeover import pull
+from certcast.report.errors import CertcastError
 from certcast.storage import open_store
 
 path, now, step = sys.argv[1:]
-here = config_reading.load(Path(path))
+here = reading.load(Path(path))
 try:
     outcome = pull(
         here,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
-from certcast import certificate
 from certcast.acme.issued import Issued, OrderRecord
 from certcast.certbot.lineage import KINDS
-from certcast.certificate import Leaf
+from certcast.release import certificate
+from certcast.release.certificate import Leaf
 from certcast.renewal.source import Release
 from certcast_lab.ca import Pair
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from by_hand import BEGIN, END, ByHand, armored, by_hand
-from certcast import sealing
-from certcast.identity import new_key
-from certcast.sealing import Recipient
+from certcast.release import sealing
+from certcast.release.host_identity import new_key
+from certcast.release.sealing import Recipient
 from certcast_lab.ca import Pair
 
 

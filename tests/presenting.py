@@ -8,10 +8,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from certcast.config import Address, CertificateConfig, Config, DnsConfig, Resolver, StoreConfig, ZoneConfig
+from certcast.config.model import (
+    Address,
+    CertificateConfig,
+    Config,
+    DnsConfig,
+    Resolver,
+    StoreConfig,
+    ZoneConfig,
+)
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
-from certcast.errors import CertcastError
+from certcast.report.errors import CertcastError
 from certcast_lab.cloud import NAMESERVERS, Cloud
 from certcast_lab.nameservers import NameService
 from certcast_lab.serve import Server

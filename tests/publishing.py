@@ -1,6 +1,6 @@
 """A publisher for tests: it signs and seals what it is told, also what no publisher should.
 
-The real one (renewal/publish.py) refuses to publish an older or an expired
+The real one (publisher/releases.py) refuses to publish an older or an expired
 certificate; a consumer's tests need just these.
 """
 
@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from certcast import certificate, identity, sealing, signing
-from certcast.manifest import FULLCHAIN, Digest, Manifest, manifest_key, release_key, write
-from certcast.sealing import Recipient
+from certcast.release import certificate, host_identity, sealing, signing
+from certcast.release.manifest import FULLCHAIN, Digest, Manifest, manifest_key, release_key, write
+from certcast.release.sealing import Recipient
 from certcast.storage.store import Store
 from certcast_lab.ca import Pair
 
@@ -38,12 +38,12 @@ class Publisher:
 
     def __init__(self, folder: Path) -> None:
         self.signing_key = folder / "publisher"
-        self.public = identity.make(self.signing_key, "publisher").public
+        self.public = host_identity.make(self.signing_key, "publisher").public
         self.recipients: list[Recipient] = []
 
     def enrol(self, host: str, path: Path) -> None:
         """Make an identity for a host, if there is none in `path`, and seal to it from now on."""
-        known = identity.load(path) if path.exists() else identity.make(path, host)
+        known = host_identity.load(path) if path.exists() else host_identity.make(path, host)
         self.recipients.append(Recipient.of_host(host, known.public))
 
     def publish(

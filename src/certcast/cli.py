@@ -25,22 +25,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from certcast import children, console
-from certcast.errors import CertcastError, Defect, LocalFault
-from certcast.names import printable
-from certcast.redaction import redacted
-from certcast.running import Run, defect, host_name, now
+from certcast.commands.run import Run, defect, host_name, now
+from certcast.host import children
+from certcast.report import console
+from certcast.report.errors import CertcastError, Defect, LocalFault
+from certcast.report.names import printable
+from certcast.report.redaction import redacted
 
 if TYPE_CHECKING:
-    from certcast.config import CertificateConfig, RenewalConfig
-    from certcast.renewal.look import Renewed
-    from certcast.renewal.press import Press
-    from certcast.renewal.renew import Renewal
+    from certcast.config.model import CertificateConfig, RenewalConfig
+    from certcast.publisher.signer import Press
+    from certcast.renewal.candidate import Renewed
+    from certcast.renewal.reconcile import Renewal
     from certcast.renewal.source import Source
 
 
 class _Commands(click.Group):
-    """The commands of this file, and those of operate/, which are imported when they are asked for."""
+    """The commands of this file, and those of commands/, which are imported when they are asked for."""
 
     LATER: ClassVar[dict[str, str]] = {
         "check": "check",
@@ -56,12 +57,12 @@ class _Commands(click.Group):
         return sorted({*super().list_commands(context), *self.LATER})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Return the command; one of operate/ is the object of that name in its module."""
+        """Return the command; one of commands/ is the object of that name in its module."""
         if name not in self.LATER:
             return super().get_command(context, name)
         from importlib import import_module
 
-        found = getattr(import_module(f"certcast.operate.{self.LATER[name]}"), name)
+        found = getattr(import_module(f"certcast.commands.{self.LATER[name]}"), name)
         assert isinstance(found, click.Command)
         return found
 
@@ -148,7 +149,7 @@ def renew(
     run = Run(context.obj, "renew")
     settings = run.config.renewal or run.config.lacks("renewal", "certcast renew")
     _require_extra("acme", "dns")
-    from certcast.renewal.renew import Renewal
+    from certcast.renewal.reconcile import Renewal
 
     renewal = Renewal(
         run.config,
@@ -163,11 +164,11 @@ def renew(
         emergency=bool(to_replace),
     )
     if to_replace or any(options.values()):
-        from certcast.operate.replacing import ask
+        from certcast.commands.replacing import ask
 
         name = ask(run.config, renewal.source, name=name, to_replace=to_replace, **options)
     if adopt or new_account:
-        from certcast.operate.adopting import adopt_lineage
+        from certcast.commands.adopting import adopt_lineage
 
         name = adopt_lineage(run.config, renewal, name=name, adopt=adopt, new_account=new_account)
     chosen = run.config.chosen(name)
@@ -243,7 +244,7 @@ def _alarm_if_exposed(run: Run, source: Source, certificate: CertificateConfig) 
 
 
 def _press(run: Run, renewal: RenewalConfig) -> Press:
-    from certcast.renewal.press import Press
+    from certcast.publisher.signer import Press
 
     return Press.of(run.config, renewal, run.config.host or host_name())
 
@@ -313,7 +314,7 @@ def hook(context: click.Context, event: str) -> int:
 
 
 def _deploy(run: Run, name: str) -> None:
-    from certcast.renewal.publication import publish_live
+    from certcast.publisher.publishing import publish_live
     from certcast.renewal.source import source_of
 
     renewal = run.config.renewal or run.config.lacks("renewal", "certcast hook deploy")
@@ -341,7 +342,7 @@ def _require_extra(*packages: str) -> None:
     """Raise ConfigInvalid if this is a consumer's installation, which lacks what renewing needs."""
     from importlib.util import find_spec
 
-    from certcast.errors import ConfigInvalid
+    from certcast.report.errors import ConfigInvalid
 
     if missing := [package for package in packages if find_spec(package) is None]:
         raise ConfigInvalid(
@@ -353,7 +354,7 @@ def _require_extra(*packages: str) -> None:
 
 
 def _duration(text: str) -> float:
-    from certcast.config_values import seconds
+    from certcast.config.types import seconds
 
     try:
         period = seconds(text)

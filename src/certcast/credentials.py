@@ -32,14 +32,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from certcast import clock, private_files, redaction
+from certcast.host import clock, private_files
+from certcast.report import redaction
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
 
-    from certcast.clock import WrongClock
-    from certcast.config import Source
+    from certcast.config.model import Source
+    from certcast.host.clock import WrongClock
 
 # Seen in the trail of the account's operations, beside the role.
 _SESSION = "certcast"
@@ -224,7 +225,7 @@ def _reported(role_arn: str, endpoint: str) -> Iterator[None]:
         text = str(error)
         status, code = re.search(r"http_code: (\d+)", text), re.search(r'"Code": ?"([\w.]+)"', text)
         if status is None:
-            from certcast.transport import reason
+            from certcast.host.transport import reason
 
             why = reason(error.__context__ or error)
             raise StsUnavailable(f"STS at {endpoint} cannot be reached: {why}") from None

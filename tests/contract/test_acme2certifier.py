@@ -12,8 +12,8 @@ import acme.client
 import pytest
 from cryptography import x509
 
-from certcast.errors import AccountUnusable
-from certcast.renewal import looked
+from certcast.renewal import last_look
+from certcast.report.errors import AccountUnusable
 from certcast_lab.acme2certifier import VALIDITY_DAYS, Acme2certifier, NoPort53
 from certcast_lab.lab import Lab
 from issuing import Certbot
@@ -111,7 +111,7 @@ def test_certcast_orders_at_a_ca_of_another_make(lab: Lab, second_ca: Acme2certi
 
     again = journey.renew()
     assert (0, live) == (again.returncode, journey.live()), again.stderr
-    said = looked.read(journey.renewal.certcast_folder, "example.test")
+    said = last_look.read(journey.renewal.certcast_folder, "example.test")
     assert said is not None
     assert said.ca_start is not None
     assert timedelta(days=VALIDITY_DAYS * 0.8) < said.ca_start - live.leaf.not_before

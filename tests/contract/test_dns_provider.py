@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import stamina
 
-from certcast.config import DnsConfig
-from certcast.dns01.alidns import Alidns
+from certcast.config.model import DnsConfig
+from certcast.dns01.alidns.alidns import Alidns
 from certcast.dns01.provider import MaybeAdded
-from certcast.errors import DnsDenied, DnsFailed, ZoneMissing
+from certcast.report.errors import DnsDenied, DnsFailed, ZoneMissing
 from certcast_lab.cloud import ACCOUNT, Cloud
 from certcast_lab.serve import Server
 
@@ -347,9 +347,9 @@ def test_a_temporary_key_is_used_with_its_token(cloud, endpoint, monkeypatch):
 def test_a_host_without_an_access_key_is_told_what_is_looked_for(tmp_path):
     """Without any AccessKey the error says so at once: no traceback, no minute of retries."""
     script = (
-        "from certcast.config import DnsConfig\n"
-        "from certcast.dns01.alidns import Alidns\n"
-        "from certcast.errors import DnsDenied\n"
+        "from certcast.config.model import DnsConfig\n"
+        "from certcast.dns01.alidns.alidns import Alidns\n"
+        "from certcast.report.errors import DnsDenied\n"
         "try:\n"
         "    Alidns(DnsConfig(endpoint='http://127.0.0.1:9')).zones()\n"
         "except DnsDenied as denied:\n"

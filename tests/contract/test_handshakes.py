@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from certcast.certificate import describe, read_chain
-from certcast.config import Address, Listener
-from certcast.consumer import handshake, tls_client
-from certcast.consumer.handshake import BROWSER, MATRIX, Client, Clients, Handshake, Shown, Target
-from certcast.errors import NotProved
+from certcast.config.model import Address, Listener
+from certcast.consumer.proof import handshake, tls_client
+from certcast.consumer.proof.handshake import BROWSER, MATRIX, Client, Clients, Handshake, Shown, Target
+from certcast.release.certificate import describe, read_chain
+from certcast.report.errors import NotProved
 from certcast_lab.ca import Authority, Pair
 from certcast_lab.hosts import WebHost
 
@@ -239,7 +239,7 @@ def test_interrupted_proof_ends_at_once() -> None:
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     """When certcast itself is killed, its clients end by themselves: their input has ended."""
     script = (
-        "import os, time; from certcast.consumer.handshake import Clients\n"
+        "import os, time; from certcast.consumer.proof.handshake import Clients\n"
         "with Clients() as clients:\n"
         "    print(*[process._child.pid for process in clients._processes.values()], flush=True)\n"
         "    time.sleep(60)\n"

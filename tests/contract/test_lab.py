@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast import config_reading
+from certcast.config import reading
 from certcast_lab import look
 from certcast_lab.ca import Authority
 from certcast_lab.configuration import consumer_toml, renewal_toml
@@ -55,11 +55,11 @@ def test_the_configurations_are_ones_that_certcast_accepts(lab: Lab):
     host = lab.host("web1")
 
     host.certcast_toml.write_text(consumer_toml(lab, host))
-    consumer = config_reading.load(host.certcast_toml)
+    consumer = reading.load(host.certcast_toml)
     host.certcast_toml.write_text(
         renewal_toml(lab, host, {"a": ("a.example.test",), "b": ("b.example.test",)})
     )
-    renewal = config_reading.load(host.certcast_toml)
+    renewal = reading.load(host.certcast_toml)
 
     assert consumer.consumer is not None
     assert host.ports == [listener.address.port for listener in consumer.consumer.nginx[0].listeners]
@@ -135,7 +135,7 @@ def test_up_says_how_to_look_into_it_and_ctrl_c_removes_it(
     )
     assert "zone example.test" in shown.stdout
     for configuration in re.findall(r"export CERTCAST_CONFIG=(\S+)", printed):
-        assert config_reading.load(Path(configuration)).certificates
+        assert reading.load(Path(configuration)).certificates
 
     process.send_signal(signal.SIGINT)
     assert 0 == process.wait(20)

@@ -21,9 +21,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from certcast.config import Address, HttpUrl, Resolver
-from certcast.dns01 import resolvers
-from certcast.dns01.doh import DohServer
+from certcast.config.model import Address, HttpUrl, Resolver
+from certcast.dns01.visibility import resolvers
+from certcast.dns01.visibility.doh import DohServer
 from certcast_lab.ca import Authority
 from certcast_lab.doh import MESSAGE, DohDoor
 from certcast_lab.nameservers import NameService

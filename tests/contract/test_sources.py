@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from certcast import certificate
-from certcast.config import CertificateConfig, CertificateName, DnsName
-from certcast.errors import IssuedUnusable, LineageUnusable
+from certcast.config.model import CertificateConfig, CertificateName, DnsName
+from certcast.release import certificate
 from certcast.renewal.source import Source, source_of
+from certcast.report.errors import IssuedUnusable, LineageUnusable
 from certcast_lab.ca import Authority, Pair
 from held import DIRECTORY, CertbotFiles, issued, leaf_of
 

@@ -20,8 +20,8 @@ import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
-from certcast.config import StoreConfig
-from certcast.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
+from certcast.config.model import StoreConfig
+from certcast.report.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
 from certcast.storage import open_reader, open_store
 from certcast.storage.store import Object, Reader, Store, Unchanged
 from certcast_lab.oss_api import OssApi

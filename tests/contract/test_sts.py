@@ -27,7 +27,7 @@ from alibabacloud_tea_openapi.models import Config, OpenApiRequest, Params
 from darabonba.runtime import RuntimeOptions
 
 from certcast import credentials
-from certcast.config import Source
+from certcast.config.model import Source
 from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsUnavailable
 from certcast_lab.alidns_api import AlidnsApi
 from certcast_lab.ca import Authority
@@ -304,7 +304,7 @@ def watch(event, arguments):
             raise OSError("not in a test")
 sys.addaudithook(watch)
 from certcast import credentials
-from certcast.config import Source
+from certcast.config.model import Source
 try:
     said = credentials.provider(Source(*json.loads(sys.argv[1])))().access_key_id[:4]
 except credentials.CredentialsMissing as missing:

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from canaries import Canaries, Processes
-from certcast.config_reading import load
-from certcast.errors import Defect
+from certcast.config.reading import load
 from certcast.notify import mail
+from certcast.report.errors import Defect
 from certcast_lab.ca import Authority
 from certcast_lab.cloud import publisher_policy
 from certcast_lab.hosts import WebHost

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.ssh_keys import PublicKey
+from certcast.release.ssh_keys import PublicKey
 from certcast_lab.lab import Lab
 from journey import Done, Journey
 

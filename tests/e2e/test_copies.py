@@ -19,8 +19,15 @@ from typing import Any
 
 import pytest
 
-from certcast.config import Argv
-from certcast.errors import LocalFault, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
+from certcast.config.model import Argv
+from certcast.report.errors import (
+    LocalFault,
+    NginxMissing,
+    NginxRefused,
+    NotIncluded,
+    NotProved,
+    ReloadFailed,
+)
 from certcast_lab.children import free_ports
 from consuming import DAY, NAMES, Consumer, consumer, is_full_root, needs_namespaces, sha256
 from full_disk import DISK

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from certcast.acme.ca import folder_of
-from certcast.errors import GateRefused, Overdue
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.report.errors import GateRefused, Overdue
 from certcast_lab.lab import CERTCAST, Lab
 from certcast_lab.oss_bucket import Stored
 from consuming import DAY, consumer, sha256

@@ -18,10 +18,10 @@ import pytest
 import stamina
 
 from certcast.certbot import hooks
-from certcast.config import Config
-from certcast.config_reading import load
+from certcast.config.model import Config
+from certcast.config.reading import load
 from certcast.dns01.challenges import Challenges
-from certcast.errors import CertbotFailed, DnsFailed, LineageUnusable, SourceUndecided
+from certcast.report.errors import CertbotFailed, DnsFailed, LineageUnusable, SourceUndecided
 from certcast_lab.lab import Lab
 from issuing import CERTBOT_58, Certbot, certbot_21
 

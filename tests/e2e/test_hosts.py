@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from answering import answering
-from certcast.errors import ManifestReplayed, SigningFailed
-from certcast.ssh_keys import PublicKey
+from certcast.release.ssh_keys import PublicKey
+from certcast.report.errors import ManifestReplayed, SigningFailed
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Done, Journey

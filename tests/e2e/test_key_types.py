@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certcast.errors import KeyTypeChanged, NotProved
+from certcast.report.errors import KeyTypeChanged, NotProved
 from certcast_lab.lab import Lab
 from consuming import Consumer, consumer, sha256
 from journey import Journey

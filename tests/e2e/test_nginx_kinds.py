@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from certcast.config import (
+from certcast.config.model import (
     AbsolutePath,
     Address,
     Argv,
@@ -26,8 +26,15 @@ from certcast.config import (
     Listener,
     NginxConfig,
 )
-from certcast.consumer import nginx
-from certcast.errors import FileMounted, NginxMissing, NginxRefused, NotIncluded, NotProved, ReloadFailed
+from certcast.consumer.nginx import control
+from certcast.report.errors import (
+    FileMounted,
+    NginxMissing,
+    NginxRefused,
+    NotIncluded,
+    NotProved,
+    ReloadFailed,
+)
 from certcast_lab.children import Child
 from certcast_lab.host_kinds import CompiledHost, ContainerHost
 from certcast_lab.hosts import WebHost
@@ -74,12 +81,12 @@ A_RUN = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from certcast import config_reading
-from certcast.consumer.pull import pull
-from certcast.errors import CertcastError
+from certcast.config import reading
+from certcast.consumer.takeover import pull
+from certcast.report.errors import CertcastError
 from certcast.storage import open_store
 
-here = config_reading.load(Path(sys.argv[1]))
+here = reading.load(Path(sys.argv[1]))
 try:
     pull(here, here.certificates[0], open_store=lambda: open_store(here.store),
          now=datetime.fromisoformat(sys.argv[2]), force=True)
@@ -157,7 +164,7 @@ def test_cron_path(web: Consumer, monkeypatch: pytest.MonkeyPatch):
     web.first_pull()
     assert web.leaf("A") == web.served()
     web.host.stop()
-    assert nginx.examine(section(web.host))  # without a process that would tell where its program is
+    assert control.examine(section(web.host))  # without a process that would tell where its program is
 
 
 def test_sudo_that_allows_only_the_test(web: Consumer, tmp_path: Path):
@@ -172,7 +179,7 @@ def test_sudo_that_allows_only_the_test(web: Consumer, tmp_path: Path):
     )
     only.chmod(0o755)
     strict = section(web.host, test=Argv((str(only), *web.host.test_command)))
-    assert nginx.examine(strict) is None
+    assert control.examine(strict) is None
     web.publish("A")
 
     web.configure(nginx=(strict,))
@@ -187,7 +194,7 @@ def test_sudo_that_allows_only_the_test(web: Consumer, tmp_path: Path):
 
     web.host.break_configuration()
     with pytest.raises(NginxRefused) as refused:
-        nginx.examine(strict)
+        control.examine(strict)
     assert "certcast_lab_broke_this_on_purpose" in (refused.value.found or "")
 
 
@@ -200,12 +207,12 @@ def test_one_run_tests_and_tells(web: Consumer, tmp_path: Path):
     counting.write_text(f'#!/bin/sh\n[ $1 = -t ] || exit 9\nshift\necho "$*" >>{tmp_path}/runs\nexec "$@"\n')
     counting.chmod(0o755)
     counted = section(web.host, test=Argv((str(counting), "-t", *web.host.test_command)))
-    found = nginx.examine(counted)
+    found = control.examine(counted)
     assert found
     assert NAMES == found.servers[0].names
     web.host.break_configuration()
     with pytest.raises(NginxRefused) as refused:
-        nginx.examine(counted)
+        control.examine(counted)
     assert "certcast_lab_broke_this_on_purpose" in (refused.value.found or "")
     assert f"{' '.join(web.host.test_command)}`, exit status 1" in (refused.value.found or "")
     assert 2 == len((tmp_path / "runs").read_text().splitlines())
@@ -219,11 +226,11 @@ def test_master_is_found_without_its_pid_file(web: Consumer):
     other = WebHost(web.host.root.parent, "web2").start()
     try:
         mine, pids = section(web.host), both_workers(web.host)
-        expected = nginx.workers(mine, nginx.examine(mine))
+        expected = control.workers(mine, control.examine(mine))
         assert pids == {worker.pid for worker in expected}
         web.host.pid_file.unlink()
-        assert expected == nginx.workers(mine, nginx.examine(mine))
-        assert expected == nginx.workers(mine)  # also by the words of the command alone
+        assert expected == control.workers(mine, control.examine(mine))
+        assert expected == control.workers(mine)  # also by the words of the command alone
     finally:
         other.stop()
 
@@ -242,7 +249,7 @@ def test_two_masters_of_one_configuration(web: Consumer):
             child.wait_until(lambda pid=child.pid: _is_master(pid), what="running")
         web.host.pid_file.unlink()
         with pytest.raises(NginxMissing, match="not clear which") as several:
-            nginx.workers(section(web.host))
+            control.workers(section(web.host))
         assert {f"process {child.pid}: {' '.join(argv)}" for child in (first, second)} <= set(
             (several.value.found or "").splitlines()
         )
@@ -260,7 +267,7 @@ def test_master_that_does_not_run_is_named_by_its_configuration(web: Consumer):
     """Where no process runs the configuration, the error names it, and the pid file that is not there."""
     web.host.stop()
     with pytest.raises(NginxMissing) as missing:
-        nginx.workers(section(web.host))
+        control.workers(section(web.host))
     assert str(web.host.nginx_conf) in (missing.value.expected or "")
     assert "no " in (missing.value.found or "")
     assert "consumer.nginx.pid_file" in (missing.value.next or "")
@@ -273,7 +280,7 @@ def test_a_user_finds_the_workers_of_roots_nginx(web: Consumer):
     web.host.pid_file.unlink()
     mine = section(web.host)
     pids = both_workers(web.host)
-    assert pids == set(_as_nobody(lambda: [worker.pid for worker in nginx.workers(mine)]))
+    assert pids == set(_as_nobody(lambda: [worker.pid for worker in control.workers(mine)]))
 
 
 def _as_nobody(ask: Any) -> list[int]:
@@ -365,12 +372,12 @@ def test_two_instances(two: tuple[Consumer, WebHost]):
 def test_two_instances_and_one_is_broken(two: tuple[Consumer, WebHost]):
     """All are tested before any is reloaded: a broken second one leaves the first as it was."""
     web, second = two
-    before = nginx.workers(section(web.host))
+    before = control.workers(section(web.host))
     second.break_configuration()
     web.publish("B")
     with pytest.raises(NginxRefused):
         web.pull(IN_WINDOW)
-    assert before == nginx.workers(section(web.host))
+    assert before == control.workers(section(web.host))
     assert web.leaf("A") == web.served() == second.served().sha256
 
     second.mend()
@@ -417,11 +424,11 @@ def test_instance_of_another_certificate_is_left_alone(two: tuple[Consumer, WebH
     )
     web.configure(nginx=(section(web.host), section(second, certificates=(other,))))
     second.break_configuration()
-    before = nginx.workers(section(second))
+    before = control.workers(section(second))
     web.publish("B")
     web.pull(IN_WINDOW)
     assert web.leaf("B") == web.served()
-    assert before == nginx.workers(section(second))
+    assert before == control.workers(section(second))
 
 
 # -- in a container
@@ -508,7 +515,7 @@ def test_two_containers(contained: Consumer, replica: ContainerHost):
     install_first(contained)
     assert contained.config.consumer
     ours = contained.config.consumer.nginx[0]
-    found = nginx.workers(ours)
+    found = control.workers(ours)
     assert {worker.pid for worker in found} <= contained.host.workers()
 
     # What somebody else's container has mounted does not stop ours.
@@ -617,7 +624,7 @@ def test_container_whose_pid_file_this_host_sees(contained: Consumer, replica: C
     assert web.config.consumer
     configured = replace(web.config.consumer.nginx[0], pid_file=AbsolutePath(web.host.pid_file))
     assert "1" == web.host.pid_file.read_text().strip() == replica.pid_file.read_text().strip()
-    assert both_workers(web.host) == {worker.pid for worker in nginx.workers(configured)}
+    assert both_workers(web.host) == {worker.pid for worker in control.workers(configured)}
 
 
 @needs_namespaces

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from certcast.config import DnsConfig
-from certcast.dns01.alidns import Alidns
-from certcast.errors import DnsDenied
+from certcast.config.model import DnsConfig
+from certcast.dns01.alidns.alidns import Alidns
+from certcast.report.errors import DnsDenied
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS
 from certcast_lab.lab import CERTCAST, Lab
 from certcast_lab.ram import Statement, User, parse_policy

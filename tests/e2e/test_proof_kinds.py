@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from certcast.config import Address, Argv, Listener
+from certcast.config.model import Address, Argv, Listener
 from certcast.consumer.outcome import Outcome
-from certcast.errors import NotProved
+from certcast.report.errors import NotProved
 from certcast_lab.ca import Authority
 from certcast_lab.lab import Lab
 from consuming import NAME, NAMES, Consumer, consumer, sha256

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from certcast.consumer.outcome import Outcome
-from certcast.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
+from certcast.report.errors import FilesUnchanged, ManifestExpired, ManifestMissing, NotIncluded, Overdue
 from certcast.storage.store import Store
 from certcast_lab.lab import CERTCAST
 from consuming import (
@@ -144,8 +144,8 @@ NOTHING_DUE = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from certcast.config_reading import load
-from certcast.consumer.pull import pull
+from certcast.config.reading import load
+from certcast.consumer.takeover import pull
 
 path, now = sys.argv[1:]
 here = load(Path(path))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from answering import answering
-from certcast import manifest, signing
-from certcast.config_reading import load
-from certcast.manifest import Manifest
-from certcast.ssh_keys import PublicKey
+from certcast.config.reading import load
+from certcast.release import manifest, signing
+from certcast.release.manifest import Manifest
+from certcast.release.ssh_keys import PublicKey
 from certcast_lab.cloud import PREFIX
 from certcast_lab.configuration import renewal_toml
 from certcast_lab.hosts import WebHost

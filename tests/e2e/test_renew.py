@@ -16,8 +16,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from certcast.errors import SigningFailed
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.report.errors import SigningFailed
 from certcast_lab.cloud import publisher_policy
 from certcast_lab.lab import CERTCAST, Lab
 from certcast_lab.renewal_info import Window
@@ -97,7 +97,7 @@ def test_a_run_with_nothing_to_ask_loads_nothing_heavy(journey: Journey) -> None
 
     assert (0, "") == (done.returncode, done.stdout)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "certcast.renewal.renew" in loaded
+    assert "certcast.renewal.reconcile" in loaded
     assert set() == HEAVY & loaded
     assert (asked, requests) == (len(lab.renewal_info.asked), len(lab.cloud.oss.requests))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from answering import answering
-from certcast.renewal import enrolled
-from certcast.ssh_keys import PublicKey
+from certcast.publisher.hosts import enrolled_hosts
+from certcast.release.ssh_keys import PublicKey
 from certcast_lab.lab import CERTCAST
 from ssh_server import ssh_server
 
@@ -52,7 +52,7 @@ class RenewalHost:
         )
 
     def enrolled(self) -> dict[str, str]:
-        return {host.name: host.key.fingerprint for host in enrolled.read(self.hosts_file)}
+        return {host.name: host.key.fingerprint for host in enrolled_hosts.read(self.hosts_file)}
 
 
 def make_key(path: Path, kind: str = "ed25519") -> Path:

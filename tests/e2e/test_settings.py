@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from certcast import certificate
 from certcast.acme.ca import folder_of
+from certcast.release import certificate
 from certcast_lab.configuration import renewal_toml
 from certcast_lab.lab import Lab
 from certcast_lab.pebble import PROFILES, Pebble

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from certcast.acme.ca import Ca
-from certcast.config_reading import load
-from certcast.lifetime import utc_text
+from certcast.config.reading import load
+from certcast.release.lifetime import utc_text
 from certcast_lab.acme_faults import AcmeFaults, subproblem
 from certcast_lab.ca import Authority
 from certcast_lab.lab import CERTCAST, Lab

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast import files
-from certcast.errors import (
+from certcast.host import files
+from certcast.report.errors import (
     AccountUnusable,
     Busy,
     CaAnswerInvalid,

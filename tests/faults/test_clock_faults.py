@@ -16,10 +16,10 @@ import stamina
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from certcast.config import DnsConfig, HttpUrl
+from certcast.config.model import DnsConfig, HttpUrl
 from certcast.credentials import Keys
-from certcast.dns01.alidns import Alidns
-from certcast.errors import DnsDenied, DnsFailed, StoreClock, StoreDenied, StoreError, StoreUnreachable
+from certcast.dns01.alidns.alidns import Alidns
+from certcast.report.errors import DnsDenied, DnsFailed, StoreClock, StoreDenied, StoreError, StoreUnreachable
 from certcast.storage.oss import OssStore
 from certcast_lab.alidns_api import AlidnsApi
 from certcast_lab.ca import Authority

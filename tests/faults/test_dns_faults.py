@@ -15,11 +15,12 @@ from datetime import timedelta
 import pytest
 import stamina
 
-from certcast.config import Address, Resolver, ZoneConfig
-from certcast.dns01 import acs3, alidns, alidns_api, exchange
+from certcast.config.model import Address, Resolver, ZoneConfig
+from certcast.dns01.alidns.alidns import acs3, alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
-from certcast.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
+from certcast.dns01.visibility import exchange
+from certcast.report.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
 from certcast_lab.ca import Authority
 from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
@@ -748,7 +749,7 @@ def test_a_fixed_wait_asks_no_nameserver(configured, dns):
 
 def test_nameservers_are_found_through_the_provider(cloud, configured, dns, monkeypatch):
     """A zone without configured nameservers is asked at those that Alidns names, at their addresses."""
-    from certcast.dns01 import nameservers
+    from certcast.dns01.visibility import nameservers
 
     # Real nameservers listen on port 53; the lab's cannot.
     monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
@@ -765,7 +766,7 @@ def test_an_address_family_that_leads_nowhere_is_no_lost_server(cloud, configure
     Nameservers with IPv6 addresses that cannot be reached, on a host where IPv4 works: nothing is
     lost, no time either, and no resolver stands in.
     """
-    from certcast.dns01 import nameservers
+    from certcast.dns01.visibility import nameservers
 
     monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
     provider = cloud.zones.get("lab-dns.test")
@@ -783,7 +784,7 @@ def test_an_address_family_that_leads_nowhere_is_no_lost_server(cloud, configure
 
 def test_nameservers_are_found_by_doh_alone(services, cloud, configured, dns, monkeypatch, tmp_path):
     """With a DoH server as the only resolver, the addresses of nameservers come by HTTPS."""
-    from certcast.dns01 import nameservers
+    from certcast.dns01.visibility import nameservers
 
     monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
     authority = Authority("lab")
@@ -848,7 +849,7 @@ def test_a_private_zone_that_hides_the_nameservers_names_misleads_nobody(
     The zone's nameservers have names in the zone itself, which a private zone hides from this host, like
     the values: that is no answer from a nameserver, the API's word and a wait stand in, with a warning.
     """
-    from certcast.dns01 import nameservers
+    from certcast.dns01.visibility import nameservers
 
     monkeypatch.setattr(nameservers, "_PORT", dns.servers[0].port)
     cloud.zone.nameservers = ("ns1.example.test",)

@@ -13,9 +13,9 @@ import stamina
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from certcast.config import StoreConfig
+from certcast.config.model import StoreConfig
 from certcast.credentials import Keys
-from certcast.errors import ConfigInvalid, StoreDenied, StoreUnreachable
+from certcast.report.errors import ConfigInvalid, StoreDenied, StoreUnreachable
 from certcast.storage import open_store
 from certcast.storage.oss import HURRIED_CONNECT_SECONDS, OssStore
 from certcast.storage.store import Object

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config import StoreConfig, StoreUrl
-from certcast.errors import StoreDenied, StoreTooLarge, StoreUnreachable
+from certcast.config.model import StoreConfig, StoreUrl
+from certcast.report.errors import StoreDenied, StoreTooLarge, StoreUnreachable
 from certcast.storage import folder as folder_store
 from certcast.storage import open_store
 from certcast.storage.folder import FolderStore

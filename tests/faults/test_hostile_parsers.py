@@ -27,13 +27,21 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 
 from by_hand import BEGIN, END, armored, string
-from certcast import certificate, config_reading, identity, manifest, sealing, signing
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
 from certcast.acme.issued import OrderRecord
-from certcast.config_reading import load, structure
+from certcast.config.model import reading
+from certcast.config.reading import load, structure
 from certcast.consumer import state
-from certcast.errors import (
+from certcast.publisher.hosts import enrolled_hosts, host_lists
+from certcast.publisher.keys import passphrase, recovery_kit
+from certcast.release import certificate, host_identity, manifest, sealing, signing
+from certcast.release.host_identity import Identity, new_key
+from certcast.release.manifest import Digest, Manifest
+from certcast.release.sealing import Recipient
+from certcast.release.ssh_keys import PublicKey, public_half
+from certcast.renewal import last_look
+from certcast.report.errors import (
     CertcastError,
     ConfigInvalid,
     EnrolRefused,
@@ -42,12 +50,6 @@ from certcast.errors import (
     SealedInvalid,
     SignatureInvalid,
 )
-from certcast.identity import Identity, new_key
-from certcast.manifest import Digest, Manifest
-from certcast.operate import host_lists
-from certcast.renewal import enrolled, kit, looked, passphrase
-from certcast.sealing import Recipient
-from certcast.ssh_keys import PublicKey, public_half
 from certcast_lab.ca import Authority, Pair
 from consuming import DAY, NAMES
 
@@ -468,8 +470,8 @@ def test_the_file_of_hosts_is_read_or_refused(holds: Holds, tmp_path: Path) -> N
     def check(body: bytes) -> None:
         path.write_bytes(body)
         path.chmod(0o600)
-        for host in enrolled.read(path):
-            assert host == enrolled.parse(host.line)
+        for host in enrolled_hosts.read(path):
+            assert host == enrolled_hosts.parse(host.line)
 
     word = st.sampled_from(
         ["web1", "@web", "@", "#", "ssh-ed25519", PUBLIC.bare, "certificates=", "certificates=a,,b"]
@@ -495,7 +497,7 @@ def test_a_list_of_host_keys_is_read_or_refused(holds: Holds, tmp_path: Path) ->
     def check(body: bytes) -> None:
         path.write_bytes(body)
         for host in host_lists.read(path).hosts:
-            assert host == enrolled.parse(host.line)
+            assert host == enrolled_hosts.parse(host.line)
 
     word = st.sampled_from(
         ["web1", "|1|a|b", "@revoked", "@cert-authority", "*", "!web1", "[", "[a]:b", "::1", PUBLIC.bare]
@@ -517,10 +519,10 @@ def test_a_list_of_host_keys_is_read_or_refused(holds: Holds, tmp_path: Path) ->
 
 def test_a_recovery_kit_is_read_or_refused(holds: Holds) -> None:
     """What comes out of the safe, mistyped or torn, is a kit or a sentence. So is what is still locked."""
-    text = kit.write(kit.make("oss://bucket/certcast", PUBLIC), DAY)
+    text = recovery_kit.write(recovery_kit.make("oss://bucket/certcast", PUBLIC), DAY)
 
     def check(body: bytes) -> None:
-        kit.read(body.decode("utf-8", "replace"))
+        recovery_kit.read(body.decode("utf-8", "replace"))
 
     for bodies in (ANY_BYTES, changed(text.encode())):
         holds(bodies, lambda body: refused(ValueError, lambda: check(body)))
@@ -562,9 +564,9 @@ def test_the_path_of_a_configuration_may_be_anything(holds: Holds, tmp_path: Pat
     """A folder, a missing file, a device: CONFIG in words, no traceback."""
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "nothing", tmp_path / "folder/x", Path("/dev/null/x")):
-        refused(ConfigInvalid, lambda path=path: config_reading.load(path))  # type: ignore[misc]
+        refused(ConfigInvalid, lambda path=path: reading.load(path))  # type: ignore[misc]
     with pytest.raises(CertcastError):
-        identity.load(tmp_path / "folder")
+        host_identity.load(tmp_path / "folder")
 
 
 # -- what certcast keeps of its orders
@@ -617,7 +619,7 @@ def _kept(folder: Path) -> dict[str, tuple[Path, dict[str, Any], Callable[[], ob
 
 
 def _settled(folder: Path) -> object:
-    found = looked.read(folder, "example.test")
+    found = last_look.read(folder, "example.test")
     return found and (found.settles("x", "y", DAY), found.is_ca_due(DAY), found.is_due_by_ca(DAY))
 
 

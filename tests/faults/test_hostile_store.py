@@ -21,9 +21,12 @@ from pathlib import Path
 import pytest
 
 from by_hand import BEGIN
-from certcast import identity
-from certcast.config import AbsolutePath
-from certcast.errors import (
+from certcast.config.model import AbsolutePath
+from certcast.release import host_identity
+from certcast.release.manifest import FILE_LIMIT, FULLCHAIN, LIMIT, Manifest, manifest_key, release_key, write
+from certcast.release.sealing import LIMIT as SEALED_LIMIT
+from certcast.release.sealing import Recipient, seal
+from certcast.report.errors import (
     CertcastError,
     DigestMismatch,
     GateRefused,
@@ -36,9 +39,6 @@ from certcast.errors import (
     SignatureInvalid,
     StoreTooLarge,
 )
-from certcast.manifest import FILE_LIMIT, FULLCHAIN, LIMIT, Manifest, manifest_key, release_key, write
-from certcast.sealing import LIMIT as SEALED_LIMIT
-from certcast.sealing import Recipient, seal
 from certcast.storage.store import Object, Unchanged
 from certcast_lab.ca import Authority, Pair
 from consuming import DAY, NAME, NAMES, Consumer, Wrapped, consumer
@@ -460,7 +460,7 @@ def test_an_etag_says_nothing_of_what_is_sealed_to_another_identity(site: Site, 
     """A host with a new identity opens what is sealed to that, whatever it knows of what was before."""
     store = OneMoment(site.web.store)
     assert "current" == site.web.pull(IN_WINDOW, store=store).result
-    new = identity.make(tmp_path / "identity", "web1")
+    new = host_identity.make(tmp_path / "identity", "web1")
     recipient = Recipient.of_host(site.web.config.enrolled_as, new.public)
     leaf = site.manifest(site.web.pairs["A"]).leaf.sha256
     site.web.store.put(recipient.object_key(NAME, leaf), seal(b"no key", recipient))

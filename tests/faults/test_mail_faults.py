@@ -10,9 +10,9 @@ from typing import cast, get_args
 
 import pytest
 
-from certcast import errors
-from certcast.config import AbsolutePath, MailAddress, MailConfig
+from certcast.config.model import AbsolutePath, MailAddress, MailConfig
 from certcast.notify import mail
+from certcast.report import errors
 from certcast_lab.ca import Authority
 from certcast_lab.children import free_ports
 from certcast_lab.lab import Lab

@@ -27,18 +27,19 @@ import stamina
 from cryptography import x509
 from requests import PreparedRequest, Response
 
-from certcast import certificate, transport
 from certcast.acme import order as order_module
-from certcast.acme.answers import NoAnswer, Problem
 from certcast.acme.ca import Ca
 from certcast.acme.issuance import Issuance
 from certcast.acme.issued import Issued
 from certcast.acme.order import Request
+from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.acme.renewal_info import suggestion
-from certcast.config import CertificateConfig, RenewalConfig
+from certcast.config.model import CertificateConfig, RenewalConfig
 from certcast.dns01.challenges import Challenge
-from certcast.errors import CertcastError
+from certcast.host import transport
+from certcast.release import certificate
 from certcast.renewal.source import Release
+from certcast.report.errors import CertcastError
 from certcast_lab.ca import Authority
 from certcast_lab.pebble import Pebble
 from held import issued

@@ -17,13 +17,13 @@ from datetime import timedelta
 
 import pytest
 
-from certcast.config import Config
-from certcast.config_reading import load
-from certcast.consumer.install import Folder
-from certcast.consumer.pull import pull
-from certcast.errors import CertcastError
-from certcast.manifest import FULLCHAIN, manifest_key, release_key
-from certcast.sealing import Recipient
+from certcast.config.model import Config
+from certcast.config.reading import load
+from certcast.consumer.disk.versions import Folder
+from certcast.consumer.takeover import pull
+from certcast.release.manifest import FULLCHAIN, manifest_key, release_key
+from certcast.release.sealing import Recipient
+from certcast.report.errors import CertcastError
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store
 from certcast_lab.ca import Authority, Pair

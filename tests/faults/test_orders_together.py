@@ -23,11 +23,11 @@ import pytest
 import stamina
 
 from certcast import credentials
-from certcast.config import Address, Config
-from certcast.dns01 import alidns_api
-from certcast.dns01.alidns import Alidns
+from certcast.config.model import Address, Config
+from certcast.dns01.alidns import alidns_api
+from certcast.dns01.alidns.alidns import Alidns
 from certcast.dns01.challenges import Challenge, Challenges
-from certcast.errors import DnsFailed, NotPropagated, ZoneMissing
+from certcast.report.errors import DnsFailed, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
 from certcast_lab.cloud import Cloud
 from presenting import NOW, Services, Told, values

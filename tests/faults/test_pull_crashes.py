@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast.consumer.pull import STEPS
-from certcast.errors import GateRefused, NginxRefused, NotIncluded, NotProved, StoreUnreachable
+from certcast.consumer.takeover import STEPS
+from certcast.report.errors import GateRefused, NginxRefused, NotIncluded, NotProved, StoreUnreachable
 from consuming import DAY, Consumer, Failing, Wrapped, consumer
 
 CRASHED = 9

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
-from certcast.config import Argv, NginxConfig
-from certcast.errors import (
+from certcast.config.model import Argv, NginxConfig
+from certcast.release.manifest import FULLCHAIN, LAST_SEQUENCE, Digest, manifest_key, release_key, write
+from certcast.report.errors import (
     Busy,
     CertcastError,
     DigestMismatch,
@@ -40,7 +41,6 @@ from certcast.errors import (
     StoreDenied,
     StoreTooLarge,
 )
-from certcast.manifest import FULLCHAIN, LAST_SEQUENCE, Digest, manifest_key, release_key, write
 from certcast.storage.store import Store
 from certcast_lab.ca import Authority, Pair
 from consuming import (

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from certcast.config import Address, Resolver
-from certcast.dns01 import exchange, propagation
-from certcast.dns01.nameservers import Nameserver
-from certcast.dns01.reach import Expected, Seen
-from certcast.errors import NotPropagated
+from certcast.config.model import Address, Resolver
+from certcast.dns01.visibility import exchange, propagation
+from certcast.dns01.visibility.nameservers import Nameserver
+from certcast.dns01.visibility.reach import Expected, Seen
+from certcast.report.errors import NotPropagated
 from certcast_lab.blocked import Blocked
 from certcast_lab.nameservers import NameService
 from certcast_lab.zones import Zone, Zones

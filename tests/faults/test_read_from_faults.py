@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from certcast.config import StoreConfig
-from certcast.errors import (
+from certcast.config.model import StoreConfig
+from certcast.report.errors import (
     ConfigInvalid,
     ManifestExpired,
     ManifestMissing,
@@ -460,7 +460,7 @@ def test_a_host_that_only_reads_opens_no_store_to_change():
 
 CHILD = """
 import json, sys
-from certcast.config import StoreConfig
+from certcast.config.model import StoreConfig
 from certcast.storage import open_reader
 
 store = open_reader(StoreConfig("oss://bucket/certcast", "cn-hangzhou", read_from=sys.argv[1]))

@@ -20,14 +20,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certcast import config_reading, credentials
+from certcast import credentials
 from certcast.acme import account, limits, pending
 from certcast.acme.pending import Pending
-from certcast.config import AbsolutePath, MailAddress, MailConfig, Source
+from certcast.config.model import AbsolutePath, MailAddress, MailConfig, Source, reading
 from certcast.dns01.ledger import Entry, Ledger, Run
-from certcast.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
 from certcast.notify import mail
-from certcast.renewal import looked
+from certcast.renewal import last_look
+from certcast.report.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
 from certcast.storage.endpoints import Endpoints
 from certcast_lab.lab import CERTCAST, Lab
 from consuming import DAY, Consumer, consumer, program
@@ -400,7 +400,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
         "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Run.current(), now
     )
     order = Pending("https://ca.test", "", "", ("example.test",), "p256", None, now, b"a key")
-    look = looked.Looked("1-0", "0" * 64, now, now, "0", now)
+    look = last_look.Looked("1-0", "0" * 64, now, now, "0", now)
     names = ("example.test",)
     writes: list[tuple[Path, Callable[[], object]]] = [
         (ca / "limits.json", lambda: limits.begin(ca, names, now)),
@@ -408,7 +408,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
         (ca / "account.key", lambda: account.save_key(ca, key)),
         (place / ".pending", lambda: pending.keep(place, order)),
         (place / ".pending.new", lambda: pending.keep(place, order)),
-        (state / "renewing/example.test.json", lambda: looked.write(state, "example.test", look)),
+        (state / "renewing/example.test.json", lambda: last_look.write(state, "example.test", look)),
         (state / "dns01/ledger.json", lambda: ledger.put([entry])),
         (state / "dns01/.ledger.json.new", lambda: ledger.put([entry])),
         (state / "dns01/ledger.lock", lambda: ledger.put([entry])),
@@ -438,7 +438,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
 def test_a_state_folder_that_others_may_write_to_stops_every_command(lab: Lab) -> None:
     """Who could forge there what was published gets nothing signed: exit status 4, and nothing is written."""
     journey = Journey(lab)
-    state = config_reading.load(journey.renewal.certcast_toml).state_dir
+    state = reading.load(journey.renewal.certcast_toml).state_dir
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o777)
     done = journey.renew()

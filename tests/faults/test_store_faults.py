@@ -20,9 +20,9 @@ from alibabacloud_oss_v2.crc import Crc64
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from certcast.config import StoreConfig
+from certcast.config.model import StoreConfig
 from certcast.credentials import Keys
-from certcast.errors import StoreClock, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
+from certcast.report.errors import StoreClock, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
 from certcast.storage.objects import ObjectsStore
 from certcast.storage.oss import OssStore
 from certcast.storage.store import Object
@@ -450,8 +450,8 @@ def test_a_resident_host_recovers_after_every_cut(cloud):
 
 CHILD = """
 import json, sys
-from certcast.config import StoreConfig
-from certcast.errors import StoreError
+from certcast.config.model import StoreConfig
+from certcast.report.errors import StoreError
 from certcast.storage import open_store
 
 store = open_store(StoreConfig("oss://bucket/certcast", "cn-hangzhou", (sys.argv[1],)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config_reading import load
+from certcast.config.reading import load
 from certcast.dns01.accounts import Accounts
 
 TEXT = """

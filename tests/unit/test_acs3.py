@@ -19,7 +19,7 @@ from alibabacloud_tea_openapi.utils import Utils
 from darabonba.request import DaraRequest
 
 from certcast.credentials import Keys
-from certcast.dns01 import acs3
+from certcast.dns01.alidns import acs3
 
 # https://help.aliyun.com/zh/sdk/product-overview/v3-request-structure-and-signature, its worked example
 RUN_INSTANCES = {
@@ -169,8 +169,8 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
-from certcast.config import DnsConfig
-from certcast.dns01.alidns_api import Api
+from certcast.config.model import DnsConfig
+from certcast.dns01.alidns.alidns_api import Api
 
 
 class Alidns(BaseHTTPRequestHandler):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from requests import Response
 from stamina import set_testing
 
-from certcast.acme.answers import NoAnswer, Problem, Subproblem, checked, json_object, patiently, retry_after
+from certcast.acme.protocol.answers import (
+    NoAnswer,
+    Problem,
+    Subproblem,
+    checked,
+    json_object,
+    patiently,
+    retry_after,
+)
 from drawing import LATIN_1, for_all
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from certcast import certificate
-from certcast.certificate import (
+from certcast.release import certificate
+from certcast.release.certificate import (
     describe,
     key_fits,
     missing_names,

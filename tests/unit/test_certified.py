@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from requests import Response
 
-from certcast import certificate
 from certcast.acme.certified import alternates, ends_at, new_key, require_linked, require_ordered
+from certcast.release import certificate
 from certcast_lab.ca import Authority
 
 ROOT = Authority("Root X1")

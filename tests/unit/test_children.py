@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from certcast import children
+from certcast.host import children
 
-SOURCE = Path(children.__file__).parent
+SOURCE = Path(children.__file__).parents[1]
 STARTING = {"run", "Popen", "call", "check_call", "check_output"}
 SHELLS_AND_THE_LIKE = (
     "os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "pty.spawn",

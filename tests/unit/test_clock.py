@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from certcast.clock import tls_hint, wrong_clock
+from certcast.host.clock import tls_hint, wrong_clock
 
 HERE = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 

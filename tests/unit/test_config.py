@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config import Address, Config, Listener
-from certcast.config_reading import config_path, load
-from certcast.errors import ConfigInvalid
+from certcast.config.model import Address, Config, Listener
+from certcast.config.reading import config_path, load
+from certcast.report.errors import ConfigInvalid
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID6/a9h/EAwhV4y/Y3MXz+HLNmEULf2dGxcLyiVocjuO"
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from certcast import config
+from certcast.config import model
 
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
 
 SECTIONS = {
-    "[store]": config.StoreConfig,
-    "[[certificate]]": config.CertificateConfig,
-    "[renewal]": config.RenewalConfig,
-    "[renewal.external_account]": config.ExternalAccount,
-    "[dns]": config.DnsConfig,
-    "[[zone]]": config.ZoneConfig,
-    "[consumer]": config.ConsumerConfig,
-    "[[consumer.nginx]]": config.NginxConfig,
-    "[[consumer.copy_to]]": config.CopyConfig,
-    "[mail]": config.MailConfig,
+    "[store]": model.StoreConfig,
+    "[[certificate]]": model.CertificateConfig,
+    "[renewal]": model.RenewalConfig,
+    "[renewal.external_account]": model.ExternalAccount,
+    "[dns]": model.DnsConfig,
+    "[[zone]]": model.ZoneConfig,
+    "[consumer]": model.ConsumerConfig,
+    "[[consumer.nginx]]": model.NginxConfig,
+    "[[consumer.copy_to]]": model.CopyConfig,
+    "[mail]": model.MailConfig,
 }
 NAMES = {section.strip("[]") for section in SECTIONS}  # tables have headings of their own
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from certcast.consumer import derived
+from certcast.consumer.disk import derived
 from certcast_lab.ca import Authority
 
 ISSUER = Authority("Issuer", parent=Authority("Root"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from certcast.acme.renewal_info import Suggestion
-from certcast.config import CertificateConfig, CertificateName, DnsName
-from certcast.manifest import Manifest
+from certcast.config.model import CertificateConfig, CertificateName, DnsName
+from certcast.release.manifest import Manifest
 from certcast.renewal.due import Due, decide
 from certcast.renewal.replacement import Old, Replacement
 from certcast.renewal.source import Release

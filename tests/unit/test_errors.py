@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast import errors
-from certcast.errors import CertcastError, DigestMismatch
+from certcast.report import errors
+from certcast.report.errors import CertcastError, DigestMismatch
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast import files
-from certcast.errors import Busy, LocalFault
+from certcast.host import files
+from certcast.report.errors import Busy, LocalFault
 
 
 def test_a_reader_sees_the_old_or_the_new_content_and_nobody_else_reads_either(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from certcast import files\n"
+        "from certcast.host import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "with files.reported('save it', kept='the old one'):\n"
@@ -74,7 +74,7 @@ def test_a_lock_excludes_another_process_and_ends_with_it(tmp_path: Path) -> Non
     """A second run is told who to look for; when the first is killed, the lock is free at once."""
     path = tmp_path / "deep" / "lock"
     script = (
-        "import sys\nfrom pathlib import Path\nfrom certcast import files\n"
+        "import sys\nfrom pathlib import Path\nfrom certcast.host import files\n"
         "with files.lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     holder = subprocess.Popen(

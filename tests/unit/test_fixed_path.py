@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast.consumer import fixed_path
-from certcast.consumer.fixed_path import Before, Wanted
+from certcast.consumer.disk import fixed_path
+from certcast.consumer.disk.fixed_path import Before, Wanted
 
 
 @pytest.fixture

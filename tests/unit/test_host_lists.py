@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from certcast.errors import EnrolRefused, LocalFault
-from certcast.operate.host_lists import HostList, read
-from certcast.ssh_keys import PublicKey
+from certcast.publisher.hosts.host_lists import HostList, read
+from certcast.release.ssh_keys import PublicKey
+from certcast.report.errors import EnrolRefused, LocalFault
 
 # Points of the curve: of all 32 octets half are.
 KEYS = [PublicKey(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([n]) * 32).bare for n in (0, 1, 3, 6, 9)]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config import AbsolutePath, NginxConfig
-from certcast.consumer.install import Folder, version_name
-from certcast.errors import ConfigInvalid
-from certcast.files import make_private_dir, write_new
+from certcast.config.model import AbsolutePath, NginxConfig
+from certcast.consumer.disk.versions import Folder, version_name
+from certcast.host.files import make_private_dir, write_new
+from certcast.report.errors import ConfigInvalid
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certcast.acme.issued import KEPT, Issued
-from certcast.errors import IssuedUnusable
+from certcast.report.errors import IssuedUnusable
 from certcast_lab.ca import Authority, Pair
 from crashing import crashes
 from held import DIRECTORY, issued, leaf_of, record_of

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from certcast import files
-from certcast.config import AbsolutePath, Config, RenewalConfig, StoreConfig, StoreUrl
-from certcast.errors import LocalFault, SigningFailed
-from certcast.identity import new_key
-from certcast.renewal import keyring, kit
-from certcast.renewal.kit import Kit
-from certcast.renewal.press import Press
-from certcast.ssh_keys import PublicKey
+from certcast.config.model import AbsolutePath, Config, RenewalConfig, StoreConfig, StoreUrl
+from certcast.host import files
+from certcast.publisher.keys import keyring, recovery_kit
+from certcast.publisher.keys.recovery_kit import Kit
+from certcast.publisher.signer import Press
+from certcast.release.host_identity import new_key
+from certcast.release.ssh_keys import PublicKey
+from certcast.report.errors import LocalFault, SigningFailed
 
 WRITES = 4
 
@@ -36,7 +36,7 @@ class FullAfter:
 def begun(key: Path) -> Kit:
     """Make a first set of files; return its kit."""
     private, working = new_key("")
-    made = kit.make("file:///store", working)
+    made = recovery_kit.make("file:///store", working)
     keyring.begin(key, private, made)
     return made
 
@@ -69,12 +69,12 @@ def test_an_exchange_that_stops_can_be_finished(
     with monkeypatch.context() as patch:
         FullAfter(patch, writes)
         with pytest.raises(LocalFault):
-            keyring.exchange(key, first, kit.make("file:///store", first.spare))
+            keyring.exchange(key, first, recovery_kit.make("file:///store", first.spare))
     stopped = keyring.read(key)
     assert blob(stopped.working) in {first.working.blob, first.spare.blob}
     assert keyring.is_in_force(key, first)
 
-    second = kit.make("file:///store", first.spare)
+    second = recovery_kit.make("file:///store", first.spare)
     keyring.exchange(key, first, second)
     done = keyring.read(key)
     assert (first.spare.blob, first.spare.blob) == (blob(done.working), blob(done.published))
@@ -86,7 +86,7 @@ def test_a_kit_that_came_into_force_is_known_by_it(tmp_path: Path, monkeypatch: 
     """An I/O error after the last exchange: the new kit is in force, so its file must not be taken back."""
     key = tmp_path / "publisher"
     begun(key)
-    made = kit.make("file:///store", new_key("")[1])
+    made = recovery_kit.make("file:///store", new_key("")[1])
 
     def last_sync_fails(path: Path) -> None:
         if keyring.is_in_force(key, made):

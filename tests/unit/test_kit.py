@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from answering import answering
-from certcast.identity import new_key
-from certcast.renewal import kit, passphrase
-from certcast.renewal.kit import Kit
-from certcast.ssh_keys import PublicKey
+from certcast.publisher.keys import passphrase, recovery_kit
+from certcast.publisher.keys.recovery_kit import Kit
+from certcast.release.host_identity import new_key
+from certcast.release.ssh_keys import PublicKey
 
 WORDS = "correct-horse-battery"
 MADE = datetime(2026, 11, 24, 9, tzinfo=timezone.utc)
@@ -21,17 +21,17 @@ MADE = datetime(2026, 11, 24, 9, tzinfo=timezone.utc)
 
 @pytest.fixture(scope="module")
 def made() -> Kit:
-    return kit.make("oss://bucket/certcast", new_key("certcast-publisher")[1])
+    return recovery_kit.make("oss://bucket/certcast", new_key("certcast-publisher")[1])
 
 
 @pytest.fixture(scope="module")
 def armored(made: Kit) -> str:
-    return kit.encrypted(made, MADE, WORDS)
+    return recovery_kit.encrypted(made, MADE, WORDS)
 
 
 def test_a_kit_opens_to_what_was_locked_into_it(made: Kit, armored: str) -> None:
     """What comes out of the safe is what went in: spare key, age identity, and whose they are."""
-    assert made == kit.opened(armored, WORDS)
+    assert made == recovery_kit.opened(armored, WORDS)
 
 
 def test_a_kit_opens_with_plain_age(made: Kit, armored: str, tmp_path: Path) -> None:
@@ -40,21 +40,21 @@ def test_a_kit_opens_with_plain_age(made: Kit, armored: str, tmp_path: Path) -> 
     file.write_text(armored)
     status, shown = answering(["age", "-d", "-o", str(tmp_path / "kit.txt"), str(file)], [WORDS])
     assert 0 == status, shown
-    assert kit.write(made, MADE) == (tmp_path / "kit.txt").read_text()
+    assert recovery_kit.write(made, MADE) == (tmp_path / "kit.txt").read_text()
 
 
 def test_a_kit_that_age_encrypted_opens_here(made: Kit, tmp_path: Path) -> None:
     """Who locks the clear text again with `age -p -a`, for another passphrase, has a kit as good as ours."""
-    (tmp_path / "kit.txt").write_text(kit.write(made, MADE))
+    (tmp_path / "kit.txt").write_text(recovery_kit.write(made, MADE))
     argv = ["age", "-p", "-a", "-o", str(tmp_path / "kit.age"), str(tmp_path / "kit.txt")]
     status, shown = answering(argv, [WORDS, WORDS])
     assert 0 == status, shown
-    assert made == kit.opened((tmp_path / "kit.age").read_text(), WORDS)
+    assert made == recovery_kit.opened((tmp_path / "kit.age").read_text(), WORDS)
 
 
 def test_a_kit_says_what_it_is(made: Kit) -> None:
     """Who finds the opened kit in ten years learns what it is, for which store, from whom, and when."""
-    text = kit.write(made, MADE)
+    text = recovery_kit.write(made, MADE)
     first = text.splitlines()[0]
     assert "# certcast recovery kit, made 2026-11-24T09:00:00Z" == first
     assert "# store: oss://bucket/certcast\n" in text
@@ -74,7 +74,7 @@ def test_a_kit_takes_little_memory(armored: str) -> None:
     script = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (512 * 2**20, 512 * 2**20))\n"
-        "from certcast.renewal import passphrase\n"
+        "from certcast.publisher.keys import passphrase\n"
         f"print(len(passphrase.decrypt(sys.stdin.read(), {WORDS!r})))\n"
         "passphrase.encrypt(b'x', 'y')\n"
     )
@@ -87,13 +87,13 @@ def test_a_kit_takes_little_memory(armored: str) -> None:
 def test_a_kit_may_have_been_copied_by_a_terminal(made: Kit, armored: str) -> None:
     """Blanks around the lines, Windows line ends and empty lines don't matter."""
     copied = "\r\n\r\n" + "\r\n".join(f"  {line} " for line in armored.splitlines()) + "\r\n\r\n"
-    assert made == kit.opened(copied, WORDS)
+    assert made == recovery_kit.opened(copied, WORDS)
 
 
 def test_a_kit_with_another_passphrase_stays_shut(armored: str) -> None:
     """A wrong passphrase is named as the likely cause."""
     with pytest.raises(ValueError, match="the passphrase is a wrong one"):
-        kit.opened(armored, "correct-horse-batterie")
+        recovery_kit.opened(armored, "correct-horse-batterie")
 
 
 @pytest.mark.parametrize("lost", [1, 2, 10])
@@ -102,7 +102,7 @@ def test_a_kit_with_a_line_missing_is_not_whole(armored: str, lost: int) -> None
     lines = armored.splitlines()
     del lines[lost]
     with pytest.raises(ValueError, match=r"not whole|was changed"):
-        kit.opened("\n".join(lines), WORDS)
+        recovery_kit.opened("\n".join(lines), WORDS)
 
 
 def test_a_kit_without_its_frame_is_refused() -> None:
@@ -114,7 +114,7 @@ def test_a_kit_without_its_frame_is_refused() -> None:
 
 def test_another_text_with_the_passphrase_is_no_kit(made: Kit) -> None:
     """A file that opens, and holds something else or half of it, is refused with what is missing."""
-    text = kit.write(made, MADE)
+    text = recovery_kit.write(made, MADE)
     for broken, missing in (
         ("some other secret", "AGE-SECRET-KEY-"),
         (text.replace("AGE-SECRET-KEY-1", "AGE-SECRET-KEY-1Q"), "damaged"),
@@ -123,12 +123,12 @@ def test_another_text_with_the_passphrase_is_no_kit(made: Kit) -> None:
         (text + text, "2 "),
     ):
         with pytest.raises(ValueError, match=missing):
-            kit.read(broken)
+            recovery_kit.read(broken)
 
 
 def test_each_kit_is_a_new_one(made: Kit) -> None:
     """No two kits share a secret, and no two encryptions a text."""
-    other = kit.make(made.store, made.working)
+    other = recovery_kit.make(made.store, made.working)
     assert made.spare != other.spare
     assert made.recovery != other.recovery
     assert passphrase.encrypt(b"x", WORDS) != passphrase.encrypt(b"x", WORDS)

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 import pytest
 
 from certcast.dns01.ledger import Entry, Ledger, Run
-from certcast.errors import LocalFault
+from certcast.report.errors import LocalFault
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
 NAME = "_acme-challenge.example.com"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from certcast.lifetime import Life, from_utc_text, remaining_text, utc_text
+from certcast.release.lifetime import Life, from_utc_text, remaining_text, utc_text
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 

@@ -11,7 +11,7 @@ import pytest
 
 from certcast.acme import limits
 from certcast.acme.ca import folder_of
-from certcast.errors import CertcastError, LocalFault, OrderCapReached, RateLimited
+from certcast.report.errors import CertcastError, LocalFault, OrderCapReached, RateLimited
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 HOUR, DAY, SECOND = timedelta(hours=1), timedelta(days=1), timedelta(seconds=1)

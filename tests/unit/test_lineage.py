@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certcast.certbot.lineage import Lineage, require_fresh
-from certcast.errors import LineageUnusable
+from certcast.report.errors import LineageUnusable
 from certcast_lab.ca import Authority, Pair
 from held import DIRECTORY, CertbotFiles, held, leaf_of
 

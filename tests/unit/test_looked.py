@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from certcast.acme.renewal_info import Suggestion
-from certcast.renewal import looked
-from certcast.renewal.looked import LOOK_AGAIN, Looked, mark_of
+from certcast.renewal import last_look
+from certcast.renewal.last_look import LOOK_AGAIN, Looked, mark_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -111,18 +111,18 @@ def test_a_look_is_kept_as_it_was(tmp_path: Path) -> None:
     """The next process decides by the same facts, the CA's word included."""
     word = Suggestion(NOW + HOUR, NOW + 2 * HOUR, NOW + 3 * HOUR, "https://ca.test/why")
     for look in (LOOK, LOOK.with_word(word)):
-        looked.write(tmp_path, "example.test", look)
-        assert look == looked.read(tmp_path, "example.test")
+        last_look.write(tmp_path, "example.test", look)
+        assert look == last_look.read(tmp_path, "example.test")
     assert word == look.suggestion()
-    assert looked.read(tmp_path, "other.test") is None
+    assert last_look.read(tmp_path, "other.test") is None
 
 
 def test_what_was_forgotten_is_looked_at(tmp_path: Path) -> None:
     """After a failure the next run looks at everything; to forget twice is no failure."""
-    looked.write(tmp_path, "example.test", LOOK)
+    last_look.write(tmp_path, "example.test", LOOK)
     for _ in range(2):
-        looked.forget(tmp_path, "example.test")
-        assert looked.read(tmp_path, "example.test") is None
+        last_look.forget(tmp_path, "example.test")
+        assert last_look.read(tmp_path, "example.test") is None
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ def test_what_was_forgotten_is_looked_at(tmp_path: Path) -> None:
 )
 def test_a_damaged_look_is_no_look(tmp_path: Path, damage: Callable[[str], str]) -> None:
     """What cannot be read costs a look at everything, and never a run."""
-    looked.write(tmp_path, "example.test", LOOK)
+    last_look.write(tmp_path, "example.test", LOOK)
     path = tmp_path / "renewing/example.test.json"
     path.write_text(damage(path.read_text()))
-    assert looked.read(tmp_path, "example.test") is None
+    assert last_look.read(tmp_path, "example.test") is None
 
 
 # -- what it was true for

@@ -10,10 +10,10 @@ from email.message import EmailMessage
 
 import pytest
 
-from certcast import errors
-from certcast.certificate import Leaf
-from certcast.config import MailAddress, MailConfig
+from certcast.config.model import MailAddress, MailConfig
 from certcast.notify import mail
+from certcast.release.certificate import Leaf
+from certcast.report import errors
 
 NOW = datetime(2026, 11, 23, 18, 5, tzinfo=timezone.utc)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from certcast import manifest
-from certcast.certificate import Leaf
-from certcast.errors import ManifestInvalid
-from certcast.manifest import Digest, Manifest
+from certcast.release import manifest
+from certcast.release.certificate import Leaf
+from certcast.release.manifest import Digest, Manifest
+from certcast.report.errors import ManifestInvalid
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 STORE, NAME = "oss://bucket/prefix", "example.com"

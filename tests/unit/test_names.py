@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from certcast.errors import DnsFailed
-from certcast.names import readable, to_ascii, to_unicode
+from certcast.report.errors import DnsFailed
+from certcast.report.names import readable, to_ascii, to_unicode
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from stamina import set_testing
 
-from certcast.acme import network
-from certcast.acme.answers import NoAnswer
-from certcast.acme.network import Network
+from certcast.acme.protocol import network
+from certcast.acme.protocol.answers import NoAnswer
+from certcast.acme.protocol.network import Network
 from sockets import dripping
 
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nReplay-Nonce: bm9uY2U\r\n"

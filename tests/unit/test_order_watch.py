@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from certcast.config import Address
-from certcast.dns01.nameservers import Nameserver
+from certcast.config.model import Address
 from certcast.dns01.once import Once
-from certcast.dns01.propagation import waiting_for
-from certcast.dns01.reach import Expected
-from certcast.dns01.watching import pause
+from certcast.dns01.visibility.nameservers import Nameserver
+from certcast.dns01.visibility.propagation import waiting_for
+from certcast.dns01.visibility.reach import Expected
+from certcast.dns01.visibility.watching import pause
 
 NS1 = Nameserver("ns1.example.net", (Address("192.0.2.1", 53),))
 NS2 = Nameserver("ns2.example.net", (Address("192.0.2.2", 53),))

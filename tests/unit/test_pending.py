@@ -13,7 +13,7 @@ import pytest
 from certcast.acme import pending
 from certcast.acme.issued import Issued
 from certcast.acme.pending import Pending
-from certcast.errors import LocalFault
+from certcast.report.errors import LocalFault
 from crashing import crashes
 
 ORDER = Pending(

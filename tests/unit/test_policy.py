@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from certcast import manifest
-from certcast.config import Config, Zone
-from certcast.config_reading import load
-from certcast.errors import ConfigInvalid
-from certcast.operate import policy_remarks, ram_policies
-from certcast.operate.isolation import isolate
+from certcast.access import policy_remarks, ram_policies
+from certcast.access.isolation import isolate
+from certcast.config.model import Config, Zone
+from certcast.config.reading import load
+from certcast.release import manifest
+from certcast.report.errors import ConfigInvalid
 from certcast_lab.ram import User, is_allowed
 
 BASE = """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from certcast import files, private_files
-from certcast.errors import LocalFault, SecretExposed
+from certcast.host import files, private_files
+from certcast.report.errors import LocalFault, SecretExposed
 
 SOMEBODY, US, ANYBODY = 65534, os.geteuid(), 0xFFFFFFFF
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -89,7 +89,7 @@ def test_a_file_that_is_much_too_long_is_not_read(secret: Path) -> None:
 def test_who_may_not_read_a_file_is_told_so(secret: Path) -> None:
     """A run as the wrong user says which file it is; a missing file is left to each caller's words."""
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom certcast import files, private_files\n"
+        "import os, sys\nfrom pathlib import Path\nfrom certcast.host import files, private_files\n"
         f"os.setuid({SOMEBODY})\n"
         "try:\n    private_files.read_private(Path(sys.argv[1]), 'the password')\n"
         "except files.LocalFault as error:\n    print(error.report())\n"

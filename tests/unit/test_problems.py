@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 import pytest
 from josepy.errors import DeserializationError
 
-from certcast.acme.answers import NoAnswer, Problem, Subproblem
-from certcast.acme.problems import explained, not_validated, refused
-from certcast.errors import (
+from certcast.acme.protocol.answers import NoAnswer, Problem, Subproblem
+from certcast.acme.protocol.problems import explained, not_validated, refused
+from certcast.report.errors import (
     AccountUnusable,
     CaAnswerInvalid,
     CaRefused,

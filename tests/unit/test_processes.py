@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.consumer.processes import (
+from certcast.consumer.nginx.processes import (
     Defaults,
     Master,
     compiled_in,

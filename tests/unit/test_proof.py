@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from certcast.config import Address, Listener
-from certcast.consumer.handshake import MATRIX, Client, Handshake, Shown, Target
-from certcast.consumer.processes import Worker
-from certcast.consumer.proof import Verdict, judge, prove, unreachable
-from certcast.consumer.targets import Plan
+from certcast.config.model import Address, Listener
+from certcast.consumer.nginx.processes import Worker
+from certcast.consumer.proof.handshake import MATRIX, Client, Handshake, Shown, Target
+from certcast.consumer.proof.plan import Plan
+from certcast.consumer.proof.verdict import Verdict, judge, prove, unreachable
 
 ONE, TWO = Listener(Address("192.0.2.1", 443)), Listener(Address("2001:db8::1", 443))
 NEW, OLD, OLDER, FOREIGN = (digit * 64 for digit in "abcd")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from certcast.config import Address, HttpUrl, Resolver
-from certcast.dns01.nameservers import Nameserver
-from certcast.dns01.reach import Answer, Silence, agreed, shown
+from certcast.config.model import Address, HttpUrl, Resolver
+from certcast.dns01.visibility.nameservers import Nameserver
+from certcast.dns01.visibility.reach import Answer, Silence, agreed, shown
 
 WANTED = frozenset({"apex-value", "wildcard-value"})
 

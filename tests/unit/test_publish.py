@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 import obstore
 import pytest
 
-from certcast import identity, manifest, sealing, signing
 from certcast.acme.issued import Issued
-from certcast.config import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
-from certcast.errors import (
+from certcast.config.model import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
+from certcast.publisher import record as records
+from certcast.publisher.hosts import sealed_keys
+from certcast.publisher.publication import Published
+from certcast.publisher.record import KEPT_RELEASES
+from certcast.publisher.releases import publish, seal_to, step_back, take_away
+from certcast.publisher.signer import Press
+from certcast.release import host_identity, manifest, sealing, signing
+from certcast.release.host_identity import Identity
+from certcast.release.manifest import Manifest
+from certcast.release.sealing import Recipient
+from certcast.renewal.source import Release
+from certcast.report.errors import (
     DigestMismatch,
     IssuedUnusable,
     LineageUnusable,
@@ -25,16 +35,6 @@ from certcast.errors import (
     StoreDenied,
     StoreUnreachable,
 )
-from certcast.identity import Identity
-from certcast.manifest import Manifest
-from certcast.renewal import record as records
-from certcast.renewal import sealed
-from certcast.renewal.desk import Published
-from certcast.renewal.press import Press
-from certcast.renewal.publish import publish, seal_to, step_back, take_away
-from certcast.renewal.record import KEPT_RELEASES
-from certcast.renewal.source import Release
-from certcast.sealing import Recipient
 from certcast.storage import open_store
 from certcast.storage.store import Object
 from certcast_lab.ca import Authority
@@ -102,7 +102,7 @@ class Publisher:
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self.store, self.now = folder, store, NOW
         self.ca = Authority("Lab")
-        self.working = identity.make(folder / "publisher", "working")
+        self.working = host_identity.make(folder / "publisher", "working")
         self.press = Press(
             publisher="renewal-1",
             signing_key=self.working.path,
@@ -119,7 +119,7 @@ class Publisher:
 
     def enrol(self, name: str) -> Identity:
         """Make an identity for a host and write it into the list."""
-        self.hosts[name] = identity.make(self.folder / f"identity-{name}", name)
+        self.hosts[name] = host_identity.make(self.folder / f"identity-{name}", name)
         self._write_hosts()
         return self.hosts[name]
 
@@ -455,7 +455,7 @@ def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_s
     last = replace(host.published(), sequence=manifest.LAST_SEQUENCE, expires=host.now + DAY)
     host.store.put(POINTER, signing.sign(manifest.write(last), host.press.signing_key))
     host.publish(release)  # dates it anew, as its own
-    other = identity.make(host.folder / "spare", "spare")
+    other = host_identity.make(host.folder / "spare", "spare")
     host.press = replace(
         host.press,
         signing_key=other.path,
@@ -811,7 +811,7 @@ def test_what_lies_in_a_release_before_it_is_published_counts_for_nothing(host: 
 
 def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever fills the bucket holds no run up for hours; each takes a part away, old releases at the end."""
-    monkeypatch.setattr(sealed, "AT_ONCE", 10)
+    monkeypatch.setattr(sealed_keys, "AT_ONCE", 10)
     for _ in range(KEPT_RELEASES):
         host.publish(host.issue())
         host.now += DAY
@@ -833,7 +833,7 @@ def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publi
     release = host.issue()
     host.publish(release)
     before = host.published()
-    spare = identity.make(host.folder / "spare", "spare")
+    spare = host_identity.make(host.folder / "spare", "spare")
     host.press = replace(
         host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public, host.press.working)
     )
@@ -854,7 +854,7 @@ def test_keys_that_are_exchanged_after_a_publication_that_failed_are_no_alarm(ho
     second = host.issue()
     with pytest.raises(StoreUnreachable):
         host.publish(second, Cut(host.store, 3))  # type: ignore[arg-type]  # chain, sealed key, manifest
-    spare, former = identity.make(host.folder / "spare", "spare"), host.press.working
+    spare, former = host_identity.make(host.folder / "spare", "spare"), host.press.working
     host.press = replace(
         host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public,), former=former
     )
@@ -884,7 +884,7 @@ def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> N
     release = host.issue()
     host.publish(release)
     right = host.published()
-    stranger = identity.make(host.folder / "stranger", "stranger")
+    stranger = host_identity.make(host.folder / "stranger", "stranger")
     forged = manifest.write(replace(right, sequence=99))
     host.store.put(POINTER, signing.sign(forged, stranger.path))
     done = host.publish(release)
@@ -896,7 +896,7 @@ def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> N
 
 def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:
     """A signing key that was mixed up is noticed here, and not by the whole fleet."""
-    other = identity.make(host.folder / "other", "other")
+    other = host_identity.make(host.folder / "other", "other")
     host.press = replace(host.press, signing_key=other.path)
     with pytest.raises(SignatureInvalid):
         host.publish(host.issue())

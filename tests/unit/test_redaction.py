@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from certcast import errors, redaction
-from certcast.redaction import STRUCK, redacted
+from certcast.report import errors, redaction
+from certcast.report.redaction import STRUCK, redacted
 
 
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, form: str) -> str:
@@ -169,7 +169,7 @@ def test_a_mistake_in_a_log_call_is_left_to_logging() -> None:
 def test_the_handler_of_last_resort_is_guarded_too() -> None:
     """In a process without any handler, Python writes warnings to stderr: without secrets."""
     script = (
-        "import logging\nfrom certcast import redaction\n"
+        "import logging\nfrom certcast.report import redaction\n"
         f"redaction.remember({SECRET!r})\nredaction.guard_logs()\n"
         f"logging.getLogger('x').warning('see %s', {SECRET!r})\n"
     )
@@ -191,7 +191,7 @@ def test_a_long_log_line_costs_no_more_than_its_length() -> None:
 def test_a_poll_pays_for_no_pattern() -> None:
     """Importing compiles nothing and imports no logging."""
     script = (
-        "import sys\nfrom certcast import redaction\n"
+        "import sys\nfrom certcast.report import redaction\n"
         "print(redaction._patterns.cache_info().currsize, 'logging' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from requests import Response
 from stamina import set_testing
 
-from certcast.acme import unsigned
-from certcast.acme.answers import NoAnswer
 from certcast.acme.ca import Ca
+from certcast.acme.protocol import unsigned
+from certcast.acme.protocol.answers import NoAnswer
 from certcast.acme.renewal_info import Suggestion, certificate_id, suggestion
-from certcast.config import RenewalConfig
+from certcast.config.model import RenewalConfig
 from certcast_lab.ca import Authority
 from drawing import LATIN_1, for_all
 from sockets import answering, dripping
@@ -331,7 +331,7 @@ def test_an_hour_ahead_is_an_hour_ahead_in_shanghai() -> None:
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from requests import Response
-from certcast.acme.answers import retry_after
+from certcast.acme.protocol.answers import retry_after
 from certcast.acme.renewal_info import _moment
 now = datetime.now(timezone.utc).replace(microsecond=0)
 ahead = now + timedelta(hours=1)
@@ -349,7 +349,7 @@ def test_asking_again_writes_nothing() -> None:
     """A run that went well at its second try sends no mail by cron."""
     script = """
 import sys
-from certcast.acme.answers import NoAnswer, patiently
+from certcast.acme.protocol.answers import NoAnswer, patiently
 tries = []
 def ask():
     tries.append(1)
@@ -366,7 +366,8 @@ def test_to_ask_needs_no_library_of_the_network() -> None:
     """Renewal information is read without `acme` and `cryptography`, which cost more than all the rest."""
     script = """
 import sys
-from certcast.acme import answers, ca, renewal_info, unsigned
+from certcast.acme import ca, renewal_info
+from certcast.acme.protocol import answers, unsigned
 print({"acme", "josepy", "cryptography"} & set(sys.modules))
 """
     assert "set()\n" == in_process(script)

@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import strategies as st
 
-from certcast.acme.answers import Subproblem
-from certcast.acme.problems import explained
-from certcast.acme.resources import authorization, failed_challenges, order_state
-from certcast.errors import CaAnswerInvalid
+from certcast.acme.protocol.answers import Subproblem
+from certcast.acme.protocol.problems import explained
+from certcast.acme.protocol.resources import authorization, failed_challenges, order_state
+from certcast.report.errors import CaAnswerInvalid
 from drawing import LATIN_1, for_all
 
 URL = "https://ca.test/authz/1"

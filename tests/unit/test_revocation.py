@@ -12,18 +12,19 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certcast import certificate, files
-from certcast.acme.answers import NoAnswer, Problem
 from certcast.acme.ca import Ca
 from certcast.acme.issued import Issued
+from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.certbot.lineage import Lineage
-from certcast.certificate import Leaf
-from certcast.config import RenewalConfig, StoreConfig, StoreUrl
-from certcast.errors import CertcastError, LineageUnusable, LocalFault
-from certcast.manifest import release_key
+from certcast.config.model import RenewalConfig, StoreConfig, StoreUrl
+from certcast.host import files
+from certcast.release import certificate
+from certcast.release.certificate import Leaf
+from certcast.release.manifest import release_key
 from certcast.renewal import replacement, revocation
 from certcast.renewal.replacement import Reason, Replacement
 from certcast.renewal.source import Source
+from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
 from certcast.storage.store import Store
 from certcast_lab.ca import Authority, Pair

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from certcast.consumer import rights
+from certcast.consumer.nginx import sudoers
 
 
 def where(program: str) -> str:
@@ -23,7 +23,7 @@ def where(program: str) -> str:
 )
 def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: str) -> None:
     """The line has the full path, sudo's own options left out, and its special characters escaped."""
-    line = rights.missing([argv], "sudo: a password is required\n", where)
+    line = sudoers.missing([argv], "sudo: a password is required\n", where)
     assert f" ALL=(root) NOPASSWD: {allowed}\n" in (line or "")
 
 
@@ -32,7 +32,7 @@ def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
     find: Callable[[str], str | None],
 ) -> None:
     """Where sudo has no nginx in its folders, the full path is asked for: no line of sudoers would do."""
-    advice = rights.missing([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
+    advice = sudoers.missing([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
     assert "NOPASSWD" not in advice
     assert "write nginx with its full path, as in /usr/" in advice
 
@@ -50,4 +50,4 @@ def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
 )
 def test_nothing_is_said_of_sudo_where_it_has_no_part(argv: list[str], words: str) -> None:
     """A refusal of nginx's own, behind sudo or without it, is not taken for a missing right."""
-    assert rights.missing([argv], words, where) is None
+    assert sudoers.missing([argv], words, where) is None

@@ -6,7 +6,7 @@ import random
 
 from certcast.acme.issuance import rounds
 from certcast.acme.order import Request
-from certcast.config import CertificateConfig, CertificateName, DnsName
+from certcast.config.model import CertificateConfig, CertificateName, DnsName
 
 
 def request(name: str, *names: str) -> Request:

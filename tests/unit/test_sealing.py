@@ -11,10 +11,10 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from certcast import identity, sealing
-from certcast.errors import SealedInvalid
-from certcast.identity import Identity
-from certcast.sealing import LIMIT, Recipient
+from certcast.release import host_identity, sealing
+from certcast.release.host_identity import Identity
+from certcast.release.sealing import LIMIT, Recipient
+from certcast.report.errors import SealedInvalid
 
 PRIVKEY = b"-----BEGIN PRIVATE KEY-----\n" + b"MIGH" * 400 + b"\n-----END PRIVATE KEY-----\n"
 
@@ -26,12 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def web1(folder: Path) -> Identity:
-    return identity.make(folder / "web1", "web1")
+    return host_identity.make(folder / "web1", "web1")
 
 
 @pytest.fixture(scope="module")
 def web2(folder: Path) -> Identity:
-    return identity.make(folder / "web2", "web2")
+    return host_identity.make(folder / "web2", "web2")
 
 
 def to(host: Identity) -> Recipient:
@@ -87,7 +87,7 @@ def test_a_key_of_ssh_keygen_is_a_recipient_and_opens(folder: Path) -> None:
     """A host's own SSH key, as ssh-keygen made it, serves as the identity."""
     path = folder / "ssh_host_ed25519_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    host = identity.load(path)
+    host = host_identity.load(path)
     assert PRIVKEY == opened(sealing.seal(PRIVKEY, to(host)), host)
 
 
@@ -208,6 +208,6 @@ def test_a_private_half_that_is_not_of_the_public_one_opens_nothing(
     path = tmp_path / "identity"
     path.write_bytes(begin + base64.encodebytes(glued) + end)
     path.chmod(0o600)
-    host = identity.load(path)
+    host = host_identity.load(path)
     assert web2.public.blob == host.public.blob
     assert refused(sealing.seal(PRIVKEY, to(web2)), host)

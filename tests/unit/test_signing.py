@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from by_hand import BEGIN, END, ByHand, armored, by_hand, string
-from certcast import identity, signing
-from certcast.errors import SecretExposed, SignatureInvalid, SigningFailed
-from certcast.ssh_keys import PublicKey
+from certcast.release import host_identity, signing
+from certcast.release.ssh_keys import PublicKey
+from certcast.report.errors import SecretExposed, SignatureInvalid, SigningFailed
 
 DOCUMENT = '{\n  "format": 1,\n  "publisher": "Zürich"\n}\n'.encode()
 
@@ -23,13 +23,13 @@ DOCUMENT = '{\n  "format": 1,\n  "publisher": "Zürich"\n}\n'.encode()
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "publisher"
-    identity.make(path, "publisher")
+    host_identity.make(path, "publisher")
     return path
 
 
 @pytest.fixture(scope="module")
 def pinned(key: Path) -> tuple[PublicKey, ...]:
-    return (identity.load(key).public,)
+    return (host_identity.load(key).public,)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_what_ssh_keygen_signs_verifies_here(key: Path, pinned: tuple[PublicKey,
 
 def test_either_of_two_pinned_keys_will_do(pinned: tuple[PublicKey, ...], signed: bytes) -> None:
     """The working and the spare key are both believed, and the report says which it was."""
-    spare = identity.new_key("spare")[1]
+    spare = host_identity.new_key("spare")[1]
     assert pinned[0].fingerprint == signing.verify(signed, (spare, *pinned), what="it").publisher
 
 
@@ -97,7 +97,7 @@ def test_the_parts_by_hand_are_ssh_keygens(key: Path, pinned: tuple[PublicKey, .
 
 def test_somebody_elses_signature_is_refused(pinned: tuple[PublicKey, ...], tmp_path: Path) -> None:
     """A good signature by a key that isn't pinned is refused, and the report names that key."""
-    other = identity.make(tmp_path / "other", "other")
+    other = host_identity.make(tmp_path / "other", "other")
     assert f"signed by another key: {other.public.fingerprint}" == refused(
         signing.sign(DOCUMENT, other.path), pinned
     )
@@ -133,7 +133,7 @@ def test_the_name_of_our_key_over_another_ones_signature_is_refused(
     pinned: tuple[PublicKey, ...], tmp_path: Path
 ) -> None:
     """A signature that claims to be the publisher's, made with another key, is refused by arithmetic."""
-    other = identity.make(tmp_path / "other", "other")
+    other = host_identity.make(tmp_path / "other", "other")
     forged = replace(ByHand.of(signing.sign(DOCUMENT, other.path)), claimed=pinned[0].blob)
     assert "the text was changed, or the signature" == refused(DOCUMENT + forged.armor, pinned)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config import Address, Listener
-from certcast.consumer import sites
-from certcast.consumer.sites import Certificate, Configuration, Line
+from certcast.config.model import Address, Listener
+from certcast.consumer.nginx import configuration
+from certcast.consumer.nginx.configuration import Certificate, Configuration, Line
 from certcast_lab.ca import Authority
 
 MAIN = """\
@@ -60,12 +60,12 @@ def _dump(tmp_path: Path, program: str) -> Dump:
             check=False,
         )
         assert 0 == done.returncode, done.stderr.decode()
-        return done.stdout.decode(errors="replace")  # as nginx.py does
+        return done.stdout.decode(errors="replace")  # as control.py does
 
     return run
 
 
-def only(configuration: Configuration) -> sites.Server:
+def only(configuration: Configuration) -> configuration.Server:
     (server,) = configuration.servers
     return server
 
@@ -76,7 +76,7 @@ def pair(name: str) -> str:
 
 def test_a_site_is_read_with_its_places(dump: Dump, tmp_path: Path):
     """A server block's names, listeners and certificates are known, each with its file and line."""
-    found = sites.parse(
+    found = configuration.parse(
         dump(
             "http {\n    include sites/*.conf;\n}",
             {
@@ -104,7 +104,7 @@ def test_certificates_are_those_in_effect(dump: Dump, tmp_path: Path):
     A server block without a certificate has those of the level above, one with its own has
     only these; two of them keep their order, since the last of a key type wins.
     """
-    found = sites.parse(
+    found = configuration.parse(
         dump(
             f"""http {{
     server {{ listen 127.0.0.1:8443 ssl; server_name inherits; }}
@@ -133,7 +133,7 @@ def test_includes_are_found_as_nginx_finds_them(dump: Dump, tmp_path: Path):
     that match neither a slash nor a leading dot, in the order of glob(3); quoted names with blanks.
     """
     listen = "server {{ listen 127.0.0.1:8443; server_name {}; }}"
-    found = sites.parse(
+    found = configuration.parse(
         dump(
             'http { include "conf d/.hidden.conf"; include "conf d/deep/z.conf"; include "conf d/b.conf";'
             ' include "conf d/*.conf"; }',
@@ -179,7 +179,7 @@ def test_listen_says_where_to_connect(written: str, expected: list[str]):
     """Each way to write a `listen` becomes the addresses at which this host reaches it."""
     # Without nginx: it would bind these, and not every machine has IPv6.
     server = only(
-        sites.parse(f"# configuration file /n.conf:\nhttp {{ server {{ listen {written} ssl; }} }}\n")
+        configuration.parse(f"# configuration file /n.conf:\nhttp {{ server {{ listen {written} ssl; }} }}\n")
     )
     assert expected == [str(listen.listener) for listen in server.listens]
     assert all(listen.ssl for listen in server.listens)
@@ -187,7 +187,7 @@ def test_listen_says_where_to_connect(written: str, expected: list[str]):
 
 def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
     """TLS, PROXY and the default server belong to the address, though only one block names them."""
-    found = sites.parse(
+    found = configuration.parse(
         dump(
             f"""http {{
     {pair("a")}
@@ -229,7 +229,9 @@ def test_wildcard_is_asked_where_no_nearer_listen_answers(wildcard: str, nearer:
     wildcard on the same port: they are two listeners, and each is asked at an address of its own.
     """
     text = SHADOWED.format(wildcard=wildcard, nearer=nearer)
-    every, near, _ = (server.listens[0] for server in sites.parse(text, ["::1", "2001:db8::7"]).servers)
+    every, near, _ = (
+        server.listens[0] for server in configuration.parse(text, ["::1", "2001:db8::7"]).servers
+    )
     assert expected == [str(every.listener), str(near.listener)]
     assert every.default
     assert near.default
@@ -237,13 +239,13 @@ def test_wildcard_is_asked_where_no_nearer_listen_answers(wildcard: str, nearer:
 
 def test_wildcard_behind_every_address_stays_a_wildcard():
     """Where each IPv6 address of this host has a `listen` of its own, there is none to ask a wildcard at."""
-    found = sites.parse(SHADOWED.format(wildcard="[::]:443", nearer="[::1]:443"), ["::1"])
+    found = configuration.parse(SHADOWED.format(wildcard="[::]:443", nearer="[::1]:443"), ["::1"])
     assert "[::]:443 proxy_protocol" == str(found.servers[0].listens[0].listener)
 
 
 def test_ssl_on_of_old_nginx_counts():
     """`ssl on` of nginx before 1.25.1 makes TLS listeners of all in the block, at http level too."""
-    found = sites.parse(
+    found = configuration.parse(
         """# configuration file /n.conf:
 http {
     ssl on;
@@ -258,7 +260,7 @@ http {
 def test_quic_is_a_listener_of_its_own():
     """A QUIC listener is told from the TLS one on the same port (nginx >= 1.25)."""
     server = only(
-        sites.parse(
+        configuration.parse(
             "# configuration file /n.conf:\nhttp { server { listen 443 quic reuseport; listen 443 ssl; } }\n"
         )
     )
@@ -267,7 +269,7 @@ def test_quic_is_a_listener_of_its_own():
 
 def test_stream_is_told_from_http(current_dump: Dump):
     """TLS servers of stream are found too, with what they inherit from their own level only."""
-    found = sites.parse(
+    found = configuration.parse(
         current_dump(
             f"""http {{ {pair("a")} server {{ listen 127.0.0.1:8443 ssl; }} }}
 stream {{ {pair("b")} server {{ listen 127.0.0.1:8444 ssl proxy_protocol; return x; }} }}
@@ -282,7 +284,7 @@ stream {{ {pair("b")} server {{ listen 127.0.0.1:8444 ssl proxy_protocol; return
 
 def test_mail_is_told_from_http():
     """TLS servers of mail are found, and inherit nothing from http."""
-    found = sites.parse(
+    found = configuration.parse(
         "# configuration file /n.conf:\n"
         "http { ssl_certificate h; ssl_certificate_key h; server { listen 443 ssl; } }\n"
         "mail { server { listen 993 ssl; protocol imap; } }\n"
@@ -296,13 +298,13 @@ def test_file_that_was_made_of_a_dump(dump: Dump, nginx_program: str, tmp_path: 
     (tmp_path / "etc/nginx.conf").write_text(text.rstrip("\n") + "\n")
     argv = [nginx_program, "-p", str(tmp_path), "-c", "etc/nginx.conf", "-T"]
     again = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
-    assert f"{tmp_path}/etc/nginx.conf:5" == str(only(sites.parse(again)).at)
-    assert f"{tmp_path}/etc/nginx.conf:4" == str(only(sites.parse(text)).at)
+    assert f"{tmp_path}/etc/nginx.conf:5" == str(only(configuration.parse(again)).at)
+    assert f"{tmp_path}/etc/nginx.conf:4" == str(only(configuration.parse(text)).at)
 
 
 def test_blocks_with_other_contents_do_not_mislead(dump: Dump):
     """`map`, `if`, `geo`, regular expressions, braces and `server` inside quotes are what they are."""
-    found = sites.parse(
+    found = configuration.parse(
         dump(
             r"""http {
     map $http_host $which { hostnames; default "}"; ~^server\{ 2; }
@@ -355,7 +357,7 @@ def test_lua_and_unknown_directives_break_nothing():
     OpenResty's Lua blocks, with braces in strings and comments, and directives of modules that
     nobody has heard of hide no server, and lines keep their numbers.
     """
-    found = sites.parse(f"# configuration file /etc/nginx/nginx.conf:\n{LUA}\n")
+    found = configuration.parse(f"# configuration file /etc/nginx/nginx.conf:\n{LUA}\n")
     assert ["/etc/nginx/nginx.conf:7", "/etc/nginx/nginx.conf:19"] == [str(s.at) for s in found.servers]
 
 
@@ -365,7 +367,7 @@ def test_line_ends_of_other_systems_keep_their_lines(dump: Dump, tmp_path: Path)
     a lone carriage return does not even end a comment.
     """
     windows = b"# one\r\nserver {\r\n  # two\rlisten 1;\r\n  listen 127.0.0.1:8443;\r\n  server_name a;\r\n}"
-    found = sites.parse(dump("http { include windows.conf; }", {"windows.conf": windows}))
+    found = configuration.parse(dump("http { include windows.conf; }", {"windows.conf": windows}))
     (listen,) = only(found).listens
     assert ("127.0.0.1:8443", f"{tmp_path}/etc/windows.conf:4") == (str(listen.listener), str(listen.at))
     assert ("a",) == only(found).names
@@ -375,19 +377,19 @@ def test_texts_in_other_encodings_hide_nothing(dump: Dump):
     """Comments and answers in GBK, whose second byte may be a backslash or a brace, hide nothing."""
     gbk = "# \u4e00\u6708 \u8a8c\u9ad4 \u76e7\u7e7c\n".encode("gbk") + b"# \xd6\x5c\n# \x81\x7d\n"
     site = gbk + b"server { listen 127.0.0.1:8443; return 200 '\xd6\xd0\xce\xc4\x81\x7b'; }\n"
-    assert 1 == len(sites.parse(dump("http { include gbk.conf; }", {"gbk.conf": site})).servers)
+    assert 1 == len(configuration.parse(dump("http { include gbk.conf; }", {"gbk.conf": site})).servers)
 
 
 def test_a_byte_order_mark_is_no_directive():
     """A byte order mark (which nginx itself refuses) hides nothing."""
-    found = sites.parse("# configuration file /n.conf:\n\ufeffhttp { server { listen 443 ssl; } }\n")
+    found = configuration.parse("# configuration file /n.conf:\n\ufeffhttp { server { listen 443 ssl; } }\n")
     assert 1 == len(found.servers)
 
 
 def test_variables_in_paths_stay_as_written():
     """A certificate chosen at each handshake has no file to compare: its path is left alone."""
     server = only(
-        sites.parse(
+        configuration.parse(
             "# configuration file /n.conf:\n"
             "http { server { listen 443 ssl;"
             " ssl_certificate $ssl_server_name.pem; ssl_certificate_key data:$key; } }\n"
@@ -399,13 +401,13 @@ def test_variables_in_paths_stay_as_written():
 def test_what_cannot_be_read_is_named_with_its_place():
     """A text that is no nginx configuration is a ValueError that names file and line."""
     with pytest.raises(ValueError, match=r"^/etc/n\.conf:2: unexpected end"):
-        sites.parse("# configuration file /etc/n.conf:\nhttp {\n server {\n")
+        configuration.parse("# configuration file /etc/n.conf:\nhttp {\n server {\n")
     with pytest.raises(ValueError, match=r"^/etc/n\.conf:2: cannot read listen '\[::'"):
-        sites.parse("# configuration file /etc/n.conf:\nhttp { server {\nlisten [::; } }\n")
+        configuration.parse("# configuration file /etc/n.conf:\nhttp { server {\nlisten [::; } }\n")
     with pytest.raises(ValueError, match="includes itself"):
-        sites.parse("# configuration file /etc/n.conf:\ninclude n.conf;\n")
+        configuration.parse("# configuration file /etc/n.conf:\ninclude n.conf;\n")
     with pytest.raises(ValueError, match="not the output"):
-        sites.parse("nginx: command not found\n")
+        configuration.parse("nginx: command not found\n")
 
 
 def test_a_thousand_servers_are_read_quickly(dump: Dump):
@@ -418,7 +420,7 @@ def test_a_thousand_servers_are_read_quickly(dump: Dump):
     )
     text = dump(f"http {{\n{servers}\n}}\n", {"ours.conf": pair("a")})
     start = time.process_time()
-    found = sites.parse(text)
+    found = configuration.parse(text)
     assert 2 > time.process_time() - start  # measured: 0.2 s
     assert 1000 == len({server.names for server in found.servers})
     assert all(1 == len(server.certificates) and server.includes for server in found.servers)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.ssh_keys import PublicKey, public_half
+from certcast.release.ssh_keys import PublicKey, public_half
 
 
 def keygen(*arguments: str | Path) -> str:
@@ -175,7 +175,5 @@ def test_two_keys_in_one_file_are_refused(key: Path) -> None:
 
 def test_reading_keys_needs_no_cryptography() -> None:
     """Each poll looks at its identity; that must not cost the import of a crypto library."""
-    script = (
-        "import sys, certcast.ssh_keys; sys.exit('cryptography' in sys.modules or 'pyrage' in sys.modules)"
-    )
+    script = "import sys, certcast.release.ssh_keys; sys.exit('cryptography' in sys.modules or 'pyrage' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", script], check=False).returncode

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from certcast.certificate import Leaf
 from certcast.consumer.state import Proved, State, load, save
-from certcast.errors import LocalFault
+from certcast.release.certificate import Leaf
+from certcast.report.errors import LocalFault
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 LEAF = Leaf(

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
-from certcast.config import CertificateConfig, CertificateName, DnsName
-from certcast.errors import LineageUnusable
-from certcast.operate.publish import _chosen
+from certcast.commands.publish import _chosen
+from certcast.config.model import CertificateConfig, CertificateName, DnsName
 from certcast.renewal.source import Source, source_of
+from certcast.report.errors import LineageUnusable
 from certcast_lab.ca import Authority
 from held import CertbotFiles, issued, leaf_of
 

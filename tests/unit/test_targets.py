@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from certcast.config import AbsolutePath, Address, CertificateName, CopyConfig, Listener, NginxConfig
-from certcast.consumer import sites, targets, unproved
-from certcast.consumer.handshake import BROWSER, MATRIX, Handshake, Target
-from certcast.consumer.install import Folder
-from certcast.consumer.targets import Plan, Site
+from certcast.config.model import AbsolutePath, Address, CertificateName, CopyConfig, Listener, NginxConfig
+from certcast.consumer.disk.versions import Folder
+from certcast.consumer.nginx import configuration
+from certcast.consumer.proof import explanation
+from certcast.consumer.proof.handshake import BROWSER, MATRIX, Handshake, Target
+from certcast.consumer.proof.plan import Plan, Site, is_here, plan_handshakes, site_of
 
 NAMES = ("example.test", "*.example.test")
 FOLDER = Folder(Path("/var/lib/certcast"), "example.test")
@@ -31,11 +32,11 @@ def dump(servers: str, more: str = "") -> str:
 
 
 def site(servers: str, nginx: NginxConfig | None = None, *copies: CopyConfig, more: str = "") -> Site:
-    return targets.site(nginx or NginxConfig(), sites.parse(dump(servers, more)), FOLDER, VERSION, copies)
+    return site_of(nginx or NginxConfig(), configuration.parse(dump(servers, more)), FOLDER, VERSION, copies)
 
 
 def plan(*some: Site) -> Plan:
-    return targets.plan(some, NAMES, MATRIX)
+    return plan_handshakes(some, NAMES, MATRIX)
 
 
 def names(found: Plan, listener: Listener = HTTPS) -> list[str | None]:
@@ -169,7 +170,7 @@ def test_wildcard_that_no_address_leads_to_is_not_provable() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
 def test_loopback_is_this_host(host: str) -> None:
     """Every loopback address, and a name for one, is asked."""
-    assert targets.is_here(Address(host, 443))
+    assert is_here(Address(host, 443))
 
 
 def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
@@ -185,7 +186,7 @@ def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
 
 
 def blamed(found: Site, name: str | None = "www.example.test") -> list[str]:
-    return unproved.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
+    return explanation.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
 
 
 def test_certificate_after_the_include_is_blamed() -> None:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from certcast.certificate import Leaf
 from certcast.consumer.state import Proved, State, due
+from certcast.release.certificate import Leaf
 
 BEGIN = datetime(2026, 11, 1, tzinfo=timezone.utc)
 HOUR = 3600.0

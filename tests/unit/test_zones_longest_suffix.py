@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from certcast.dns01.delegation import Alias, Place, place
 from certcast.dns01.provider import zone_of
-from certcast.errors import ZoneMissing
+from certcast.dns01.visibility.delegation import Alias, Place, place
+from certcast.report.errors import ZoneMissing
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from certcast import files, private_files
-from certcast.errors import AccountUnusable, LocalFault
-from certcast.lifetime import utc_text
+from certcast.host import files, private_files
+from certcast.release.lifetime import utc_text
+from certcast.report.errors import AccountUnusable, LocalFault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
     from certcast.acme.ca import Ca
-    from certcast.acme.network import Network
-    from certcast.config import ExternalAccount, RenewalConfig
+    from certcast.acme.protocol.network import Network
+    from certcast.config.model import ExternalAccount, RenewalConfig
 
 _KEPT = "nothing was ordered; what is published and served stays"
 
@@ -96,7 +96,7 @@ def _found_by_key(ca: Ca, key: PrivateKeyTypes) -> str | None:
     """Return the URL of the account that has this key at the CA; None if there is none."""
     from acme import messages
 
-    from certcast.acme.answers import Problem
+    from certcast.acme.protocol.answers import Problem
 
     try:
         network = ca.network(signed_by=key)
@@ -157,7 +157,7 @@ def _binding(ca: Ca, external: ExternalAccount | None, network: Network) -> dict
         return None
     from acme import messages
 
-    from certcast import redaction
+    from certcast.report import redaction
 
     path = external.hmac_key_file
     try:
@@ -214,7 +214,7 @@ def save_key(folder: Path, key: PrivateKeyTypes) -> None:
 
 def read_key(folder: Path) -> PrivateKeyTypes | None:
     """Return the account's private key, None without one. SecretExposed; LocalFault if it is damaged."""
-    from certcast import certificate
+    from certcast.release import certificate
 
     path = key_file(folder)
     try:

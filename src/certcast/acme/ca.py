@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certcast.acme.account import Account
-    from certcast.acme.network import Network
-    from certcast.acme.unsigned import Reader
-    from certcast.config import RenewalConfig
+    from certcast.acme.protocol.network import Network
+    from certcast.acme.protocol.unsigned import Reader
+    from certcast.config.model import RenewalConfig
 
 _NEEDED = ("newNonce", "newAccount", "newOrder", "revokeCert")
 
@@ -73,7 +73,7 @@ class Ca:
     @cached_property
     def reader(self) -> Reader:
         """Unsigned requests to this CA, over one connection."""
-        from certcast.acme.unsigned import Reader
+        from certcast.acme.protocol.unsigned import Reader
 
         return Reader(self.clock)
 
@@ -111,7 +111,7 @@ class Ca:
 
     def network(self, *, signed_by: Any = None, uri: str | None = None) -> Network:
         """Return a conversation that is signed by the account, or by the key `signed_by`."""
-        from certcast.acme.network import Network
+        from certcast.acme.protocol.network import Network
 
         if signed_by is None:
             signed_by, uri = self.account.key, self.account.uri

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from certcast import certificate
+from certcast.release import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from requests import Response
 
-    from certcast.certificate import Chain
+    from certcast.release.certificate import Chain
 
 _MOST_ALTERNATES = 8
 

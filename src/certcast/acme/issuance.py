@@ -20,9 +20,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from certcast.acme.interrupts import interrupts_held
 from certcast.acme.order import Order, Request, Stopped
-from certcast.errors import CertcastError
+from certcast.host.interrupts import interrupts_held
+from certcast.report.errors import CertcastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ A version is prepared beside, fsynced, renamed once, and its parent fsynced. The
 The highest number is live. Kept are the last five, and every release that the bucket still names: its key is
 needed for hosts that are enrolled later, and for a step back.
 
-Not here: who orders (order.py), and who publishes (renewal/publish.py).
+Not here: who orders (order.py), and who publishes (publisher/releases.py).
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from certcast import certificate, files
-from certcast.errors import IssuedUnusable, LocalFault
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.host import files
+from certcast.release import certificate
+from certcast.release.lifetime import from_utc_text, utc_text
 from certcast.renewal.source import Known, Release
+from certcast.report.errors import IssuedUnusable, LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
     from pathlib import Path
 
-    from certcast.certificate import Leaf
-    from certcast.errors import SecretExposed
+    from certcast.release.certificate import Leaf
+    from certcast.report.errors import SecretExposed
 
 KEPT = 5
 _VERSION = re.compile(r"([1-9][0-9]{0,8})-([0-9a-f]{16})")

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from certcast import files
-from certcast.errors import OrderCapReached, RateLimited
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.host import files
+from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.report.errors import OrderCapReached, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
-from certcast.acme.answers import NoAnswer, Problem, Subproblem, json_object, problem_type
 from certcast.acme.ca import Ca, is_url
 from certcast.acme.certified import alternates, ends_at, new_key, require_ordered
 from certcast.acme.issued import Issued, OrderRecord
 from certcast.acme.pending import Pending
-from certcast.acme.resources import Authorization, authorization, failed_challenges, order_state
+from certcast.acme.protocol.answers import NoAnswer, Problem, Subproblem, json_object, problem_type
+from certcast.acme.protocol.resources import Authorization, authorization, failed_challenges, order_state
 from certcast.dns01.challenges import Challenge
-from certcast.errors import CaRefused, CaUnreachable, CertcastError
+from certcast.report.errors import CaRefused, CaUnreachable, CertcastError
 
 if TYPE_CHECKING:
     import threading
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from requests import Response
 
-    from certcast.acme.network import Network
-    from certcast.config import CertificateConfig
+    from certcast.acme.protocol.network import Network
+    from certcast.config.model import CertificateConfig
     from certcast.renewal.source import Release
 
 _FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.05, 1.5, 5.0
@@ -104,7 +104,7 @@ class Order:
 
         Raises RenewalError, LocalFault, SecretExposed; Stopped.
         """
-        from certcast.acme.problems import explained
+        from certcast.acme.protocol.problems import explained
 
         with explained(self.name, "placing the order"), self._waits_remembered():
             self._resume()
@@ -198,7 +198,7 @@ class Order:
 
     def _new_order(self) -> Any:
         """Send newOrder; once more without `replaces`, or with a new account, where the CA wants that."""
-        from certcast.acme.messages import new_order
+        from certcast.acme.protocol.messages import new_order
 
         wanted, replaces = self.request.wanted, self.request.replaces
         asked_anew = False
@@ -254,7 +254,7 @@ class Order:
         `validated` is called as soon as the CA needs the TXT records no longer.
         Raises RenewalError, LocalFault; Stopped.
         """
-        from certcast.acme.problems import explained
+        from certcast.acme.protocol.problems import explained
 
         kept = f"{_LATER}; {_STAYS}"
         with explained(self.name, "validating", kept=kept), self._waits_remembered():
@@ -344,7 +344,7 @@ class Order:
 
     def _invalid(self) -> CertcastError:
         """Return why the CA has ended the order, name by name; the order is forgotten."""
-        from certcast.acme.problems import not_validated, refused
+        from certcast.acme.protocol.problems import not_validated, refused
 
         pending.drop(self._store.place)
         failed: list[Subproblem] = []

@@ -16,9 +16,9 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast import files
 from certcast.acme.issued import make_durable_dir
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.host import files
+from certcast.release.lifetime import from_utc_text, utc_text
 
 if TYPE_CHECKING:
     from datetime import datetime

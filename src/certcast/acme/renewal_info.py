@@ -46,7 +46,7 @@ class Suggestion:
 
 def suggestion(ca: Ca, certificate_id: str, now: datetime) -> Suggestion:
     """Ask the CA about one certificate. Raises NoAnswer, Problem and ValueError of the directory alone."""
-    from certcast.acme.answers import NoAnswer, Problem, retry_after
+    from certcast.acme.protocol.answers import NoAnswer, Problem, retry_after
 
     base = ca.directory.get("renewalInfo")
     silent = Suggestion(now + _USUALLY)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast import certificate
+from certcast.release import certificate
 
 if TYPE_CHECKING:
     from certcast.acme.ca import Ca
@@ -31,7 +31,7 @@ def revoke(ca: Ca, pem: bytes, *, privkey: bytes | None, reason: str) -> None:
     """
     from acme import messages
 
-    from certcast.acme.answers import Problem
+    from certcast.acme.protocol.answers import Problem
 
     network = ca.network() if privkey is None else ca.network(signed_by=certificate.read_key(privkey))
     wanted = messages.Revocation(certificate=certificate.read_chain(pem).leaf, reason=REASON_CODES[reason])

@@ -13,18 +13,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from certcast import files
 from certcast.acme.account import Account, key_file, recorded_uri, save, save_key
 from certcast.acme.issued import Issued, OrderRecord
 from certcast.certbot.lineage import Lineage
-from certcast.errors import LineageUnusable, SourceUndecided
+from certcast.host import files
+from certcast.report.errors import LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from certcast.acme.ca import Ca
-    from certcast.config import CertificateConfig, Config, RenewalConfig
+    from certcast.config.model import CertificateConfig, Config, RenewalConfig
     from certcast.renewal.source import Release
 
 _KEPT = "nothing was taken over; certbot's files are as they were"
@@ -142,7 +142,7 @@ def _read_account(folder: Path) -> Account | None:
 def _key_type(live: Release) -> str:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-    from certcast import certificate
+    from certcast.release import certificate
 
     key = certificate.read_key(live.privkey)
     if isinstance(key, rsa.RSAPrivateKey):

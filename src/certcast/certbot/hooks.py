@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
-from certcast.errors import CertbotFailed, CertcastError, LineageUnusable, SourceUndecided
+from certcast.report.errors import CertbotFailed, CertcastError, LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from certcast.config import Config
+    from certcast.config.model import Config
 
 
 class _Variable(NamedTuple):

@@ -23,15 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast import certificate, files
-from certcast.errors import LineageUnusable, SecretExposed
-from certcast.lifetime import utc_text
+from certcast.host import files
+from certcast.release import certificate
+from certcast.release.lifetime import utc_text
 from certcast.renewal.source import Known, Release
+from certcast.report.errors import LineageUnusable, SecretExposed
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from certcast.certificate import Leaf
+    from certcast.release.certificate import Leaf
 
 _STAYS = "what is published and served stays"
 KINDS = ("cert", "privkey", "chain", "fullchain")

@@ -1,18 +1,18 @@
 """The hosts that serve: take a release over, put it into service, see it served.
 
-pull.py      the run, from the lock to the last step
+takeover.py      the run, from the lock to the last step
 outcome.py   what it came to, in words
 state.py     what a host remembers between runs, and when it looks again
 gate.py      what must be true of a release before it is installed
-install.py   the folder: versions, the one snippet, what is swept and pruned
+versions.py   the folder: versions, the one snippet, what is swept and pruned
 derived.py   files for other programs, made of the two
 copies.py    fixed paths that sites name: all of them, or none (fixed_path.py: one)
-service.py   switch, test, reload, proof; and the way back
-nginx.py     one nginx: its commands, its master, its workers
-targets.py   which handshakes prove a certificate: every listener, every name
+switch.py   switch, test, reload, proof; and the way back
+control.py     one nginx: its commands, its master, its workers
+plan.py   which handshakes prove a certificate: every listener, every name
 server_names.py which server block a name leads to
 handshake.py the handshakes, by clients of one key type (tls_client.py: their processes)
-proof.py     handshakes before and after, and the verdict
-first_round.py what was seen before a reload, on disk until its verdict
-unproved.py  a failed proof in words: who shows another certificate, in which line
+verdict.py     handshakes before and after, and the verdict
+baseline.py what was seen before a reload, on disk until its verdict
+explanation.py  a failed proof in words: who shows another certificate, in which line
 """

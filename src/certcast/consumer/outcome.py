@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from certcast.errors import ManifestExpired, Overdue
-from certcast.lifetime import remaining_text, utc_text
+from certcast.release.lifetime import remaining_text, utc_text
+from certcast.report.errors import ManifestExpired, Overdue
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from certcast.certificate import Leaf
     from certcast.consumer.state import State
-    from certcast.manifest import Manifest
+    from certcast.release.certificate import Leaf
+    from certcast.release.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from certcast import files
-from certcast.certificate import Leaf
-from certcast.lifetime import from_utc_text, remaining_text, utc_text
+from certcast.host import files
+from certcast.release.certificate import Leaf
+from certcast.release.lifetime import from_utc_text, remaining_text, utc_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """DNS-01 (RFC 8555 section 8.4): show the CA a TXT value, and leave nothing behind.
 
 challenges.py     what callers ask for; begin reading here
-orders.py         the challenges of several orders at once, each order at its own pace
+presenting.py         the challenges of several orders at once, each order at its own pace
 records.py        one record's adding and removal
 ledger.py         which records are ours, kept on disk across crashes
 delegation.py     where a validation's TXT record belongs: CNAMEs, then the zone
@@ -12,7 +12,7 @@ alidns_api.py     one call to its API
 acs3.py           the signature of a call
 calls.py          ten blocking calls at a time; share.py: how many of them one order may have
 once.py           what is looked up once, however many threads ask
-visible.py        from the last value's adding to the moment at which the CA may look
+waiting.py        from the last value's adding to the moment at which the CA may look
 propagation.py    waiting until everybody who can be asked shows the values
 watching.py       the polling for one name
 reach.py          what the answers amount to; who cannot be reached

@@ -24,7 +24,7 @@ from certcast.dns01.once import Once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from certcast.config import Config, DnsConfig
+    from certcast.config.model import Config, DnsConfig
     from certcast.dns01.provider import DnsProvider
 
 
@@ -48,7 +48,7 @@ class Accounts:
 
 def _opened(account: DnsConfig) -> DnsProvider:
     """Return the provider for a [dns] as it would be written for that account."""
-    from certcast.dns01.alidns import Alidns
+    from certcast.dns01.alidns.alidns import Alidns
 
     return Alidns(account)
 

@@ -10,7 +10,7 @@ An order's values are added together, because apex and wildcard are two at one n
 resolver that has seen the name with one of them keeps that answer for the TTL, 600 s
 at least with Alidns, and the CA may ask that resolver for the second.
 
-Not here: many orders at once (orders.py), one record (records.py), the wait (visible.py).
+Not here: many orders at once (presenting.py), one record (records.py), the wait (waiting.py).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from certcast.dns01.accounts import Accounts
 from certcast.dns01.calls import Calls
 from certcast.dns01.ledger import Entry, Ledger, Run
 from certcast.dns01.once import Once
-from certcast.dns01.reach import names_text, values_text
 from certcast.dns01.records import Records
-from certcast.errors import CertcastError, DnsFailed
-from certcast.names import readable
+from certcast.dns01.visibility.reach import names_text, values_text
+from certcast.report.errors import CertcastError, DnsFailed
+from certcast.report.names import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from certcast.config import Config, DnsConfig
-    from certcast.dns01.delegation import Names, Place
-    from certcast.dns01.nameservers import Nameservers
-    from certcast.dns01.visible import Wait
+    from certcast.config.model import Config, DnsConfig
+    from certcast.dns01.visibility.delegation import Names, Place
+    from certcast.dns01.visibility.nameservers import Nameservers
+    from certcast.dns01.visibility.waiting import Wait
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Challenges:
         when an exception passes through, and `cleanup_orders` removes what was added.
         Raises what `seen`, `failed` and `stopped` raise, and LocalFault without a /proc.
         """
-        from certcast.dns01.orders import Presenting, Told
+        from certcast.dns01.presenting import Presenting, Told
 
         Presenting(
             orders,
@@ -150,7 +150,7 @@ class Challenges:
         """
         import asyncio
 
-        from certcast.dns01.propagation import waiting_for
+        from certcast.dns01.visibility.propagation import waiting_for
 
         wait = self._wait()
 
@@ -229,24 +229,24 @@ class Challenges:
 
     # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
     def _new_nameservers(self, _dns: DnsConfig) -> Nameservers:
-        from certcast.dns01.nameservers import Nameservers
+        from certcast.dns01.visibility.nameservers import Nameservers
 
         return Nameservers(self._config, self._accounts)
 
     def _new_names(self, dns: DnsConfig) -> Names:
-        from certcast.dns01.delegation import Names
+        from certcast.dns01.visibility.delegation import Names
 
         return Names(self._config, self._accounts, self._nameservers(dns))
 
     def _place(self, name: str) -> Place:
-        from certcast.dns01.delegation import place
+        from certcast.dns01.visibility.delegation import place
 
         return place(name, self._accounts.zones, self._names(self._config.dns).alias_of)
 
     def _wait(self) -> Wait:
-        from certcast.dns01.listed import Listed
-        from certcast.dns01.visible import Wait
-        from certcast.dns01.watching import Common
+        from certcast.dns01.visibility.listed import Listed
+        from certcast.dns01.visibility.waiting import Wait
+        from certcast.dns01.visibility.watching import Common
 
         said: set[str] = set()
 

@@ -28,9 +28,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from certcast import files
-from certcast.errors import LocalFault
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.host import files
+from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.report.errors import LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -33,12 +33,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from certcast.errors import DnsFailed
+from certcast.report.errors import DnsFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from certcast.errors import RenewalError
+    from certcast.report.errors import RenewalError
 
 # Alidns' free edition takes nothing shorter, and a validation is asked for once.
 TTL = 600

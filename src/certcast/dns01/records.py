@@ -7,7 +7,7 @@ Only what certcast made is ever removed. A value that stood there before the fir
 attempt is used and left (Added.ours). Removal goes by the record's id, and only if
 the id still holds this name and value.
 
-Not here: what is intended (challenges.py, orders.py). Any number of threads may add
+Not here: what is intended (challenges.py, presenting.py). Any number of threads may add
 and remove at a time.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from certcast.dns01.provider import MaybeAdded
-from certcast.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+from certcast.report.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
 
 if TYPE_CHECKING:
     from collections.abc import Collection

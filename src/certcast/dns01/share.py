@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from certcast.dns01.calls import AT_ONCE
-from certcast.errors import CertcastError
+from certcast.report.errors import CertcastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast import private_files
-from certcast.errors import CertcastError, MailNotSent
-from certcast.lifetime import remaining_text
-from certcast.names import printable, readable
-from certcast.redaction import redacted, remember
+from certcast.host import private_files
+from certcast.release.lifetime import remaining_text
+from certcast.report.errors import CertcastError, MailNotSent
+from certcast.report.names import printable, readable
+from certcast.report.redaction import redacted, remember
 
 if TYPE_CHECKING:
     import smtplib
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from email.message import EmailMessage
 
-    from certcast.certificate import Leaf
-    from certcast.config import MailConfig
+    from certcast.config.model import MailConfig
+    from certcast.release.certificate import Leaf
 
 # Submission over implicit TLS (RFC 8314 section 3.3), submission (RFC 6409 section 3.1), relay (RFC 5321).
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}

@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.lifetime import remaining_text, utc_text
+from certcast.release.lifetime import remaining_text, utc_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.acme.renewal_info import Suggestion
-    from certcast.config import CertificateConfig
-    from certcast.manifest import Manifest
+    from certcast.config.model import CertificateConfig
+    from certcast.release.manifest import Manifest
     from certcast.renewal.replacement import Replacement
     from certcast.renewal.source import Release
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from certcast import files
-from certcast.errors import Busy, CertcastError, SourceUndecided
-from certcast.lifetime import utc_text
-from certcast.renewal.look import certificate_id_of, due
+from certcast.host import files
+from certcast.release.lifetime import utc_text
+from certcast.renewal.candidate import certificate_id_of, due
+from certcast.report.errors import Busy, CertcastError, SourceUndecided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from certcast.acme.order import Request
-    from certcast.renewal.look import Look
-    from certcast.renewal.renew import Renewal
+    from certcast.renewal.candidate import Look
+    from certcast.renewal.reconcile import Renewal
 
 _PATIENCE = 600.0  # for another run that orders
 _STAYS = "what is published and served stays"
@@ -63,7 +63,7 @@ class Ordering:
 
     def _require_publishable(self, look: Look) -> None:
         """Order nothing that this host could not publish, or that another one publishes."""
-        from certcast.renewal.publish import published_by_another
+        from certcast.publisher.releases import published_by_another
 
         wanted, decided = look.wanted, look.decided
         look.decided = None  # unless all of this goes well
@@ -165,7 +165,7 @@ class Ordering:
             return None
 
     def _directory_or_nothing(self) -> dict[str, object]:
-        from certcast.acme.answers import NoAnswer, Problem
+        from certcast.acme.protocol.answers import NoAnswer, Problem
 
         try:
             return self._renewal.ca().directory

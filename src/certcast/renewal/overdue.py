@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast.errors import Overdue
-from certcast.lifetime import remaining_text, utc_text
+from certcast.release.lifetime import remaining_text, utc_text
+from certcast.report.errors import Overdue
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.acme.renewal_info import Suggestion
-    from certcast.config import CertificateConfig
-    from certcast.manifest import Manifest
-    from certcast.renewal.look import Look
+    from certcast.config.model import CertificateConfig
+    from certcast.release.manifest import Manifest
+    from certcast.renewal.candidate import Look
     from certcast.renewal.source import Release
 
 _STAYS = "what is published and served stays"

@@ -25,15 +25,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from certcast import files
-from certcast.errors import LineageUnusable
-from certcast.lifetime import from_utc_text, utc_text
+from certcast.host import files
+from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.report.errors import LineageUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from certcast.certificate import Leaf
+    from certcast.release.certificate import Leaf
     from certcast.renewal.source import Source
 
 # Of RFC 5280, 5.3.1, those that a holder may give. Let's Encrypt refuses affiliationChanged (Boulder,

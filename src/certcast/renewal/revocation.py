@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast import certificate
-from certcast.errors import CertcastError, RenewalError, RevocationFailed
+from certcast.release import certificate
 from certcast.renewal import replacement
+from certcast.report.errors import CertcastError, RenewalError, RevocationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +68,8 @@ def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: by
     was asked, so for other reasons the account signs, where there is one.
     """
     from certcast.acme.account import recorded_uri
-    from certcast.acme.answers import Problem
-    from certcast.acme.problems import explained
+    from certcast.acme.protocol.answers import Problem
+    from certcast.acme.protocol.problems import explained
     from certcast.acme.revoke import revoke
 
     held = None if source is None else source.find(old.sha256)
@@ -98,7 +98,7 @@ def _from_store(name: str, old: Old, store: Store) -> str:
     """Return a leaf that was published, and that this host does not hold; nothing else that lies there."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from certcast.manifest import FILE_LIMIT, FULLCHAIN, release_key
+    from certcast.release.manifest import FILE_LIMIT, FULLCHAIN, release_key
 
     key = release_key(name, old.sha256, FULLCHAIN)
     body: bytes = getattr(store.get(key, limit=FILE_LIMIT), "body", b"")

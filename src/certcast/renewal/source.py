@@ -13,15 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from certcast.lifetime import remaining_text
+from certcast.release.lifetime import remaining_text
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from certcast.certificate import Leaf
-    from certcast.config import CertificateConfig
-    from certcast.errors import SecretExposed
+    from certcast.config.model import CertificateConfig
+    from certcast.release.certificate import Leaf
+    from certcast.report.errors import SecretExposed
 
 
 @dataclass(frozen=True)

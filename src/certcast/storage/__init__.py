@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from certcast.errors import ConfigInvalid
+from certcast.report.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from certcast.config import StoreConfig
+    from certcast.config.model import StoreConfig
     from certcast.storage.store import Reader, Store
 
 

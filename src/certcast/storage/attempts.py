@@ -3,7 +3,7 @@
     repeated(attempt, cutter, end=…)   →   what the first attempt that succeeds returns
 
 StoreUnreachable is worth another attempt, unless it is Settled; every other error is an
-answer. At the deadline the cutter shuts the sockets down (certcast/transport.py), and
+answer. At the deadline the cutter shuts the sockets down (certcast/host/transport.py), and
 the attempt that was reading fails.
 """
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import stamina
 
-from certcast.errors import StoreUnreachable
+from certcast.report.errors import StoreUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.transport import Cutter
+    from certcast.host.transport import Cutter
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from certcast import clock, files
+from certcast.host import clock, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

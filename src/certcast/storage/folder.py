@@ -38,7 +38,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast.errors import StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
+from certcast.report.errors import StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
 from certcast.storage.store import (
     DEADLINE_SECONDS,
     Object,
@@ -52,7 +52,7 @@ from certcast.storage.store import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from certcast.config import StoreConfig
+    from certcast.config.model import StoreConfig
 
 # O_PATH: to go through a folder takes no right to read it.
 _THROUGH = os.O_PATH | os.O_DIRECTORY

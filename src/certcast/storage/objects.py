@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from certcast.errors import (
+from certcast.report.errors import (
     ConfigInvalid,
     StoreClock,
     StoreDenied,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ClientConfig, S3Config
 
-    from certcast.config import StoreConfig
+    from certcast.config.model import StoreConfig
 
 ATTEMPTS = 5
 CONNECT_SECONDS = 5

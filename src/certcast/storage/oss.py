@@ -21,7 +21,7 @@ sleep past any deadline. Both sign each attempt anew.
 
 Not here: what a refusal means for the operator (oss_errors.py), the order of the
 endpoints and its memory (endpoints.py), and the deadline's way of cutting
-(certcast/transport.py).
+(certcast/host/transport.py).
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ import alibabacloud_oss_v2 as oss
 from requests.exceptions import RequestException
 
 from certcast.credentials import provider, said
-from certcast.errors import ConfigInvalid, StoreError, StoreUnreachable
+from certcast.host.transport import BoundedAdapter, Cutter
+from certcast.report.errors import ConfigInvalid, StoreError, StoreUnreachable
 from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, repeated
 from certcast.storage.endpoints import Endpoints, is_custom_domain
 from certcast.storage.oss_answers import present, version_ids, whole_body
 from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
 from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, listed
-from certcast.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from certcast.config import StoreConfig
+    from certcast.config.model import StoreConfig
     from certcast.credentials import Keys
 
 T = TypeVar("T")

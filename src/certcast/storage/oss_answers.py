@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import alibabacloud_oss_v2 as oss
 
-from certcast.errors import StoreUnreachable
+from certcast.report.errors import StoreUnreachable
 from certcast.storage.oss_errors import NotReached
 from certcast.storage.store import too_large
 

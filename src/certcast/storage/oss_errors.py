@@ -10,7 +10,7 @@ so they count as not reached: NotReached, with everything else that another
 endpoint may do better.
 
 A refusal whose Date is over 15 minutes from this host's time is the clock's, before
-it is anybody's key (certcast/clock.py).
+it is anybody's key (certcast/host/clock.py).
 
 Since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for
 objects in mainland buckets at a public endpoint
@@ -29,15 +29,15 @@ from alibabacloud_oss_v2 import exceptions
 from requests.exceptions import ConnectTimeout, ProxyError, SSLError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from certcast import clock
 from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsUnavailable
-from certcast.errors import StoreClock, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
-from certcast.transport import reason
+from certcast.host import clock
+from certcast.host.transport import reason
+from certcast.report.errors import StoreClock, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from certcast.clock import WrongClock
+    from certcast.host.clock import WrongClock
 
 WRONG_SIGNING_REGION = "0002-00000226"
 

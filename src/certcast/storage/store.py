@@ -52,7 +52,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from certcast.errors import StoreTooLarge
+from certcast.report.errors import StoreTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -54,18 +54,18 @@ from urllib.parse import urlsplit
 from requests import RequestException, Session
 from urllib3.exceptions import HTTPError
 
-from certcast import clock
-from certcast.errors import ConfigInvalid, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
+from certcast.host import clock
+from certcast.host.transport import BoundedAdapter, Cutter, reason
+from certcast.report.errors import ConfigInvalid, StoreDenied, StoreError, StoreNoBucket, StoreUnreachable
 from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, Settled, repeated
 from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, too_large
-from certcast.transport import BoundedAdapter, Cutter, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from requests import PreparedRequest, Response
 
-    from certcast.config import StoreConfig
+    from certcast.config.model import StoreConfig
 
 # RFC 9110 section 8.8.3, without the octets that have no meaning there.
 ETAG = re.compile(r'(W/)?"[!#-~]{0,200}"')

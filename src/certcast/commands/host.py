@@ -1,0 +1,245 @@
+"""`certcast host add|list|remove`: who gets the private key, on the renewal host.
+
+    host add web1 "ssh-ed25519 AAAA…"      what `certcast identity` printed on web1
+    host add --group web "ssh-ed25519 …"   one identity for a scaling group, or an image
+    host add --from known_hosts [NAME…]    many at once, all or none (host_lists.py)
+    host add [web1] --scan web1.internal   asked of its SSH server, and confirmed (host_scan.py)
+
+Adding writes the list (publisher/hosts/enrolled_hosts.py), then seals what is published at present; removing
+takes the name from the list, then deletes what is sealed to it. If the store fails in
+between, the list counts: the same command again, or the next `certcast renew`, does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from certcast.config.model import Address
+from certcast.config.reading import config_path, load
+from certcast.config.types import host_name
+from certcast.host import private_files
+from certcast.publisher.hosts import enrolled_hosts, enrolment, host_lists, host_scan
+from certcast.publisher.hosts.enrolled_hosts import Host
+from certcast.release.sealing import require_sealable
+from certcast.release.ssh_keys import PublicKey
+from certcast.report import console
+from certcast.report.errors import CertcastError, EnrolRefused
+
+if TYPE_CHECKING:
+    from certcast.config.model import Config, RenewalConfig
+
+
+@click.group()
+def host() -> None:
+    """Say who gets the private key: enrol hosts, list them, remove them."""
+
+
+@host.command()
+@click.argument("words", metavar="[NAME] [KEY]", nargs=-1)
+@click.option("--group", is_flag=True, help="NAME is a group: many hosts with one identity.")
+@click.option(
+    "--certificate", "certificates", metavar="NAME", multiple=True, help="Only this one; may repeat."
+)
+@click.option("--from", "list_file", metavar="FILE", help="known_hosts, lines `name key`, Ansible's facts.")
+@click.option("--scan", "address", metavar="ADDRESS", help="Ask the host's SSH server, host or host:port.")
+@click.option("--fingerprint", metavar="SHA256:…", help="Confirms a scan; from the host, not from the scan.")
+@click.pass_context
+def add(
+    context: click.Context,
+    *,
+    words: tuple[str, ...],
+    group: bool,
+    certificates: tuple[str, ...],
+    list_file: str | None,
+    address: str | None,
+    fingerprint: str | None,
+) -> int:
+    """Enrol a host: the private key of what is published is sealed to it at once.
+
+    NAME is what the host calls itself, KEY its public line; `certcast identity` prints both there.
+    With --from, NAMEs choose from the list ('*.internal').
+    """
+    config, renewal = _renewal_host(context, "add")
+    certificates = tuple(dict.fromkeys(config.chosen(name)[0].name for name in certificates))
+    mistakes: list[str] = []
+    if list_file is not None:
+        if address or fingerprint or group:
+            raise click.UsageError("--from goes with names and --certificate only")
+        hosts, mistakes = _of_list(Path(list_file), words, certificates)
+    elif address is not None:
+        if len(words) > 1:
+            raise click.UsageError("--scan asks for the key; give at most a NAME")
+        hosts = [_scanned(address, words, fingerprint, group=group, certificates=certificates)]
+    else:
+        if fingerprint:
+            raise click.UsageError("--fingerprint confirms a --scan")
+        if len(words) < 2:
+            raise click.UsageError('give a NAME and a "KEY", or --from FILE, or --scan ADDRESS')
+        # A key that lost its quotes comes as several words.
+        hosts = [_host(words[0], " ".join(words[1:]), group=group, certificates=certificates)]
+    before = {one.name: one for one in enrolled_hosts.read(renewal.hosts_file)}
+    lock = enrolled_hosts.lock_of(config.state_dir)
+    changed = enrolled_hosts.add(renewal.hosts_file, hosts, lock=lock, mistakes=mistakes)
+    for one in hosts:
+        console.changed(f"{one.name}: {_came_to(before.get(one.name), one)}, {one.key.fingerprint}")
+    narrowed = [one.name for one in changed if one.name in before and one.certificates]
+    return _told(enrolment.seal(config, renewal, hosts, narrowed=narrowed))
+
+
+def _came_to(old: Host | None, new: Host) -> str:
+    if old is None:
+        return "enrolled"
+    return "enrolled already" if old.line == new.line else "enrolled otherwise now"
+
+
+def _of_list(
+    path: Path, wanted: tuple[str, ...], certificates: tuple[str, ...]
+) -> tuple[list[Host], list[str]]:
+    found = host_lists.read(path, certificates=certificates, wanted=wanted)
+    for reason in found.left_out:
+        click.echo(f"left out: {reason}", err=True)
+    if not found.mistakes and sys.stdin.isatty():
+        # A person's known_hosts has strangers in it, who would get the private key.
+        for one in found.hosts:
+            click.echo(f"  {one.name}  {one.key.fingerprint}", err=True)
+        if not click.confirm(f"Shall these {len(found.hosts)} get the private key?", err=True):
+            raise EnrolRefused(
+                "the list was not confirmed",
+                kept="nobody was enrolled",
+                next=f"name those you mean: `certcast host add --from {path} NAME…`, like '*.internal'",
+            )
+    return found.hosts, found.mistakes
+
+
+def _scanned(
+    text: str,
+    words: tuple[str, ...],
+    fingerprint: str | None,
+    *,
+    group: bool,
+    certificates: tuple[str, ...],
+) -> Host:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([\w][\w.-]*))(?::(\d{1,5}))?", text, re.ASCII)
+    if not match or not 0 < int(match[3] or 22) < 65536:
+        raise click.BadParameter(
+            f"must be like web1.internal, web1.internal:2222 or [::1]:22, not {text!r}", param_hint="--scan"
+        )
+    address = Address(match[1] or match[2], int(match[3] or 22))
+    name = words[0] if words else address.host.lower()
+    if not words and (match[1] or re.fullmatch(r"[\d.]+", address.host)):
+        raise click.UsageError("an address is no name: `certcast host add NAME --scan ADDRESS`")
+    _checked(name)
+    key = host_scan.scan(address)
+    host_scan.require_confirmed(address, name, key, fingerprint)
+    return Host(_checked(name), key, group, certificates)
+
+
+def _host(name: str, key: str, *, group: bool, certificates: tuple[str, ...]) -> Host:
+    try:
+        return Host(_checked(name), require_sealable(PublicKey.parse(key)), group, certificates)
+    except ValueError as error:
+        raise EnrolRefused(
+            f"this is no key of a host: {error}",
+            expected='a line like "ssh-ed25519 AAAA…", in quotes',
+            kept="nobody was enrolled",
+            next=f"copy the line that `certcast identity` prints on {name}",
+        ) from None
+
+
+def _checked(name: str) -> str:
+    try:
+        return host_name(name)
+    except ValueError as error:
+        _refuse_name(error)
+
+
+def _refuse_name(error: ValueError) -> NoReturn:
+    raise EnrolRefused(
+        f"this is no name of a host: it {error}",
+        kept="nothing was changed",
+        next="`certcast identity` on the host shows the name that it goes by",
+    ) from None
+
+
+@host.command(name="list")
+@click.pass_context
+def list_(context: click.Context) -> int:
+    """Show who is enrolled, and whether what is published at present is sealed to them."""
+    config, renewal = _renewal_host(context, "list")
+    hosts = enrolled_hosts.read(renewal.hosts_file)
+    if not hosts:
+        click.echo(f"nobody is enrolled in {renewal.hosts_file}; `certcast host add`", err=True)
+        return 0
+    lacking, failures = enrolment.lacking(config, renewal, hosts)
+    rows = [("HOST", "CERTIFICATES", "SEALED", "FINGERPRINT")]
+    for one in hosts:
+        missing = lacking[one.name]
+        sealed = "?" if missing is None else f"NO: {','.join(missing)}" if missing else "yes"
+        mark = "@" if one.group else ""
+        rows.append((f"{mark}{one.name}", ",".join(one.certificates) or "all", sealed, one.key.fingerprint))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        click.echo(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        )
+    known = {certificate.name for certificate in config.certificates}
+    for one in hosts:
+        for name in sorted(set(one.certificates) - known):
+            click.echo(f"{one.name}: no [[certificate]] in {config.path} is called {name}", err=True)
+    if any(lacking.values()):
+        click.echo("`certcast renew` seals what is missing", err=True)
+    return _told(failures)
+
+
+@host.command()
+@click.argument("name")
+@click.argument("key", nargs=-1)
+@click.pass_context
+def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
+    """Take a host or group out: nothing new is sealed to it, and what is in the store is deleted.
+
+    KEY is needed only to go on where deleting older versions has failed; the report shows it.
+    """
+    config, renewal = _renewal_host(context, "remove")
+    name = _checked(name.removeprefix("@"))
+    known = _host(name, " ".join(key), group=False, certificates=()) if key else None
+    gone = enrolled_hosts.remove(renewal.hosts_file, name, lock=enrolled_hosts.lock_of(config.state_dir))
+    if gone is not None:
+        console.changed(f"{name}: removed, {gone.key.fingerprint}")
+    leaver = gone or known
+    deleted, failures = enrolment.take_away(config, renewal, name, leaver.key if leaver else None)
+    for certificate, count in deleted.items():
+        console.changed(f"{name}: {count} sealed key{'s' if count != 1 else ''} of {certificate} deleted")
+    if leaver is None and not deleted and not failures:
+        raise EnrolRefused(
+            f"nobody is enrolled as {name}",
+            kept="nothing was changed",
+            next="`certcast host list` shows who is",
+        )
+    which = ", ".join(one.name for one in config.certificates if leaver is None or leaver.gets(one.name))
+    console.hint(
+        f"What {name} has fetched it still has, private keys included. To make that worthless, for each of\n"
+        f"{which}: `certcast renew --replace NAME --reason superseded`\n"
+        "(`--reason keyCompromise` if somebody else may have it)."
+    )
+    return _told(failures)
+
+
+def _renewal_host(context: click.Context, command: str) -> tuple[Config, RenewalConfig]:
+    config = load(config_path(context.obj))
+    console.caveat(config)
+    renewal = config.renewal or config.lacks("renewal", f"certcast host {command}")
+    private_files.require_own_dir(config.state_dir)
+    return config, renewal
+
+
+def _told(failures: list[CertcastError]) -> int:
+    """Print failures; return the exit status, the first one's."""
+    for failure in failures:
+        console.failed(failure.report())
+    return failures[0].exit_status if failures else 0

@@ -1,0 +1,233 @@
+"""From the TOML file to Config, with every mistake in one report.
+
+Each field's type (model.py) has its own check (types.py), so one wrong value
+never hides another. A key that is not known is a mistake too: a misspelt option is an
+option that silently does nothing.
+
+cattrs walks the types and keeps the path of each mistake; it is told to be
+strict, since it would otherwise make text of numbers.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import sys
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import cattrs
+from cattrs.errors import (
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn, override
+
+from certcast.config.consistency import contradictions
+from certcast.config.model import DEFAULT_PATH, Config, RenewalConfig
+from certcast.config.types import CHECKS
+from certcast.report.errors import ConfigInvalid
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def config_path(option: str | None) -> Path:
+    """Return the file to read: `--config`, else CERTCAST_CONFIG, else /etc/certcast/certcast.toml."""
+    return Path(option or os.environ.get("CERTCAST_CONFIG") or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read and check the configuration file.
+
+    Raises ConfigInvalid, with all mistakes in `found`, one a line.
+    """
+    next_step = f"edit {path}, then `certcast check`"
+    try:
+        with path.open(encoding="utf-8") as file:
+            _require_not_everybodys(path, os.fstat(file.fileno()))
+            document = tomllib.loads(file.read())
+    except FileNotFoundError:
+        raise ConfigInvalid(
+            f"there is no configuration file {path}",
+            kept="nothing was changed",
+            next=f"write {path} (the README has one), or name another with --config or CERTCAST_CONFIG",
+        ) from None
+    except OSError as error:
+        raise ConfigInvalid(
+            f"{path} cannot be read",
+            found=error.strerror or str(error),
+            kept="nothing was changed",
+            next=f"run as the file's owner, or `ls -l {path}`",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigInvalid(
+            f"{path} is not TOML", found=_where(error, path), kept="nothing was changed", next=next_step
+        ) from None
+    config, mistakes = structure(document, path)
+    if config is None:
+        plural = "mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise ConfigInvalid(
+            f"{path} has {'a ' if len(mistakes) == 1 else ''}{plural}",
+            found="\n".join(mistakes),
+            kept="nothing was changed",
+            next=next_step,
+        )
+    return config
+
+
+def _require_not_everybodys(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that anybody may change: it names commands that root runs, and whom to believe."""
+    if status.st_mode & 0o002:
+        raise ConfigInvalid(
+            f"{path} can be changed by anybody on this host",
+            expected="mode 0644 or less",
+            found=f"mode {status.st_mode & 0o7777:04o}",
+            kept="nothing was changed",
+            next=f"read what stands in it, then `chmod o-w {path}`",
+        )
+
+
+def _where(error: Exception, path: Path) -> str:
+    """Return the parser's words, with the line that it speaks of."""
+    line = re.search(r"at line (\d+)", str(error))
+    if not line:
+        return str(error)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return f"{error}\n{lines[int(line[1]) - 1].strip()[:200]}"
+
+
+def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list[str]]:
+    """Turn a parsed TOML document into a Config, or None and the list of its mistakes."""
+    try:
+        config: Config = _converter().structure({**document, "path": str(path)}, Config)
+    except ClassValidationError as error:
+        lines = cattrs.transform_error(error, path="", format_exception=_explain)
+        return None, [_at_path(line) for line in lines]
+    mistakes = contradictions(config)
+    return (None, mistakes) if mistakes else (config, [])
+
+
+def _at_path(line: str) -> str:
+    """cattrs writes "what @ .path"; we write "path: what"."""
+    what, _, where = line.rpartition(" @ ")
+    where = where.lstrip(".").replace(".certificates[", ".certificate[").replace(".zones[", ".zone[")
+    where = re.sub(r"^certificates\b", "certificate", where)
+    where = re.sub(r"^zones\b", "zone", where)
+    return f"{where}: {what}" if where else what
+
+
+def _explain(error: BaseException, type_: type | None) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        return "; ".join(_unknown_key(key, error.cl) for key in sorted(error.extra_fields))
+    if isinstance(error, KeyError):
+        return f"{_TABLES.get(error.args[0], repr(error.args[0]))} is missing"
+    if isinstance(error, (ValueError, TypeError)):
+        return str(error)
+    return f"not understood ({error})"
+
+
+def _unknown_key(key: str, owner: type) -> str:
+    from difflib import get_close_matches
+
+    if (key, owner) in _FORMER:
+        return f"{key!r} is not a key any more: {_FORMER[key, owner]}"
+    known = [_TOML_NAMES.get(f.name, f.name) for f in fields(owner) if f.name != "path"]
+    close = get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+    return f"{key!r} is not a known key; {hint}"
+
+
+# Arrays of tables read better in the singular in TOML: one [[certificate]] is one certificate.
+_TOML_NAMES = {"certificates": "certificate", "zones": "zone"}
+_TABLES = {"certificates": "[[certificate]]", "nginx": "[[consumer.nginx]]"}
+
+
+# What [renewal] had while certcast drove a certbot of its own (docs/adr/0018).
+_FORMER: dict[tuple[str, type], str] = {
+    ("server", RenewalConfig): "it is called 'directory'",
+    ("config_dir", RenewalConfig): "it is called 'certbot_config_dir'",
+    **{
+        (key, RenewalConfig): "certcast places its orders itself; a certbot that is to go on is "
+        'source = "certbot" in its [[certificate]]'
+        for key in ("certbot", "work_dir", "logs_dir")
+    },
+}
+
+
+def _converter() -> Any:
+    """Build the converter: strict scalars, and one hook for each checked type."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for scalar in (str, int, bool):
+        converter.register_structure_hook(scalar, _strict(scalar))
+    for checked, check in CHECKS.items():
+        # Equal, not identical: "Propagation | None" is made anew when typing's cache has let go of it.
+        converter.register_structure_hook_func(partial(operator.eq, checked), _ignoring_type(check))
+    converter.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is tuple,
+        lambda value, t: _array(value, t.__args__[0], converter),
+    )
+    converter.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, t.__args__)
+    )
+    converter.register_structure_hook(Path, lambda value, _type: Path(value))
+    converter.register_structure_hook(
+        Config,
+        make_dict_structure_fn(
+            Config,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            certificates=override(rename="certificate"),
+            zones=override(rename="zone"),
+        ),
+    )
+    return converter
+
+
+def _ignoring_type(check: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, _type: check(value)
+
+
+def _strict(scalar: type) -> Callable[[Any, Any], Any]:
+    words = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
+
+    def check(value: Any, _type: Any) -> Any:
+        if type(value) is not scalar:
+            raise ValueError(f"must be {words[scalar]}, not {value!r}")
+        return value
+
+    return check
+
+
+def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
+    if isinstance(value, dict):
+        raise ValueError("its table needs double brackets, [[…]], since there may be several")
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list in [brackets], not {value!r}")
+    taken, failures = [], []
+    for index, item in enumerate(value):
+        try:
+            taken.append(converter.structure(item, element))
+        except Exception as error:  # noqa: BLE001, RUF100  collected, so that all are reported
+            note = IterableValidationNote(f"element {index}", index, element)
+            error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # 3.10 has no add_note
+            failures.append(error)
+    if failures:
+        raise IterableValidationError("list", failures, tuple)
+    return tuple(taken)
+
+
+def _one_of(value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)

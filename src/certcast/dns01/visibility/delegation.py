@@ -1,0 +1,236 @@
+"""Where a validation's TXT record belongs.
+
+The CA looks at `_acme-challenge.<domain>` and follows CNAMEs from there (RFC
+8555 section 8.4 leaves that to DNS as usual). So do we, before anything is
+written: the record belongs at the end of the chain, in the managed zone with
+the longest name that holds it. That lets an AccessKey be confined to a zone
+that has nothing but challenges.
+
+    _acme-challenge.www.example.com        zone example.com, rr _acme-challenge.www
+    _acme-challenge.example.com  CNAME → example-com.acme.example.net
+                                           zone acme.example.net, rr example-com
+
+Whom to believe. What a name in a managed zone is, the zone's own listing at the
+provider says: no cache, private zone or filter stands before that, and a
+wildcard is a record of its own there, which a TXT at the name outranks (RFC 4592
+section 2.2.1). A name outside is asked of a resolver, and a CNAME counts if a
+name beside it that nobody has made does not get the same one from a wildcard.
+
+A sub-zone in other hands shows as NS records of the listing. Alidns also splits
+a name off into another account's zone without any such record
+(https://help.aliyun.com/document_detail/128693.html), so the zone's servers are
+asked once, too: they name the zone that they answer from. Their silence is no
+answer, and no error here.
+
+Not here: which zones are managed (the configuration, or the provider).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certcast.dns01.once import Once
+from certcast.dns01.provider import zone_of
+from certcast.dns01.visibility.exchange import Unanswered
+from certcast.dns01.visibility.nameservers import ask
+from certcast.dns01.visibility.resolvers import resolver
+from certcast.report.errors import DnsFailed, ZoneMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import dns.message
+
+    from certcast.config.model import Config, Resolver
+    from certcast.dns01.accounts import Accounts
+    from certcast.dns01.visibility.nameservers import Nameserver, Nameservers
+
+# Resolvers give up after about as many; Let's Encrypt's too.
+_LONGEST_CHAIN = 10
+# Seconds for one look at the zone's servers. Where they can't be reached that is lost once for a zone.
+_PATIENCE = 1.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A managed zone and the relative name at which the TXT record belongs."""
+
+    zone: str
+    rr: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What a name is: its CNAME's target; the sub-zone that it lies in; or a wildcard's target, ignored."""
+
+    target: str | None = None
+    subzone: str | None = None
+    wildcard: str | None = None
+
+
+def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None], Alias]) -> Place:
+    """Follow CNAMEs from `name` and return where its TXT record belongs.
+
+    `alias_of(name, zone)` says what a name in this managed zone, or (zone None) outside of all, is.
+    Raises ZoneMissing, and what `alias_of` raises.
+    """
+    chain = [name]
+    while True:
+        found = zone_of(chain[-1], zones)
+        alias = alias_of(chain[-1], found[0] if found else None)
+        if alias.target is None:
+            if found is None:
+                raise _no_zone(chain, zones, alias.wildcard)
+            if alias.subzone is not None:
+                raise _in_subzone(chain, found[0], alias.subzone)
+            return Place(*found)
+        if alias.target in chain or len(chain) == _LONGEST_CHAIN:
+            raise ZoneMissing(
+                f"the CNAMEs from {name} do not end",
+                found=" → ".join([*chain, alias.target]),
+                next="mend the CNAME records, then run again",
+            )
+        chain.append(alias.target)
+
+
+class Names:
+    """What names are, for one run: a zone's listing is read once for all names that look alike.
+
+    Any number of threads may ask.
+    """
+
+    def __init__(self, config: Config, accounts: Accounts, nameservers: Nameservers) -> None:
+        self._dns = config.dns
+        self._nameservers = nameservers
+        self._cuts: Once[str, Sequence[str]] = Once(lambda zone: accounts.provider_of(zone).subzones(zone))
+        self._cnames: Once[tuple[str, str], Mapping[str, Sequence[str]]] = Once(
+            lambda at: accounts.provider_of(at[0]).cnames(*at)
+        )
+        self._silent: set[str] = set()
+
+    def alias_of(self, name: str, zone: str | None) -> Alias:
+        """Say what `name` in the managed zone, or outside of all, is; `place` asks this.
+
+        Raises what the provider raises, DnsFailed and ZoneMissing.
+        """
+        if zone is None:
+            if not self._dns.follow_cname:
+                raise _not_followed(name)
+            return alias_by_resolver(name, self._dns.resolvers)
+        rr = zone_of(name, [zone])[1]  # type: ignore[index]  # it was found in this zone
+        if cuts := [cut for cut in self._cuts(zone) if rr == cut or rr.endswith("." + cut)]:
+            return Alias(subzone=f"{min(cuts, key=len)}.{zone}")
+        if self._dns.follow_cname and (target := self._target(name, zone, rr)):
+            return Alias(target)
+        # Who waits a fixed time may have no way to the nameservers.
+        if self._dns.propagation is not None or zone in self._silent:
+            return Alias()
+        try:
+            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self._nameservers.of(zone))))
+        except Unanswered:
+            self._silent.add(zone)
+            return Alias()
+
+    def _target(self, name: str, zone: str, rr: str) -> str | None:
+        targets = self._cnames((zone, rr.partition(".")[0])).get(rr, ())
+        if len(targets) > 1:
+            raise DnsFailed(
+                f"{name} is a CNAME to several names, by who asks",
+                expected="one target on every line: the CA asks from several places in the world",
+                found=", ".join(targets),
+                next="give the CNAME one target, then run again",
+            )
+        return targets[0] if targets else None
+
+
+def alias_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
+    """Ask a resolver for the CNAME of `name`, and of a random name beside it. Raises DnsFailed."""
+    target = _cname(name, resolvers)
+    if target is None:
+        return Alias()
+    sibling = f"{secrets.token_hex(8)}.{name.partition('.')[2]}"
+    return Alias(wildcard=target) if _cname(sibling, resolvers) == target else Alias(target)
+
+
+def _cname(name: str, resolvers: Sequence[Resolver]) -> str | None:
+    import dns.exception
+    import dns.resolver
+
+    try:
+        answer = resolver(resolvers).resolve(name, "CNAME", search=False)
+    except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
+        return None
+    except dns.exception.DNSException as error:
+        raise DnsFailed(
+            f"the resolver did not say whether {name} is a CNAME",
+            found=str(error),
+            next=f"`dig {name} CNAME`; resolvers in [dns] chooses other ones",
+        ) from None
+    target: str = answer[0].target.to_text(omit_final_dot=True)
+    return target.lower()
+
+
+async def _answering_subzone(name: str, zone: str, servers: Sequence[Nameserver]) -> str | None:
+    """Return the sub-zone of `zone` that its servers answer from for `name`; None for the zone itself.
+
+    The first answer counts. Raises Unanswered if none comes. Not asked for TXT: whatever stands between
+    could remember that there is none.
+    """
+    asking = [
+        asyncio.create_task(ask(address, name, "CNAME")) for server in servers for address in server.addresses
+    ]
+    try:
+        for first in asyncio.as_completed(asking, timeout=_PATIENCE):
+            try:
+                return _subzone(await first, zone)
+            except Unanswered:
+                continue
+            except asyncio.TimeoutError:
+                break
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    raise Unanswered(f"no nameserver of {zone} answers")
+
+
+def _subzone(reply: dns.message.Message, zone: str) -> str | None:
+    """A referral names the sub-zone by its NS, a server of both zones by its SOA (RFC 2308 section 2)."""
+    import dns.name
+
+    apex = dns.name.from_text(zone)
+    for rrset in reply.authority:
+        if rrset.name != apex and rrset.name.is_subdomain(apex):
+            return rrset.name.to_text(omit_final_dot=True).lower()
+    return None
+
+
+def _no_zone(chain: Sequence[str], zones: Sequence[str], wildcard: str | None) -> ZoneMissing:
+    return ZoneMissing(
+        f"no managed zone holds {chain[-1]}",
+        expected="a name in one of: " + (", ".join(sorted(zones)) or "(the account has no zone)"),
+        found=" → ".join(chain)
+        + (f"; the CNAME to {wildcard} is a wildcard's, any name gets it" if wildcard else ""),
+        next=f"add the zone to the account and as [[zone]], or make {chain[0]} a CNAME into one of these; if "
+        "it is one, and a private zone hides that from this host, set resolvers in [dns] to public ones",
+    )
+
+
+def _not_followed(name: str) -> ZoneMissing:
+    return ZoneMissing(
+        f"no managed zone holds {name}",
+        expected="a managed zone, since [dns] has follow_cname = false",
+        next="add the zone to the account and as [[zone]], or let CNAMEs be followed",
+    )
+
+
+def _in_subzone(chain: Sequence[str], zone: str, subzone: str) -> ZoneMissing:
+    return ZoneMissing(
+        f"{chain[-1]} lies in {subzone}, which {zone} delegates away",
+        expected="a managed zone whose own servers answer for the name",
+        found=" → ".join(chain),
+        next=f"add {subzone} to the account and as [[zone]], or make {chain[0]} a CNAME into a managed zone",
+    )

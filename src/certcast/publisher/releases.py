@@ -1,0 +1,216 @@
+"""Move the store towards what this host holds.
+
+    live leaf, published manifest → nothing | seal, re-date, re-sign | a new release
+
+Idempotent: it looks at what is published, not at what happened, so a hook that
+never ran, a crash between two PUTs or a second run at once all end in the same
+state. Never publishes a certificate that is older than the published one: a
+renewal host restored from a backup must not roll the fleet back. An administrator may,
+with `step_back`; then the leaf that was left is held off, and nobody publishes it again.
+
+Not here: what is due and who is told (reconcile.py), in which order the store is written (publication.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from certcast.host import files
+from certcast.publisher import record as records
+from certcast.publisher.hosts import sealed_keys
+from certcast.publisher.publication import Published, open_desk
+from certcast.release import certificate
+from certcast.release.lifetime import utc_text
+from certcast.release.sealing import Recipient
+from certcast.report.errors import LineageUnusable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from certcast.config.model import CertificateConfig
+    from certcast.publisher.signer import Press
+    from certcast.release.manifest import Manifest
+    from certcast.release.ssh_keys import PublicKey
+    from certcast.renewal.source import Release
+    from certcast.storage.store import Store
+
+
+def publish(
+    wanted: CertificateConfig,
+    release: Release,
+    store: Store,
+    press: Press,
+    *,
+    now: datetime,
+    revoke: tuple[str, ...] = (),
+    at_least: int = 0,
+) -> Published:
+    """Make `release` the published release of `wanted`, if it is newer and not held off.
+
+    `revoke` are leaves that no host may serve any more. `at_least` is a sequence that hosts are
+    known to have seen, where neither this host nor the store remembers it.
+
+    Raises LineageUnusable (older, outside its life, revoked, names missing, its key lost), SigningFailed,
+    StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read), Busy, LocalFault.
+    """
+    _require_publishable(wanted, release, now)
+    with open_desk(wanted, store, press) as desk:
+        current = desk.current
+        if current is None or not _stays(current, release):
+            if current is not None:
+                _require_newer(wanted, release, current)
+            following = desk.first(release, now) if current is None else desk.next(current, release)
+        else:
+            following = current
+        following = replace(following, revoked=_joined(following.revoked, revoke))
+        _require_not_revoked(wanted, following)
+        return desk.put(following, release, now, at_least)
+
+
+def step_back(
+    wanted: CertificateConfig,
+    leaf_sha256: str,
+    store: Store,
+    press: Press,
+    *,
+    now: datetime,
+    at_least: int = 0,
+) -> Published:
+    """Publish an earlier release that this host keeps again; the current one is held off from now on.
+
+    Raises as `publish` does.
+    """
+    source = press.source(wanted)
+    release = source.find(leaf_sha256)
+    if release is None:
+        raise sealed_keys.not_held(wanted.name, leaf_sha256, source.place, "every host")
+    _require_publishable(wanted, release, now)
+    with open_desk(wanted, store, press) as desk:
+        current = desk.current
+        if current is None or current.leaf.sha256 == leaf_sha256:
+            raise LineageUnusable(
+                f"{wanted.name}: there is nothing to step back from",
+                expected="another release published at present",
+                found="this one" if current else "none at all",
+                kept="what is published and served stays",
+                next=f"`certcast renew {wanted.name}`",
+            )
+        left = current.leaf.sha256
+        following = replace(
+            desk.next(current, release),
+            step_back=True,
+            held_off=tuple(leaf for leaf in _joined(current.held_off, (left,)) if leaf != leaf_sha256),
+        )
+        _require_not_revoked(wanted, following)
+        done = desk.put(following, release, now, at_least)
+    return replace(done, result="stepped back")
+
+
+def published_now(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+    """Return the manifest that counts, or None if nothing is published yet. Raises as `publish` does."""
+    with open_desk(wanted, store, press) as desk:
+        return desk.current
+
+
+def published_by_another(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+    """Return what counts in the store if another renewal host has published it, and this one has not.
+
+    A second renewal host has an order book of its own; together they would order more than the CA allows.
+    Raises as `publish` does.
+    """
+    with open_desk(wanted, store, press) as desk:
+        current, own = desk.current, desk.record.manifest
+        if current is None or current.publisher == press.publisher:
+            return None
+        return None if own is not None and own.leaf == current.leaf else current
+
+
+def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozenset[str]) -> Published | None:
+    """Seal the current release to whom it lacks, and anew to `hosts`; None if nothing is published yet.
+
+    Raises as `publish` does.
+    """
+    with open_desk(wanted, store, press) as desk:
+        if desk.current is None:
+            return None
+        sealed_to, warnings = desk.seal(desk.current.leaf.sha256, None, anew=hosts)
+        return Published("unchanged", desk.current, sealed_to, warnings)
+
+
+def take_away(
+    wanted: CertificateConfig, store: Store, folder: Path, host: str, *, key: PublicKey | None = None
+) -> bool:
+    """Remove what is sealed to `host` in every release; False if older versions of it may be left.
+
+    With its `key`, also what an earlier try has deleted, but not its older versions. `folder` is where the
+    publisher remembers: to delete, nobody has to be able to sign. Raises StoreError, Busy, LocalFault.
+    """
+    with files.lock(folder / f"{wanted.name}.lock", wait=60.0):
+        leaves = records.read(folder, wanted.name, store.url).leaves if key else ()
+        hidden = [Recipient.of_host(host, key).object_key(wanted.name, leaf) for leaf in leaves if key]
+        return sealed_keys.take_away(store, wanted.name, host, hidden)
+
+
+def _stays(current: Manifest, release: Release) -> bool:
+    """Whether the current release stays: it is this one, or this one is held off."""
+    return release.leaf.sha256 == current.leaf.sha256 or release.leaf.sha256 in current.held_off
+
+
+def _joined(leaves: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*leaves, *(leaf for leaf in dict.fromkeys(more) if leaf not in leaves))
+
+
+def _require_publishable(wanted: CertificateConfig, release: Release, now: datetime) -> None:
+    leaf = release.leaf
+    if not leaf.life.is_valid(now):
+        raise LineageUnusable(
+            f"{wanted.name}: the certificate is not valid now",
+            expected=f"a life that holds {utc_text(now)}",
+            found=f"valid from {utc_text(leaf.not_before)} to {utc_text(leaf.not_after)}",
+            kept="what was published before stays",
+            next=f"check this host's clock with `date -u`, then run `certcast renew {wanted.name}`",
+        )
+    missing = certificate.missing_names(leaf, wanted.names)
+    if missing:
+        raise LineageUnusable(
+            f"{wanted.name}: the certificate lacks a configured name",
+            expected=", ".join(wanted.names),
+            found=", ".join(leaf.names),
+            kept="what was published before stays",
+            next=f"compare `names` in the configuration; {_another(wanted)}",
+        )
+
+
+def _require_newer(wanted: CertificateConfig, release: Release, current: Manifest) -> None:
+    leaf = release.leaf
+    kept = f"sequence {current.sequence} stays published, valid until {utc_text(current.leaf.not_after)}"
+    if leaf.not_before < current.leaf.not_before:
+        raise LineageUnusable(
+            f"{wanted.name}: the certificate is older than the published one",
+            expected=f"issued after {utc_text(current.leaf.not_before)}",
+            found=f"issued {utc_text(leaf.not_before)}, serial {leaf.serial}",
+            kept=kept,
+            next=f"was this host restored from a backup? {_another(wanted)}",
+        )
+
+
+def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None:
+    if following.leaf.sha256 in following.revoked:
+        raise LineageUnusable(
+            f"{wanted.name}: this release is revoked, and no host may serve it",
+            expected="another certificate",
+            found=f"serial {following.leaf.serial}",
+            kept="what was published before stays",
+            next=_another(wanted),
+        )
+
+
+def _another(wanted: CertificateConfig) -> str:
+    """Return how to get another certificate."""
+    if wanted.source == "certbot":
+        return (
+            f"`certbot renew --cert-name {wanted.name} --force-renewal`, then `certcast renew {wanted.name}`"
+        )
+    return f"`certcast renew --replace {wanted.name} --reason superseded` orders another one"

@@ -1,0 +1,99 @@
+"""What a person sees of a run: redacted, in their alphabet, and on the right stream.
+
+    changed    on stdout: something is another way than before; cron mails it
+    warned     on stderr: it works, and should not stay like this
+    progress   on stderr, at a terminal only
+    failed     on stderr: a report, which errors.py makes
+
+Not here: mail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from certcast.report.names import printable, readable
+from certcast.report.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certcast.config.model import Config
+    from certcast.publisher.publication import Published
+
+
+def shown(text: str) -> str:
+    """Return what a person may see of a text that others have a part in, such as a CA."""
+    return printable(readable(redacted(text)))
+
+
+def changed(text: str) -> None:
+    """Print a change."""
+    # A terminal of another alphabet must not stop what is done already.
+    encoding = sys.stdout.encoding or "utf-8"
+    _say(shown(text).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def warned(text: str) -> None:
+    """Print a warning."""
+    _say(shown(f"warning: {text}"), err=True)
+
+
+def caveat(config: Config) -> None:
+    """Warn of what the configuration allows, on purpose, and nobody should want for long: on every run."""
+    if config.store.encryption == "none":
+        warned('store.encryption = "none": whoever can read the bucket has the private keys')
+
+
+def progress() -> Callable[[str], None]:
+    """Return what tells a person what is going on; a timer's journal doesn't need it."""
+    if not sys.stderr.isatty():
+        return lambda _text: None
+    return lambda text: _say(shown(text), err=True)
+
+
+def hint(text: str) -> None:
+    """Print what a person may want to do next, on stderr."""
+    _say(shown(text), err=True)
+
+
+def failed(report: str) -> None:
+    """Print a failure's report (errors.py), which is redacted already."""
+    _say(report, err=True)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print a line, or drop it and all that follows where nobody reads any more: `| head -1`, a full disk.
+
+    What is done must not stop for it, and the mail about it must still be sent.
+    """
+    stream = sys.stderr if err else sys.stdout
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            # Python would fail at its end, too, with what it could not write: exit status 120.
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def tell_published(name: str, published: Published) -> None:
+    """Print what changed, and what is as it should not be."""
+    from certcast.release.lifetime import utc_text
+
+    to = ", ".join(published.sealed_to[:5])
+    if len(published.sealed_to) > 5:
+        to += f" and {len(published.sealed_to) - 5} more"
+    if published.result not in {"unchanged", "re-dated"}:
+        leaf = published.manifest.leaf
+        changed(f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}")
+    if to:
+        changed(f"{name}: private key sealed to {to}")
+    for warning in published.warnings:
+        warned(f"{name}: {warning}")

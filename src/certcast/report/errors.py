@@ -1,0 +1,478 @@
+"""What can go wrong, as an operator meets it.
+
+Every failure that a person should read is a `CertcastError`: what happened,
+what was expected and found, what was kept (is the old certificate still
+served?), and the next command. Its class fixes a code, which is also its
+heading in docs/runbook.md, and an exit status, which scripts may rely on:
+
+    CertcastError
+    ├── Defect               DEFECT               1   a mistake in certcast itself
+    ├── ConfigInvalid        CONFIG               3   the file says what cannot be done
+    ├── LocalFault           LOCAL                4   a file, a permission, a full disk here
+    ├── Busy                 BUSY                 5   another run holds the lock
+    ├── SecretExposed        SECRET-FILE          6   others may read or replace a file with a secret
+    ├── IdentityUnusable     IDENTITY             7   this host's own key is missing or damaged
+    ├── RenewalError                                  on the renewal host
+    │   ├── CertbotFailed    CERTBOT             10   certbot did not call a hook as it should
+    │   ├── NotPropagated    DNS-PROPAGATION     11   the nameservers do not show the TXT values
+    │   ├── DnsDenied        DNS-DENIED          12   AccessKey refused, or no right to the zone
+    │   ├── DnsFailed        DNS-API             13   the DNS API failed or cannot be reached
+    │   ├── ZoneMissing      DNS-ZONE            14   no managed zone holds the name
+    │   ├── OrderCapReached  ORDER-CAP           15   too many orders; the CA would lock us out
+    │   ├── LineageUnusable  LINEAGE             16   certbot's live files cannot be published
+    │   ├── CaUnreachable    CA-UNREACHABLE      46   the CA gave no answer, or is out of service
+    │   ├── CaRefused        CA-REFUSED          47   the CA refused the order
+    │   ├── CaAnswerInvalid  CA-ANSWER           48   the CA's answer is not ACME, or not what was ordered
+    │   ├── ValidationFailed VALIDATION          49   the CA looked for the TXT value and did not find it
+    │   ├── RateLimited      RATE-LIMITED        50   the CA asks to wait
+    │   ├── AccountUnusable  ACCOUNT             51   the account at the CA is missing or refused
+    │   ├── SourceUndecided  SOURCE              52   certbot has the certificate: adopt it, or leave it there
+    │   ├── IssuedUnusable   ISSUED              53   certcast's own copy of a certificate is damaged
+    │   ├── SigningFailed    SIGNING             17   the publisher's key is missing or does not sign
+    │   ├── EnrolRefused     ENROL               18   a host cannot be enrolled or removed like this
+    │   ├── KitRefused       KIT                 19   the recovery kit cannot be made or opened
+    │   └── RevocationFailed REVOCATION          45   the CA did not revoke a certificate
+    ├── StoreError                                    the bucket
+    │   ├── StoreUnreachable STORE-UNREACHABLE   20   no answer, or 5xx to the end
+    │   ├── StoreDenied      STORE-DENIED        21   AccessKey refused, or no right to the key
+    │   ├── StoreNoBucket    STORE-NO-BUCKET     22   the bucket does not exist
+    │   ├── StoreTooLarge    STORE-TOO-LARGE     23   an object is larger than it may be
+    │   └── StoreClock       STORE-CLOCK         24   this host's clock is wrong
+    ├── ReleaseError                                  what was downloaded is not to be installed
+    │   ├── ManifestMissing  MANIFEST-MISSING    25   nothing was published yet
+    │   ├── ManifestInvalid  MANIFEST            26   not a manifest, or not for this reader
+    │   ├── ManifestReplayed MANIFEST-OLDER      27   a lower sequence than was seen before
+    │   ├── ManifestExpired  MANIFEST-EXPIRED    28   the renewal host is silent
+    │   ├── DigestMismatch   PULL-DIGEST         29   a file is not the one that was published
+    │   ├── GateRefused      PULL-GATE           30   key, chain, names or dates do not fit
+    │   ├── FilesUnchanged   PULL-UNCHANGED      31   a file that must change stayed the same
+    │   ├── KeyTypeChanged   KEY-TYPE            32   RSA became ECDSA, or the other way round
+    │   ├── SignatureInvalid SIGNATURE           33   no pinned publisher has signed the manifest
+    │   ├── NotEnrolled      NOT-ENROLLED        34   no private key was sealed to this host's identity
+    │   └── SealedInvalid    SEALED              43   the sealed key does not open
+    ├── InstallError                                  nginx
+    │   ├── NginxMissing     NGINX-MISSING       35   no nginx, or no running master
+    │   ├── NginxRefused     NGINX-TEST          36   `nginx -t` says no
+    │   ├── ReloadFailed     NGINX-RELOAD        37   the reload command failed
+    │   ├── NotProved        PROOF               38   the new certificate was not seen served
+    │   ├── NotIncluded      NOT-INCLUDED        39   staged; no site includes it yet
+    │   └── FileMounted      FILE-MOUNT          42   a container would never see the new file
+    ├── MailNotSent          MAIL-NOT-SENT       40   the work is done, nobody was told
+    └── Overdue              OVERDUE             41   a newer certificate should be here by now
+
+0 is success (also: nothing to do), 2 wrong usage, 130 Ctrl-C. A status that a
+script does not know must count as failure.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from certcast.report.names import printable, readable
+from certcast.report.redaction import redacted
+
+
+class CertcastError(Exception):
+    """A failure that a person can act on.
+
+    `what` is one sentence without a full stop. The others are lines of the
+    report; None leaves a line out. Subclasses may give defaults for `kept`
+    and `next`.
+    """
+
+    code: ClassVar[str]
+    exit_status: ClassVar[int]
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: str | None = None,
+        found: str | None = None,
+        kept: str | None = None,
+        next: str | None = None,  # noqa: A002  the word that the report prints
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.kept = kept
+        self.next = next
+
+    @property
+    def runbook(self) -> str:
+        """Where the code is explained."""
+        return f"docs/runbook.md#{self.code.lower()}"
+
+    def report(self) -> str:
+        """Return the error as the lines that a terminal and a mail show, without secrets."""
+        lines = [f"error: {self.what}"]
+        for label, text in (
+            ("expected", self.expected),
+            ("found", self.found),
+            ("kept", self.kept),
+            ("next", self.next),
+        ):
+            if text:
+                lines.append(f"  {label:<9}" + text.replace("\n", "\n" + " " * 11))
+        lines.append(f"  code     {self.code} (exit {self.exit_status}), {self.runbook}")
+        return printable(readable(redacted("\n".join(lines))))
+
+
+class Defect(CertcastError):
+    """certcast met a case that its authors did not think of."""
+
+    code = "DEFECT"
+    exit_status = 1
+
+
+class ConfigInvalid(CertcastError):
+    """The configuration file is missing, malformed or contradicts itself."""
+
+    code = "CONFIG"
+    exit_status = 3
+
+
+class LocalFault(CertcastError):
+    """A file, a permission or the disk of this host."""
+
+    code = "LOCAL"
+    exit_status = 4
+
+
+class Busy(CertcastError):
+    """Another run holds the lock."""
+
+    code = "BUSY"
+    exit_status = 5
+
+
+class SecretExposed(CertcastError):
+    """A file with a secret belongs to somebody else, or others may read it."""
+
+    code = "SECRET-FILE"
+    exit_status = 6
+
+
+class IdentityUnusable(CertcastError):
+    """The SSH identity of this host is missing, damaged, or of another kind."""
+
+    code = "IDENTITY"
+    exit_status = 7
+
+
+class RenewalError(CertcastError):
+    """Something failed between this host, the CA and the DNS provider."""
+
+
+class CertbotFailed(RenewalError):
+    """A hook was not called as certbot calls it."""
+
+    code = "CERTBOT"
+    exit_status = 10
+
+
+class NotPropagated(RenewalError):
+    """The authoritative nameservers did not show every TXT value in time."""
+
+    code = "DNS-PROPAGATION"
+    exit_status = 11
+
+
+class DnsDenied(RenewalError):
+    """The DNS API refused the AccessKey, or the right to a zone."""
+
+    code = "DNS-DENIED"
+    exit_status = 12
+
+
+class DnsFailed(RenewalError):
+    """The DNS API answered with an error, or not at all."""
+
+    code = "DNS-API"
+    exit_status = 13
+
+
+class ZoneMissing(RenewalError):
+    """No zone of the configuration or of the account holds the name."""
+
+    code = "DNS-ZONE"
+    exit_status = 14
+
+
+class OrderCapReached(RenewalError):
+    """The local cap on orders for one set of names is used up."""
+
+    code = "ORDER-CAP"
+    exit_status = 15
+
+
+class LineageUnusable(RenewalError):
+    """certbot's files for a certificate are missing, torn, or not fresh."""
+
+    code = "LINEAGE"
+    exit_status = 16
+
+
+class CaUnreachable(RenewalError):
+    """The CA gave no complete answer, or said that it is out of service."""
+
+    code = "CA-UNREACHABLE"
+    exit_status = 46
+
+
+class CaRefused(RenewalError):
+    """The CA answered with a problem document (RFC 8555, 6.7)."""
+
+    code = "CA-REFUSED"
+    exit_status = 47
+
+
+class CaAnswerInvalid(RenewalError):
+    """The CA's answer is not what RFC 8555 describes, or its certificate is not the one ordered."""
+
+    code = "CA-ANSWER"
+    exit_status = 48
+
+
+class ValidationFailed(RenewalError):
+    """The CA validated a name and did not find the TXT value, or was forbidden to issue (CAA)."""
+
+    code = "VALIDATION"
+    exit_status = 49
+
+
+class RateLimited(RenewalError):
+    """The CA takes no order before a certain moment."""
+
+    code = "RATE-LIMITED"
+    exit_status = 50
+
+
+class AccountUnusable(RenewalError):
+    """There is no account at the CA, none can be made, or the CA refuses it."""
+
+    code = "ACCOUNT"
+    exit_status = 51
+
+
+class SourceUndecided(RenewalError):
+    """certbot holds the certificate, and the configuration says that certcast orders it."""
+
+    code = "SOURCE"
+    exit_status = 52
+
+
+class IssuedUnusable(RenewalError):
+    """A version in certcast's own store of certificates is missing a file, or damaged."""
+
+    code = "ISSUED"
+    exit_status = 53
+
+
+class SigningFailed(RenewalError):
+    """The publisher's signing key is missing, or `ssh-keygen` did not sign with it."""
+
+    code = "SIGNING"
+    exit_status = 17
+
+
+class EnrolRefused(RenewalError):
+    """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
+
+    code = "ENROL"
+    exit_status = 18
+
+
+class KitRefused(RenewalError):
+    """The recovery kit cannot be made, or does not open."""
+
+    code = "KIT"
+    exit_status = 19
+
+
+class RevocationFailed(RenewalError):
+    """The CA did not revoke a certificate that it was asked to."""
+
+    code = "REVOCATION"
+    exit_status = 45
+
+
+class StoreError(CertcastError):
+    """The bucket."""
+
+
+class StoreUnreachable(StoreError):
+    """No usable answer within the deadline."""
+
+    code = "STORE-UNREACHABLE"
+    exit_status = 20
+
+
+class StoreDenied(StoreError):
+    """The store refused the AccessKey, the signature, or the right to a key."""
+
+    code = "STORE-DENIED"
+    exit_status = 21
+
+
+class StoreNoBucket(StoreError):
+    """The bucket does not exist."""
+
+    code = "STORE-NO-BUCKET"
+    exit_status = 22
+
+
+class StoreTooLarge(StoreError):
+    """An object is larger than its reader accepts."""
+
+    code = "STORE-TOO-LARGE"
+    exit_status = 23
+
+
+class StoreClock(StoreError):
+    """The store says that this host's clock is wrong."""
+
+    code = "STORE-CLOCK"
+    exit_status = 24
+
+
+class ReleaseError(CertcastError):
+    """What the store holds must not be installed here."""
+
+
+class ManifestMissing(ReleaseError):
+    """No manifest has been published for the certificate."""
+
+    code = "MANIFEST-MISSING"
+    exit_status = 25
+
+
+class ManifestInvalid(ReleaseError):
+    """The bytes are not a manifest, or one for another store or certificate."""
+
+    code = "MANIFEST"
+    exit_status = 26
+
+
+class ManifestReplayed(ReleaseError):
+    """The manifest is older than one that this host has seen."""
+
+    code = "MANIFEST-OLDER"
+    exit_status = 27
+
+
+class ManifestExpired(ReleaseError):
+    """The manifest was not renewed in time: the renewal host is silent."""
+
+    code = "MANIFEST-EXPIRED"
+    exit_status = 28
+
+
+class DigestMismatch(ReleaseError):
+    """A downloaded file is not the one that the manifest names."""
+
+    code = "PULL-DIGEST"
+    exit_status = 29
+
+
+class GateRefused(ReleaseError):
+    """Key, chain, names or dates of a release do not fit this host."""
+
+    code = "PULL-GATE"
+    exit_status = 30
+
+
+class FilesUnchanged(ReleaseError):
+    """A new release in which a file that must change is the old one."""
+
+    code = "PULL-UNCHANGED"
+    exit_status = 31
+
+
+class KeyTypeChanged(ReleaseError):
+    """The new key has another type than the one that is served, which old clients may not take."""
+
+    code = "KEY-TYPE"
+    exit_status = 32
+
+
+class SignatureInvalid(ReleaseError):
+    """The manifest is not signed, or not by a publisher that this host has pinned."""
+
+    code = "SIGNATURE"
+    exit_status = 33
+
+
+class NotEnrolled(ReleaseError):
+    """The release has no private key sealed to the identity of this host."""
+
+    code = "NOT-ENROLLED"
+    exit_status = 34
+
+
+class SealedInvalid(ReleaseError):
+    """The sealed key does not open with this host's identity, or holds no private key."""
+
+    code = "SEALED"
+    exit_status = 43
+
+
+class InstallError(CertcastError):
+    """nginx did not take the new certificate into service."""
+
+
+class NginxMissing(InstallError):
+    """nginx cannot be run, or no master process was found."""
+
+    code = "NGINX-MISSING"
+    exit_status = 35
+
+
+class NginxRefused(InstallError):
+    """The configuration test failed."""
+
+    code = "NGINX-TEST"
+    exit_status = 36
+
+
+class ReloadFailed(InstallError):
+    """The reload command ended with an error."""
+
+    code = "NGINX-RELOAD"
+    exit_status = 37
+
+
+class NotProved(InstallError):
+    """Handshakes after the reload did not show the new certificate."""
+
+    code = "PROOF"
+    exit_status = 38
+
+
+class NotIncluded(InstallError):
+    """The files are ready, but no site's configuration includes them yet."""
+
+    code = "NOT-INCLUDED"
+    exit_status = 39
+
+
+class FileMounted(InstallError):
+    """A single file is mounted into a container, which goes on seeing the old one after a rename."""
+
+    code = "FILE-MOUNT"
+    exit_status = 42
+
+
+class MailNotSent(CertcastError):
+    """The work is done, but the mail about it could not be sent."""
+
+    code = "MAIL-NOT-SENT"
+    exit_status = 40
+
+
+class Overdue(CertcastError):
+    """A newer certificate should have been published by now."""
+
+    code = "OVERDUE"
+    exit_status = 41

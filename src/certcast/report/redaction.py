@@ -1,0 +1,109 @@
+"""Strike out secrets in what is printed, mailed and logged.
+
+The second line. The first is that nothing puts them there: errors are made of our own words, and
+what libraries say is cut down where it is caught. What slips through all the same comes by here:
+
+    errors.report()    stderr
+    mail               subject and text
+    guard_logs()       every record that a handler writes
+
+Known secrets (`remember`, and the environment's) are found to the letter, also in an address;
+others by their form. An AccessKey's id stays: it is no secret, and says which key it was.
+
+Not found: a private key without its BEGIN line, and a secret that nobody remembered and that has
+no label.
+
+Imported by every run; patterns are compiled when there is something to say.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from certcast.host import children
+
+if TYPE_CHECKING:
+    import logging
+    import re
+
+STRUCK = "[struck out]"
+_SHORTEST = 6  # what is shorter would strike out words
+_known: set[str] = set()
+
+
+def remember(*secrets: str | None) -> None:
+    """Strike these out from now on, wherever they turn up."""
+    _known.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST)
+
+
+def redacted(text: str) -> str:
+    """Return the text without secrets."""
+    secrets = _known.union(value for value in children.secrets() if len(value) >= _SHORTEST)
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, STRUCK)
+        if not secret.isalnum():
+            from urllib.parse import quote
+
+            text = text.replace(quote(secret, safe=""), STRUCK)
+    for pattern in _patterns():
+        text = pattern.sub(_strike, text)
+    return text
+
+
+def _strike(match: re.Match[str]) -> str:
+    """Keep what stands around the group `secret`; without one, nothing."""
+    if "secret" not in match.re.groupindex:
+        return STRUCK
+    start, end = match.span("secret")
+    whole, offset = match[0], match.start()
+    return whole[: start - offset] + STRUCK + whole[end - offset :]
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    import re
+
+    return tuple(
+        re.compile(pattern, re.VERBOSE | re.IGNORECASE)
+        for pattern in (
+            # PEM and OpenSSH (RFC 7468, PROTOCOL.key), also cut short, indented, or in a repr() with \n.
+            r"""-----BEGIN\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY-----
+                (?:\s|\\[nr])* (?:[A-Z-]+:\ [^\n]*\n\s*)* [A-Z0-9+/=]{16,} (?:\s|\\[nr]|[A-Z0-9+/=]{16,})*
+                (?:[A-Z0-9+/=]{0,80} (?:\s|\\[nr])* -----END\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY-----)?""",
+            # An age identity (https://age-encryption.org/v1): Bech32.
+            r"AGE-SECRET-KEY-1[A-Z0-9]{16,}",
+            # STS tokens as Alibaba Cloud's documentation shows them; the form is not promised.
+            r"\bCAIS[A-Z0-9+/=%]{60,}",
+            # An AccessKey's id with something beside it that looks like its secret.
+            r"\b(?:LTAI[A-Z0-9]{8,26}|STS\.[A-Z0-9]{16,})[\"']?[\s:,;=/|]{1,4}[\"']?(?P<secret>[A-Z0-9]{28,64})\b",
+            r"""(?:access[_-]?key[_-]?secret|secret[_-]?(?:access[_-]?)?key|(?:security|sts|session)[_-]?token
+                |client[_-]?secret|password|passphrase)["']?\s*[:=]\s*["']?(?P<secret>(?!\[struck)[^\s"',;&}\]]{6,})""",
+            r"authorization[\"']?\s*[:=]\s*[\"']?(?P<secret>(?:OSS|ACS|AWS|Basic|Bearer)[^\r\n\"']{8,})",
+            r"\b(?:x-oss-|x-amz-)?signature=(?P<secret>[^\s&\"']{8,})",
+            r"://[^/\s:@]+:(?P<secret>[^/\s@]+)@",
+        )
+    )
+
+
+def guard_logs() -> None:
+    """Let every handler that there is now, and the one that Python falls back to, strike out secrets."""
+    import logging
+
+    for handler in (*logging.getLogger().handlers, logging.lastResort):
+        if handler is not None and _in_record not in handler.filters:
+            handler.addFilter(_in_record)
+
+
+def _in_record(record: logging.LogRecord) -> bool:
+    """Redact a record; always true, as a filter that lets it pass."""
+    try:
+        record.msg, record.args = redacted(record.getMessage()), ()
+    except Exception:  # a record with the wrong arguments; its handler reports that
+        return True
+    if record.exc_info:
+        import traceback
+
+        # Formatters take the text that is there before they make one.
+        record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info)).rstrip())
+    return True
