@@ -14,7 +14,7 @@ from certcast.acme.issued import Issued, OrderRecord
 from certcast.certbot.lineage import KINDS
 from certcast.release import certificate
 from certcast.release.certificate import Leaf
-from certcast.renewal.source import Release
+from certcast.release.source import Release
 from certcast_lab.ca import Pair
 
 DIRECTORY = "https://ca.test/directory"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from certcast.acme.issued import Issued
 from certcast.certbot.lineage import Lineage
-from certcast.renewal.source import Release
+from certcast.release.source import Release
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
 from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab

@@ -1,4 +1,4 @@
-"""One suite for every source of releases, unchanged: what renewal/source.py promises its readers.
+"""One suite for every source of releases, unchanged: what release/source.py promises its readers.
 
 certcast's own store, written by certcast; and a certbot's lineage, with the files of certbot 5.8.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
+from certcast.publisher.chosen_source import source_of
 from certcast.release import certificate
-from certcast.renewal.source import Source, source_of
+from certcast.release.source import Source
 from certcast.report.errors import IssuedUnusable, LineageUnusable
 from certcast_lab.ca import Authority, Pair
 from held import DIRECTORY, CertbotFiles, issued, leaf_of

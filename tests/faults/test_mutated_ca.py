@@ -38,7 +38,7 @@ from certcast.config.model import CertificateConfig, RenewalConfig
 from certcast.dns01.challenges import Challenge
 from certcast.host import transport
 from certcast.release import certificate
-from certcast.renewal.source import Release
+from certcast.release.source import Release
 from certcast.report.errors import CertcastError
 from certcast_lab.ca import Authority
 from certcast_lab.pebble import Pebble

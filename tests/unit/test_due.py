@@ -11,9 +11,9 @@ import pytest
 from certcast.acme.renewal_info import Suggestion
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
 from certcast.release.manifest import Manifest
+from certcast.release.source import Release
 from certcast.renewal.due import Due, decide
 from certcast.renewal.replacement import Old, Replacement
-from certcast.renewal.source import Release
 from certcast_lab.ca import Authority
 from held import DIRECTORY, held
 

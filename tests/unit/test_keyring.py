@@ -10,7 +10,7 @@ from certcast.config.model import AbsolutePath, Config, RenewalConfig, StoreConf
 from certcast.host import files
 from certcast.publisher.keys import keyring, recovery_kit
 from certcast.publisher.keys.recovery_kit import Kit
-from certcast.publisher.signer import Press
+from certcast.publisher.signer import Signer
 from certcast.release.host_identity import new_key
 from certcast.release.ssh_keys import PublicKey
 from certcast.report.errors import LocalFault, SigningFailed
@@ -109,5 +109,5 @@ def test_a_public_file_that_others_may_write_is_refused(tmp_path: Path, name: st
         keyring.read(key)
     config = Config(store=StoreConfig(StoreUrl("file:///store")), certificates=())
     with pytest.raises(SigningFailed, match=name) as caught:
-        Press.of(config, RenewalConfig(signing_key=AbsolutePath(key)), "renewal-1")
+        Signer.of(config, RenewalConfig(signing_key=AbsolutePath(key)), "renewal-1")
     assert f"chmod go-w {tmp_path / name}" in caught.value.report()

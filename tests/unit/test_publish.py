@@ -18,12 +18,12 @@ from certcast.publisher.hosts import sealed_keys
 from certcast.publisher.publication import Published
 from certcast.publisher.record import KEPT_RELEASES
 from certcast.publisher.releases import publish, seal_to, step_back, take_away
-from certcast.publisher.signer import Press
+from certcast.publisher.signer import Signer
 from certcast.release import host_identity, manifest, sealing, signing
 from certcast.release.host_identity import Identity
 from certcast.release.manifest import Manifest
 from certcast.release.sealing import Recipient
-from certcast.renewal.source import Release
+from certcast.release.source import Release
 from certcast.report.errors import (
     DigestMismatch,
     IssuedUnusable,
@@ -103,7 +103,7 @@ class Publisher:
         self.folder, self.store, self.now = folder, store, NOW
         self.ca = Authority("Lab")
         self.working = host_identity.make(folder / "publisher", "working")
-        self.press = Press(
+        self.signer = Signer(
             publisher="renewal-1",
             signing_key=self.working.path,
             working=self.working.public,
@@ -130,30 +130,30 @@ class Publisher:
 
     def _write_hosts(self) -> None:
         lines = [f"{name} {who.public.bare}\n" for name, who in self.hosts.items()]
-        self.press.hosts_file.write_text("".join(lines))
+        self.signer.hosts_file.write_text("".join(lines))
 
     def issue(self, *, names: tuple[str, ...] = NAMES) -> Release:
         """Return a certificate that was issued now, and keep it as this host does."""
-        return issued(self.press.state_dir, "example.test", self.ca.issue(*names, not_before=self.now))
+        return issued(self.signer.state_dir, "example.test", self.ca.issue(*names, not_before=self.now))
 
     def lose(self, release: Release) -> None:
         """Forget a version altogether, as a host does that was restored from a backup."""
         shutil.rmtree(self.folder_of(release))
 
     def folder_of(self, release: Release) -> Path:
-        return Issued(self.press.state_dir, "example.test").place / release.version
+        return Issued(self.signer.state_dir, "example.test").place / release.version
 
     def publish(self, release: Release, store: Store | None = None, **options: Any) -> Published:
-        return publish(WANTED, release, store or self.store, self.press, now=self.now, **options)
+        return publish(WANTED, release, store or self.store, self.signer, now=self.now, **options)
 
     def step_back(self, release: Release) -> Published:
-        return step_back(WANTED, release.leaf.sha256, self.store, self.press, now=self.now)
+        return step_back(WANTED, release.leaf.sha256, self.store, self.signer, now=self.now)
 
     def published(self) -> Manifest:
         """Return what a consumer reads, which trusts the working key."""
         found = self.store.get(POINTER, limit=manifest.LIMIT)
         assert isinstance(found, Object)
-        verified = signing.verify(found.body, [self.press.working], what="it")
+        verified = signing.verify(found.body, [self.signer.working], what="it")
         return manifest.read(verified.document, store=self.store.url, certificate="example.test")
 
     def opened_by(self, name: str, release: Release) -> bytes | None:
@@ -342,7 +342,7 @@ def test_a_new_renewal_host_goes_on_from_the_stores_sequence(host: Publisher, tm
     host.publish(host.issue())
     successor = Publisher(tmp_path / "new", host.store)
     successor.now += DAY
-    successor.press = replace(successor.press, pinned=(successor.press.working, host.press.working))
+    successor.signer = replace(successor.signer, pinned=(successor.signer.working, host.signer.working))
     successor.publish(successor.issue())
     assert 2 == successor.published().sequence
 
@@ -376,7 +376,7 @@ def test_a_new_renewal_host_deletes_what_the_lost_one_left(host: Publisher, tmp_
         host.now += DAY
     successor = Publisher(tmp_path / "new", host.store)
     successor.now = host.now
-    successor.press = replace(successor.press, pinned=(successor.press.working, host.press.working))
+    successor.signer = replace(successor.signer, pinned=(successor.signer.working, host.signer.working))
     latest = host.published().leaf.sha256
     successor.publish(successor.issue())
     kept = {key.split("/")[3] for key in host.store.list("certs/example.test/releases/")}
@@ -453,21 +453,21 @@ def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_s
     release = host.issue()
     host.publish(release)
     last = replace(host.published(), sequence=manifest.LAST_SEQUENCE, expires=host.now + DAY)
-    host.store.put(POINTER, signing.sign(manifest.write(last), host.press.signing_key))
+    host.store.put(POINTER, signing.sign(manifest.write(last), host.signer.signing_key))
     host.publish(release)  # dates it anew, as its own
     other = host_identity.make(host.folder / "spare", "spare")
-    host.press = replace(
-        host.press,
+    host.signer = replace(
+        host.signer,
         signing_key=other.path,
         working=other.public,
         pinned=(other.public,),
-        former=host.press.working,
+        former=host.signer.working,
     )
     host.now += DAY
     renewed = host.issue()
     with pytest.raises(ManifestInvalid, match="no host would take"):
         host.publish(renewed)
-    (host.press.folder / "example.test.json").unlink()
+    (host.signer.folder / "example.test.json").unlink()
     host.store.delete(POINTER)
     assert "published" == host.publish(renewed).result
     assert 1 == host.published().sequence
@@ -476,11 +476,11 @@ def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_s
 def test_the_sequence_goes_beyond_the_stores_after_a_restore(host: Publisher, tmp_path: Path) -> None:
     """A renewal host restored from an old backup never uses a number a second time."""
     host.publish(host.issue())
-    backup = (host.press.folder / "example.test.json").read_bytes()
+    backup = (host.signer.folder / "example.test.json").read_bytes()
     for _ in range(3):
         host.now += DAY
         host.publish(host.issue())
-    (host.press.folder / "example.test.json").write_bytes(backup)
+    (host.signer.folder / "example.test.json").write_bytes(backup)
     host.now += DAY
     host.publish(host.issue())
     assert 5 == host.published().sequence
@@ -538,7 +538,7 @@ def test_a_step_back_needs_the_old_release_on_this_host(host: Publisher) -> None
     """What this host has no key of cannot be sealed to anybody; what is published stays."""
     host.publish(host.issue())
     with pytest.raises(LineageUnusable, match="not on this host"):
-        step_back(WANTED, "b" * 64, host.store, host.press, now=host.now)
+        step_back(WANTED, "b" * 64, host.store, host.signer, now=host.now)
 
 
 def test_a_revoked_release_is_never_published(host: Publisher) -> None:
@@ -600,7 +600,7 @@ def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> 
     host.publish(host.issue())
     host.step_back(first)
     host.enrol("web2")
-    done = seal_to(WANTED, host.store, host.press, frozenset({"web2"}))
+    done = seal_to(WANTED, host.store, host.signer, frozenset({"web2"}))
     assert done is not None
     assert ("web2",) == done.sealed_to
     assert first.privkey == host.opened_by("web2", first)
@@ -612,7 +612,7 @@ def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> Non
     host.publish(release)
     (key,) = host.store.list(sealing.sealed_prefix("example.test", release.leaf.sha256))
     host.store.put(key, b"damaged")
-    seal_to(WANTED, host.store, host.press, frozenset({"web1"}))
+    seal_to(WANTED, host.store, host.signer, frozenset({"web1"}))
     assert release.privkey == host.opened_by("web1", release)
 
 
@@ -643,7 +643,7 @@ def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -
     second = host.issue()
     host.publish(second)
     host.remove("web2")
-    assert take_away(WANTED, host.store, host.press.folder, "web2")
+    assert take_away(WANTED, host.store, host.signer.folder, "web2")
     for release in (first, second):
         assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(release))
 
@@ -681,7 +681,7 @@ def test_every_release_is_sealed_to_the_recovery_kit(host: Publisher) -> None:
     import pyrage
 
     kit = pyrage.x25519.Identity.generate()
-    host.press = replace(host.press, recovery=str(kit.to_public()))
+    host.signer = replace(host.signer, recovery=str(kit.to_public()))
     release = host.issue()
     assert ("web1", "recovery") == host.publish(release).sealed_to
     recipient = Recipient.of_kit(str(kit.to_public()))
@@ -694,8 +694,8 @@ def test_while_no_host_is_enrolled_every_run_warns(host: Publisher) -> None:
     """A release that opens with nothing but the recovery kit reaches no host; one host is enough."""
     import pyrage
 
-    host.press = replace(host.press, recovery=str(pyrage.x25519.Identity.generate().to_public()))
-    host.press.hosts_file.write_text("")
+    host.signer = replace(host.signer, recovery=str(pyrage.x25519.Identity.generate().to_public()))
+    host.signer.hosts_file.write_text("")
     assert any("no host is enrolled" in line for line in host.publish(host.issue()).warnings)
     host.enrol("web2")
     assert () == host.publish(host.issue()).warnings
@@ -708,12 +708,12 @@ def test_without_a_kit_every_run_warns(host: Publisher) -> None:
 
 def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
     """With encryption = "none" the key is readable; sealing afterwards takes it away, and says so."""
-    host.press = replace(host.press, encryption="none")
+    host.signer = replace(host.signer, encryption="none")
     release = host.issue()
     host.publish(release)
     key = manifest.release_key("example.test", release.leaf.sha256, manifest.PRIVKEY)
     assert key in host.store.list("")
-    host.press = replace(host.press, encryption="age")
+    host.signer = replace(host.signer, encryption="age")
     done = host.publish(release)
     assert key not in host.store.list("")
     assert any("lay open" in line for line in done.warnings)
@@ -722,7 +722,7 @@ def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
 
 def test_a_strangers_object_in_the_place_of_an_open_key_is_overwritten(host: Publisher) -> None:
     """With encryption = "none", too, nobody who may write to the bucket ends the publisher's runs."""
-    host.press = replace(host.press, encryption="none")
+    host.signer = replace(host.signer, encryption="none")
     release = host.issue()
     key = manifest.release_key("example.test", release.leaf.sha256, manifest.PRIVKEY)
     host.store.put(key, b"x" * 5000)
@@ -743,7 +743,7 @@ def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> Non
     obstore.put(host.store._inner, key, b"theirs")  # type: ignore[attr-defined]
     host.enrol("web2")
     assert ("web2",) == host.publish(release).sealed_to
-    assert take_away(WANTED, host.store, host.press.folder, "web2", key=host.hosts["web2"].public)
+    assert take_away(WANTED, host.store, host.signer.folder, "web2", key=host.hosts["web2"].public)
     assert b"theirs" == bytes(obstore.get(host.store._inner, key).bytes())  # type: ignore[attr-defined]
 
 
@@ -773,7 +773,7 @@ def test_more_objects_than_can_be_listed_keep_no_release_from_the_hosts(
     publisher = host
     if new:
         publisher = Publisher(tmp_path / "new", host.store)
-        publisher.press = replace(publisher.press, pinned=(publisher.press.working, host.press.working))
+        publisher.signer = replace(publisher.signer, pinned=(publisher.signer.working, host.signer.working))
     publisher.now = host.now + DAY
     release = publisher.issue()
     done = publisher.publish(release, Overfull(host.store))  # type: ignore[arg-type]
@@ -834,8 +834,8 @@ def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publi
     host.publish(release)
     before = host.published()
     spare = host_identity.make(host.folder / "spare", "spare")
-    host.press = replace(
-        host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public, host.press.working)
+    host.signer = replace(
+        host.signer, signing_key=spare.path, working=spare.public, pinned=(spare.public, host.signer.working)
     )
     host.publish(release)
     assert before.same_release(host.published())
@@ -854,9 +854,9 @@ def test_keys_that_are_exchanged_after_a_publication_that_failed_are_no_alarm(ho
     second = host.issue()
     with pytest.raises(StoreUnreachable):
         host.publish(second, Cut(host.store, 3))  # type: ignore[arg-type]  # chain, sealed key, manifest
-    spare, former = host_identity.make(host.folder / "spare", "spare"), host.press.working
-    host.press = replace(
-        host.press, signing_key=spare.path, working=spare.public, pinned=(spare.public,), former=former
+    spare, former = host_identity.make(host.folder / "spare", "spare"), host.signer.working
+    host.signer = replace(
+        host.signer, signing_key=spare.path, working=spare.public, pinned=(spare.public,), former=former
     )
     assert host.publish(second).alarm is None
     assert (2, second.leaf) == (host.published().sequence, host.published().leaf)
@@ -872,8 +872,8 @@ def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher)
     host.now += DAY
     second = host.issue()
     host.publish(second)
-    record = records.read(host.press.folder, "example.test", host.store.url)
-    records.write(host.press.folder, "example.test", replace(record, arrived=False))
+    record = records.read(host.signer.folder, "example.test", host.store.url)
+    records.write(host.signer.folder, "example.test", replace(record, arrived=False))
     assert "unchanged" == host.publish(second).result
     host.store.put(POINTER, before.body)
     assert isinstance(host.publish(second).alarm, ManifestReplayed)
@@ -897,7 +897,7 @@ def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> N
 def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:
     """A signing key that was mixed up is noticed here, and not by the whole fleet."""
     other = host_identity.make(host.folder / "other", "other")
-    host.press = replace(host.press, signing_key=other.path)
+    host.signer = replace(host.signer, signing_key=other.path)
     with pytest.raises(SignatureInvalid):
         host.publish(host.issue())
     assert [] == [key for key in host.store.list("") if key == POINTER]
@@ -905,7 +905,7 @@ def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher
 
 def test_without_a_signing_key_nothing_is_published(host: Publisher) -> None:
     """The error names the command that makes one."""
-    host.press.signing_key.unlink()
+    host.signer.signing_key.unlink()
     with pytest.raises(SigningFailed) as caught:
         host.publish(host.issue())
     assert "certcast publisher init" in str(caught.value.next)

@@ -21,9 +21,9 @@ from certcast.host import files
 from certcast.release import certificate
 from certcast.release.certificate import Leaf
 from certcast.release.manifest import release_key
+from certcast.release.source import Source
 from certcast.renewal import replacement, revocation
 from certcast.renewal.replacement import Reason, Replacement
-from certcast.renewal.source import Source
 from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
 from certcast.storage.store import Store

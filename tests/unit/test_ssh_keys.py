@@ -175,5 +175,8 @@ def test_two_keys_in_one_file_are_refused(key: Path) -> None:
 
 def test_reading_keys_needs_no_cryptography() -> None:
     """Each poll looks at its identity; that must not cost the import of a crypto library."""
-    script = "import sys, certcast.release.ssh_keys; sys.exit('cryptography' in sys.modules or 'pyrage' in sys.modules)"
+    script = (
+        "import sys, certcast.release.ssh_keys\n"
+        "sys.exit('cryptography' in sys.modules or 'pyrage' in sys.modules)"
+    )
     assert 0 == subprocess.run([sys.executable, "-c", script], check=False).returncode

@@ -11,7 +11,8 @@ import pytest
 
 from certcast.commands.publish import _chosen
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
-from certcast.renewal.source import Source, source_of
+from certcast.publisher.chosen_source import source_of
+from certcast.release.source import Source
 from certcast.report.errors import LineageUnusable
 from certcast_lab.ca import Authority
 from held import CertbotFiles, issued, leaf_of

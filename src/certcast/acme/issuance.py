@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from certcast.acme.ca import Ca
     from certcast.acme.issued import Issued
     from certcast.dns01.challenges import Challenges
-    from certcast.renewal.source import Release
+    from certcast.release.source import Release
 
 AT_ONCE = 8  # orders that talk to the CA
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from certcast.host import files
 from certcast.release import certificate
 from certcast.release.lifetime import from_utc_text, utc_text
-from certcast.renewal.source import Known, Release
+from certcast.release.source import Known, Release
 from certcast.report.errors import IssuedUnusable, LocalFault
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from certcast.acme.protocol.network import Network
     from certcast.config.model import CertificateConfig
-    from certcast.renewal.source import Release
+    from certcast.release.source import Release
 
 _FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.05, 1.5, 5.0
 # For one phase (validation, issuance); then the run ends, and the next one goes on with the order.

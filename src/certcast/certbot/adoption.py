@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from certcast.acme.ca import Ca
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
-    from certcast.renewal.source import Release
+    from certcast.release.source import Release
 
 _KEPT = "nothing was taken over; certbot's files are as they were"
 
 
-def adopt(
+def adopt_lineage(
     config: Config,
     renewal: RenewalConfig,
     wanted: CertificateConfig,

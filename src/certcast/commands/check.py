@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast.config.reading import config_path, load
+from certcast.commands.run import CommandRun
 from certcast.host import files
 from certcast.report import console
-from certcast.report.errors import CertcastError, LocalFault, SigningFailed
+from certcast.report.errors import CertcastError, LocalFault, SigningFailed, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def check(context: click.Context) -> int:
     """Read the configuration and say what this host would do with it."""
-    config = load(config_path(context.obj))
+    run = CommandRun(context, "check", attended=True)
+    config = run.config
     roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
     parts: list[Callable[[], str]] = [lambda: _store(config)]
     if config.store.publishers:
@@ -50,22 +51,21 @@ def check(context: click.Context) -> int:
     parts.append(lambda: _mail(config))
     found, failures = _looked_at(parts)
     verdict = "good" if not failures else "not good, as said below"
-    click.echo(f"{config.path}: {verdict}. This host {' and '.join(roles) or 'has no role yet'}.")
+    console.changed(f"{config.path}: {verdict}. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
         console.changed(f"  {certificate.name}: {', '.join(certificate.names)}{_source(config, certificate)}")
     if config.renewal is not None and (outside := _outside(config)):
         console.changed(f"  in none of the [[zone]]s, so by a CNAME at _acme-challenge into one: {outside}")
     for line in found:
-        click.echo(f"  {line}")
-    console.caveat(config)
+        console.changed(f"  {line}")
     if len(config.store.publishers) == 1 and config.renewal is None:
         console.warned(
             "store.publishers names one key, not the spare one: if the renewal host is lost, this host must "
             "be set up anew; `certcast publisher show` there prints both"
         )
     for failure in failures:
-        click.echo(failure.report(), err=True)
-    return failures[0].exit_status if failures else 0
+        run.failed(None, failure)
+    return run.status
 
 
 def _outside(config: Config) -> str:
@@ -82,9 +82,9 @@ def _looked_at(parts: Iterable[Callable[[], str]]) -> tuple[list[str], list[Cert
     found, failures = [], []
     for part in parts:
         try:
-            found.append(part())
+            with within(kept="nothing was changed"):
+                found.append(part())
         except CertcastError as failure:
-            failure.kept = failure.kept or "nothing was changed"
             failures.append(failure)
     return found, failures
 

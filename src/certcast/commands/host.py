@@ -15,23 +15,19 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
+from certcast.commands.run import CommandRun
 from certcast.config.model import Address
-from certcast.config.reading import config_path, load
 from certcast.config.types import host_name
-from certcast.host import private_files
 from certcast.publisher.hosts import enrolled_hosts, enrolment, host_lists, host_scan
 from certcast.publisher.hosts.enrolled_hosts import Host
 from certcast.release.sealing import require_sealable
 from certcast.release.ssh_keys import PublicKey
 from certcast.report import console
-from certcast.report.errors import CertcastError, EnrolRefused
-
-if TYPE_CHECKING:
-    from certcast.config.model import Config, RenewalConfig
+from certcast.report.errors import EnrolRefused
 
 
 @click.group()
@@ -64,7 +60,8 @@ def add(
     NAME is what the host calls itself, KEY its public line; `certcast identity` prints both there.
     With --from, NAMEs choose from the list ('*.internal').
     """
-    config, renewal = _renewal_host(context, "add")
+    run = _frame(context, "add")
+    config, renewal = run.config, run.renewal
     certificates = tuple(dict.fromkeys(config.chosen(name)[0].name for name in certificates))
     mistakes: list[str] = []
     if list_file is not None:
@@ -88,7 +85,9 @@ def add(
     for one in hosts:
         console.changed(f"{one.name}: {_came_to(before.get(one.name), one)}, {one.key.fingerprint}")
     narrowed = [one.name for one in changed if one.name in before and one.certificates]
-    return _told(enrolment.seal(config, renewal, hosts, narrowed=narrowed))
+    for failure in enrolment.seal(config, renewal, hosts, narrowed=narrowed):
+        run.failed(None, failure)
+    return run.status
 
 
 def _came_to(old: Host | None, new: Host) -> str:
@@ -170,7 +169,8 @@ def _refuse_name(error: ValueError) -> NoReturn:
 @click.pass_context
 def list_(context: click.Context) -> int:
     """Show who is enrolled, and whether what is published at present is sealed to them."""
-    config, renewal = _renewal_host(context, "list")
+    run = _frame(context, "list")
+    config, renewal = run.config, run.renewal
     hosts = enrolled_hosts.read(renewal.hosts_file)
     if not hosts:
         click.echo(f"nobody is enrolled in {renewal.hosts_file}; `certcast host add`", err=True)
@@ -193,7 +193,9 @@ def list_(context: click.Context) -> int:
             click.echo(f"{one.name}: no [[certificate]] in {config.path} is called {name}", err=True)
     if any(lacking.values()):
         click.echo("`certcast renew` seals what is missing", err=True)
-    return _told(failures)
+    for failure in failures:
+        run.failed(None, failure)
+    return run.status
 
 
 @host.command()
@@ -205,7 +207,8 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
 
     KEY is needed only to go on where deleting older versions has failed; the report shows it.
     """
-    config, renewal = _renewal_host(context, "remove")
+    run = _frame(context, "remove")
+    config, renewal = run.config, run.renewal
     name = _checked(name.removeprefix("@"))
     known = _host(name, " ".join(key), group=False, certificates=()) if key else None
     gone = enrolled_hosts.remove(renewal.hosts_file, name, lock=enrolled_hosts.lock_of(config.state_dir))
@@ -227,19 +230,12 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
         f"{which}: `certcast renew --replace NAME --reason superseded`\n"
         "(`--reason keyCompromise` if somebody else may have it)."
     )
-    return _told(failures)
-
-
-def _renewal_host(context: click.Context, command: str) -> tuple[Config, RenewalConfig]:
-    config = load(config_path(context.obj))
-    console.caveat(config)
-    renewal = config.renewal or config.lacks("renewal", f"certcast host {command}")
-    private_files.require_own_dir(config.state_dir)
-    return config, renewal
-
-
-def _told(failures: list[CertcastError]) -> int:
-    """Print failures; return the exit status, the first one's."""
     for failure in failures:
-        console.failed(failure.report())
-    return failures[0].exit_status if failures else 0
+        run.failed(None, failure)
+    return run.status
+
+
+def _frame(context: click.Context, command: str) -> CommandRun:
+    run = CommandRun(context, f"host {command}", role="renewal", attended=True)
+    run.require_own_state()
+    return run

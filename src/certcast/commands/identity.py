@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast.config.reading import config_path, load
+from certcast.commands.run import CommandRun
 from certcast.host import files
-from certcast.release import host_identity as identities
+from certcast.release import host_identity
 from certcast.release.ssh_keys import PublicKey
 from certcast.report.errors import IdentityUnusable
 
@@ -36,7 +36,7 @@ _SSHD = Path("/etc/ssh")
 @click.pass_context
 def identity(context: click.Context) -> int:
     """Show this host's identity, made where there is none, and the command that enrols it."""
-    config = load(config_path(context.obj))
+    config = CommandRun(context, "identity", attended=True).config
     name = config.enrolled_as
     found, made = _loaded_or_made(config, name)
     click.echo(PublicKey(found.public.blob, name).line)
@@ -60,10 +60,10 @@ def _loaded_or_made(config: Config, name: str) -> tuple[Identity, bool]:
                 f"{config.path}, and certcast makes a key of its own",
             )
         try:
-            return identities.make(path, name), True
+            return host_identity.make(path, name), True
         except FileExistsError:
             pass  # another run was quicker
-    return identities.load(path), False
+    return host_identity.load(path), False
 
 
 def _explained(config: Config, name: str, found: Identity, *, made: bool) -> list[str]:

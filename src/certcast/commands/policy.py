@@ -13,14 +13,14 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from certcast.access import policy_remarks, ram_policies
 from certcast.access.isolation import Isolation, isolate
+from certcast.commands.run import CommandRun
 from certcast.config.model import Zone
-from certcast.config.reading import config_path, load
 from certcast.config.types import CHECKS
 from certcast.report.names import readable
 
@@ -52,12 +52,10 @@ def policy(context: click.Context, part: str, throwaway: str | None) -> int:
     The policy alone is on stdout; where keys come from several sources, one policy for each, in turn.
     Remarks are on stderr.
     """
-    config = load(config_path(context.obj))
     if throwaway is not None and part != "dns":
         raise click.BadParameter("is for `certcast policy dns`", param_hint="--isolate")
-    section = "consumer" if part == "consumer" else "renewal"
-    if getattr(config, section) is None:
-        config.lacks(section, f"certcast policy {part}")
+    role: Literal["renewal", "consumer"] = "consumer" if part == "consumer" else "renewal"
+    config = CommandRun(context, f"policy {part}", role=role, attended=True).config
     if throwaway is not None:
         _isolated(config, throwaway)
     elif part == "dns":

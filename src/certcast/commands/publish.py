@@ -12,23 +12,21 @@ they serve: the signed manifest tells them that it is meant.
 from __future__ import annotations
 
 import re
-import socket
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
 
-from certcast.config.reading import config_path, load
-from certcast.host import private_files
+from certcast.commands.run import CommandRun, now
 from certcast.release.lifetime import utc_text
 from certcast.report import console
 from certcast.report.errors import LineageUnusable
-from certcast.report.names import readable
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from certcast.config.model import CertificateConfig, Config
     from certcast.release.certificate import Leaf
-    from certcast.renewal.source import Source
+    from certcast.release.source import Source
 
 # As the names of version directories on hosts have them (consumer/disk/versions.py).
 LEAST_DIGITS = 16
@@ -55,40 +53,33 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     `renew` respects both: it does not publish again what was stepped back from, and goes on with
     the next newer certificate.
     """
-    from certcast.publisher import releases as publishing
-    from certcast.publisher.signer import Press
-    from certcast.storage import open_store
+    from certcast.publisher import releases
 
     if prefix is None and at_least is None:
         raise click.UsageError("say what to publish: --release LEAF, or --at-least N; `renew` does the rest")
-    config = load(config_path(context.obj))
-    console.caveat(config)
-    renewal = config.renewal or config.lacks("renewal", "certcast publish")
-    private_files.require_own_dir(config.state_dir)
-    wanted = _only_one(config, name)
-    now = datetime.now(timezone.utc)
-    press = Press.of(config, renewal, config.host or socket.gethostname())
-    source = press.source(wanted)
-    leaf = None if prefix is None else _chosen(source, wanted, prefix, now)
-    store = open_store(config.store, config.state_dir)
+    run = CommandRun(context, "publish", role="renewal", attended=True)
+    run.require_own_state()
+    wanted, moment = _only_one(run.config, name), now()
+    signer = run.signer()
+    source = signer.source(wanted)
+    leaf = None if prefix is None else _chosen(source, wanted, prefix, moment)
     if leaf is None:
-        done = publishing.publish(wanted, source.live(), store, press, now=now, at_least=at_least or 0)
-    else:
-        done = publishing.step_back(wanted, leaf, store, press, now=now, at_least=at_least or 0)
-    current = done.manifest
-    click.echo(
-        readable(
-            f"{wanted.name}: {done.result} serial {current.leaf.serial} as sequence {current.sequence}, "
-            f"valid until {utc_text(current.leaf.not_after)}"
+        done = releases.publish(
+            wanted, source.live(), run.store(), signer, now=moment, at_least=at_least or 0
         )
+    else:
+        done = releases.step_back(wanted, leaf, run.store(), signer, now=moment, at_least=at_least or 0)
+    current = done.manifest
+    console.changed(
+        f"{wanted.name}: {done.result} serial {current.leaf.serial} as sequence {current.sequence}, "
+        f"valid until {utc_text(current.leaf.not_after)}"
     )
     for warning in done.warnings:
-        click.echo(readable(f"warning: {wanted.name}: {warning}"), err=True)
-    click.echo("hosts take it over when they look next; `certcast pull --now` looks at once", err=True)
+        console.warned(f"{wanted.name}: {warning}")
+    console.hint("hosts take it over when they look next; `certcast pull --now` looks at once")
     if done.alarm is not None:
-        click.echo(done.alarm.report(), err=True)
-        return done.alarm.exit_status
-    return 0
+        run.failed(wanted, done.alarm)
+    return run.status
 
 
 def _only_one(config: Config, name: str | None) -> CertificateConfig:

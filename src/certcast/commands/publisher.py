@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certcast.host import files, private_files
+from certcast.commands.run import CommandRun
+from certcast.host import files
 from certcast.report.errors import KitRefused, SigningFailed
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def publisher() -> None:
 def init(context: click.Context, new_kit: Path | None, passphrase_file: Path | None) -> None:
     """Make the signing key, the spare key and the recovery kit, once, on the renewal host."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
+    from certcast.publisher.keys.passphrase_prompt import new_passphrase
     from certcast.release.host_identity import new_key
-    from certcast.report.terminal import new_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
@@ -138,7 +139,7 @@ def kit_command(
 ) -> None:
     """Make a new recovery kit: a lost one cannot be printed again, its secrets are nowhere else."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.report.terminal import new_passphrase
+    from certcast.publisher.keys.passphrase_prompt import new_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
@@ -181,7 +182,7 @@ def rotate(
     a renewal host that is gone.
     """
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.report.terminal import known_passphrase
+    from certcast.publisher.keys.passphrase_prompt import known_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
@@ -231,12 +232,9 @@ def _tell_new_machine(config: Config, former: Kit, made: Kit) -> None:
 
 def _config(context: click.Context) -> tuple[Config, Path]:
     """Return the configuration, and where the signing key is."""
-    from certcast.config.reading import config_path, load
-
-    config = load(config_path(context.obj))
-    renewal = config.renewal or config.lacks("renewal", f"certcast publisher {context.info_name}")
-    private_files.require_own_dir(config.state_dir)
-    return config, renewal.signing_key
+    run = CommandRun(context, f"publisher {context.info_name}", role="renewal", attended=True)
+    run.require_own_state()
+    return run.config, run.renewal.signing_key
 
 
 @contextmanager

@@ -1,7 +1,11 @@
-"""One command's run: its configuration, its store, and how it ended.
+"""The frame of every command: configuration, role, store, and how a failure ends.
 
-Every failure is printed and mailed; the first gives the exit status, and a mail that
-cannot be sent never hides the failure that it was about.
+    run = CommandRun(context, "pull", role="consumer")
+    run.attempt(certificate, work)      a failure is told, and the next certificate has its turn
+    return run.status                   the first failure's exit status
+
+Every failure is printed. Where no person is `attending`, it is mailed, too; a mail that cannot be sent never
+hides the failure that it was about.
 """
 
 from __future__ import annotations
@@ -9,31 +13,67 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from certcast.report import console
-from certcast.report.errors import CertcastError, Defect, MailNotSent
+from certcast.report.errors import CertcastError, MailNotSent, defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.config.model import CertificateConfig, Config
+    import click
+
+    from certcast.config.model import CertificateConfig, Config, RenewalConfig
     from certcast.consumer.outcome import Outcome
+    from certcast.publisher.publication import Published
+    from certcast.publisher.signer import Signer
+    from certcast.release.source import Source
     from certcast.storage.store import Reader, Store
 
 
-class Run:
-    """One command's run: the configuration, the store once it is needed, and how it ended."""
+class CommandRun:
+    """One command's run: the configuration, the store once it is needed, and how it ended.
 
-    def __init__(self, config_file: str | None, doing: str) -> None:
+    `role` is the section of the configuration without which the command makes no sense here. `attended`: a
+    person has typed it and reads how it ends, so nobody is mailed.
+    """
+
+    def __init__(
+        self,
+        context: click.Context,
+        doing: str,
+        *,
+        role: Literal["renewal", "consumer"] | None = None,
+        attended: bool = False,
+    ) -> None:
         from certcast.config.reading import config_path, load
 
-        self.config: Config = load(config_path(config_file))
+        self.config: Config = load(config_path(context.obj))
         self.doing = doing
+        self.attended = attended
         self.status = 0
-        console.caveat(self.config)
+        if self.config.store.encryption == "none":
+            console.warned('store.encryption = "none": whoever can read the bucket has the private keys')
+        if role is not None and getattr(self.config, role) is None:
+            self.config.lacks(role, f"certcast {doing}")
         self._store: Store | None = None
         self._reader: Reader | None = None
+
+    @property
+    def renewal(self) -> RenewalConfig:
+        """The [renewal] of the configuration; ConfigInvalid where there is none."""
+        return self.config.renewal or self.config.lacks("renewal", f"certcast {self.doing}")
+
+    @property
+    def host(self) -> str:
+        """What mails and manifests call this host."""
+        return self.config.host or host_name()
+
+    def require_own_state(self) -> None:
+        """Raise SecretExposed if others may change what certcast remembers on this host. LocalFault."""
+        from certcast.host import private_files
+
+        private_files.require_own_dir(self.config.state_dir)
 
     def store(self) -> Store:
         """Open the store at its first use; SDKs are slow to import."""
@@ -76,14 +116,18 @@ class Run:
                 console.changed(outcome.text)
                 self.attempt(certificate, partial(self._mail_installed, outcome))
 
+    def signer(self) -> Signer:
+        """Gather who signs and who may read. Raises SigningFailed, SecretExposed, LocalFault."""
+        from certcast.publisher.signer import Signer
+
+        return Signer.of(self.config, self.renewal, self.host)
+
     def attempt(
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
     ) -> str | None:
         """Do `work`; tell of its failure unless it has the code `unless`. Return the failure's code."""
-        from certcast.host import private_files
-
         try:
-            private_files.require_own_dir(self.config.state_dir)
+            self.require_own_state()
             work()
         except CertcastError as failure:
             if failure.code != unless:
@@ -97,11 +141,11 @@ class Run:
         return None
 
     def failed(self, certificate: CertificateConfig | None, failure: CertcastError) -> None:
-        """Print and mail a failure. The first gives the exit status; an unsent mail yields to any other."""
+        """Tell of a failure. The first gives the exit status; an unsent mail yields to any other."""
         console.failed(failure.report())
         if self.status in {0, MailNotSent.exit_status}:
             self.status = failure.exit_status
-        if isinstance(failure, MailNotSent):
+        if self.attended or isinstance(failure, MailNotSent):
             return
         from certcast.notify import mail
 
@@ -109,7 +153,7 @@ class Run:
             mail.send_failure(
                 self.config.mail,
                 failure,
-                host=self.config.host or host_name(),
+                host=self.host,
                 doing=self.doing,
                 certificate=certificate.name if certificate else None,
                 now=now(),
@@ -123,7 +167,7 @@ class Run:
         assert outcome.leaf is not None  # an installation has a leaf
         mail.send_installed(
             self.config.mail,
-            host=self.config.host or host_name(),
+            host=self.host,
             certificate=outcome.certificate,
             leaf=outcome.leaf,
             previous=outcome.previous,
@@ -131,22 +175,6 @@ class Run:
             remarks=outcome.remarks,
             now=now(),
         )
-
-
-def defect(error: Exception) -> Defect:
-    """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    # Where in certcast it was, and where it came to: what lies between is the library's business.
-    ours = [frame for frame in frames[:-1] if "/certcast/" in frame.filename]
-    shown = traceback.StackSummary.from_list([*ours[-3:], *frames[-1:]]).format()
-    return Defect(
-        f"certcast did not expect this: {type(error).__name__}: {error}",
-        found="".join([*shown, *traceback.format_exception_only(error)]).strip(),
-        kept="what was served before, unless the lines above say otherwise",
-        next="run it again; if it repeats, report it with these lines",
-    )
 
 
 def now() -> datetime:
@@ -159,3 +187,45 @@ def host_name() -> str:
     import socket
 
     return socket.gethostname()
+
+
+def require_extra(*packages: str) -> None:
+    """Raise ConfigInvalid if this is a consumer's installation, which lacks what renewing needs."""
+    from importlib.util import find_spec
+
+    from certcast.report.errors import ConfigInvalid
+
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ConfigInvalid(
+            "this installation cannot renew: it has the consumer's packages only",
+            found=f"no package {', '.join(missing)} for {sys.executable}",
+            kept="nothing was changed",
+            next=f"`{sys.executable} -m pip install 'certcast[renewal]'`",
+        )
+
+
+def tell_published(
+    run: CommandRun, certificate: CertificateConfig, published: Published, source: Source
+) -> None:
+    """Print what changed, and what is as it should not be; alarm if anybody here may read the key of it.
+
+    To refuse such a key would cost the renewal.
+    """
+    from certcast.release.lifetime import utc_text
+
+    name = certificate.name
+    to = ", ".join(published.sealed_to[:5])
+    if len(published.sealed_to) > 5:
+        to += f" and {len(published.sealed_to) - 5} more"
+    if published.result not in {"unchanged", "re-dated"}:
+        leaf = published.manifest.leaf
+        console.changed(
+            f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}"
+        )
+    if to:
+        console.changed(f"{name}: private key sealed to {to}")
+    for warning in published.warnings:
+        console.warned(f"{name}: {warning}")
+    readable = source.exposed()
+    if readable is not None:
+        run.failed(certificate, readable)

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import os
 
-# Not a list of what is let through: `docker exec` and `systemctl` live on variables that nobody can foresee.
-# The first four are what Alibaba Cloud's SDKs and its CLI read.
-_SECRET = ("ALIBABA_CLOUD_", "ALIBABACLOUD_", "ALICLOUD_", "OSS_", "AWS_", "CERTCAST_")
+from certcast.report.redaction import SECRET_VARIABLES
 
 
 def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without keys and certcast's own variables, and with `more`."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}, **more}
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(SECRET_VARIABLES)},
+        **more,
+    }
 
 
 def bare_environment(**more: str) -> dict[str, str]:
@@ -40,13 +41,3 @@ def dump_no_core() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
-def secrets() -> list[str]:
-    """Return the values in the environment that nobody may see, for redaction.py."""
-    words = ("SECRET", "TOKEN", "PASSWORD", "PASSPHRASE")
-    return [
-        value
-        for name, value in os.environ.items()
-        if name.startswith(_SECRET) and any(word in name for word in words) and not name.endswith("_FILE")
-    ]

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
     from certcast.config.model import CertificateConfig
     from certcast.publisher.record import Record
-    from certcast.publisher.signer import Press
+    from certcast.publisher.signer import Signer
+    from certcast.release.source import Release
     from certcast.release.ssh_keys import PublicKey
-    from certcast.renewal.source import Release
     from certcast.report.errors import CertcastError
     from certcast.storage.store import Store
 
@@ -73,21 +73,21 @@ class Published:
 
 
 @contextmanager
-def open_desk(wanted: CertificateConfig, store: Store, press: Press) -> Iterator[Desk]:
+def open_desk(wanted: CertificateConfig, store: Store, signer: Signer) -> Iterator[Desk]:
     """Hold the lock, with everything read that is to be changed.
 
     Raises StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read, and this
     host has no record of its own), Busy, LocalFault.
     """
-    with files.lock(press.folder / f"{wanted.name}.lock", wait=60.0):
-        record = records.read(press.folder, wanted.name, store.url)
-        found, signed_by, trouble = _read_manifest(wanted, store, press, record)
+    with files.lock(signer.folder / f"{wanted.name}.lock", wait=60.0):
+        record = records.read(signer.folder, wanted.name, store.url)
+        found, signed_by, trouble = _read_manifest(wanted, store, signer, record)
         if record.manifest is None and found is not None:
             # A bucket with more in it than can be listed keeps old releases; that is told at the end.
             with suppress(StoreError):
                 record = records.adopted(record, found, store)
         current = records.latest(found, record.manifest)
-        yield Desk(wanted, store, press, record, found, signed_by, current, trouble)
+        yield Desk(wanted, store, signer, record, found, signed_by, current, trouble)
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Desk:
 
     wanted: CertificateConfig
     store: Store
-    press: Press
+    signer: Signer
     record: Record
     found: Manifest | None
     signed_by: str | None
@@ -111,7 +111,7 @@ class Desk:
             sequence=0,
             published_at=now,
             expires=now + manifest.EXPIRES_AFTER,
-            publisher=self.press.publisher,
+            publisher=self.signer.publisher,
             leaf=release.leaf,
             files={FULLCHAIN: Digest.of(release.fullchain)},
         )
@@ -131,11 +131,11 @@ class Desk:
         sealed_to, warnings = self.seal(leaf, release, is_new=is_new)
         if changes:
             sequence = max(highest, at_least) + 1
-            following = replace(following, sequence=sequence, publisher=self.press.publisher)
+            following = replace(following, sequence=sequence, publisher=self.signer.publisher)
         if changes or following.expires - now < manifest.EXPIRES_AFTER / 2:
             following = replace(following, published_at=now, expires=now + manifest.EXPIRES_AFTER)
         result = self._result(following, changes=changes, mended=mended)
-        if following != self.found or self.signed_by != self.press.working.fingerprint:
+        if following != self.found or self.signed_by != self.signer.working.fingerprint:
             self._put_manifest(following)
         elif not self.record.arrived and following == self.record.manifest:
             self._remember(replace(self.record, arrived=True))  # after a lost answer, or a crash
@@ -153,9 +153,9 @@ class Desk:
         """
         name = self.wanted.name
         keys = self.store.list(manifest.releases_prefix(name))
-        sealing = self.press.encryption != "none"
+        sealing = self.signer.encryption != "none"
         opened = sealed_keys.lying_open(keys) if sealing else []
-        strays = sealed_keys.strays(keys, self.press.recipients(name)) if sealing else []
+        strays = sealed_keys.strays(keys, self.signer.recipients(name)) if sealing else []
         outdated = records.outdated(self.record, current)
         old = [
             key for leaf in outdated for key in keys if key.startswith(manifest.release_key(name, leaf, ""))
@@ -220,11 +220,11 @@ class Desk:
         def privkey() -> bytes:
             return (live if live and live.leaf.sha256 == leaf else self._held(leaf)).privkey
 
-        warnings = self.press.warnings()
-        if self.press.encryption == "none":
+        warnings = self.signer.warnings()
+        if self.signer.encryption == "none":
             sealed_keys.lay_open(store, name, leaf, privkey())
             return (), tuple(warnings)
-        recipients = self.press.recipients(name)
+        recipients = self.signer.recipients(name)
         if all(one.host == RECOVERY for one in recipients):
             warnings.append("no host is enrolled, so none can open what is published: `certcast host add`")
         if is_new:
@@ -232,7 +232,7 @@ class Desk:
         return sealed_keys.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
 
     def _held(self, leaf: str) -> Release:
-        source = self.press.source(self.wanted)
+        source = self.signer.source(self.wanted)
         found = source.find(leaf)
         if found is None:
             raise sealed_keys.not_held(self.wanted.name, leaf, source.place, "hosts that lack it")
@@ -242,9 +242,9 @@ class Desk:
         document = manifest.write(following)
         _require_small(following, document)
         _require_readable(following, document)
-        signed = signing.sign(document, self.press.signing_key)
+        signed = signing.sign(document, self.signer.signing_key)
         # Does the private key belong to the public one that hosts were given?
-        signing.verify(signed, [self.press.working], what=f"{self.wanted.name}: the new manifest")
+        signing.verify(signed, [self.signer.working], what=f"{self.wanted.name}: the new manifest")
         # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
         sequence = max(self.record.sequence, following.sequence)
         leaves = records.appended(self.record.leaves, following)
@@ -254,7 +254,7 @@ class Desk:
 
     def _remember(self, record: Record) -> None:
         self.record = record
-        records.write(self.press.folder, self.wanted.name, record)
+        records.write(self.signer.folder, self.wanted.name, record)
 
 
 def _require_small(following: Manifest, document: bytes) -> None:
@@ -286,7 +286,7 @@ def _require_readable(following: Manifest, document: bytes) -> None:
 
 
 def _read_manifest(
-    wanted: CertificateConfig, store: Store, press: Press, record: Record
+    wanted: CertificateConfig, store: Store, signer: Signer, record: Record
 ) -> tuple[Manifest | None, str | None, CertcastError | None]:
     """Return what is published, and whose signature it has; or the trouble if only our record is legible.
 
@@ -298,12 +298,12 @@ def _read_manifest(
         if found is None:
             return None, None, None
         assert not isinstance(found, Unchanged)  # no condition was sent
-        if press.former and record.manifest and (words := _signed_by_former(found.body, press.former)):
+        if signer.former and record.manifest and (words := _signed_by_former(found.body, signer.former)):
             if words == manifest.write(record.manifest):
-                return record.manifest, press.former.fingerprint, None
+                return record.manifest, signer.former.fingerprint, None
             if not record.arrived and _is_before(words, record.manifest):
                 return None, None, None  # the last one never came; before it, this was its own
-        verified = signing.verify(found.body, press.pinned, what=f"{wanted.name}: the published manifest")
+        verified = signing.verify(found.body, signer.pinned, what=f"{wanted.name}: the published manifest")
         found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
         return found_there, verified.publisher, _replayed(wanted, store, found_there, record)
     except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:

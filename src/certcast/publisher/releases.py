@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certcast.config.model import CertificateConfig
-    from certcast.publisher.signer import Press
+    from certcast.publisher.signer import Signer
     from certcast.release.manifest import Manifest
+    from certcast.release.source import Release
     from certcast.release.ssh_keys import PublicKey
-    from certcast.renewal.source import Release
     from certcast.storage.store import Store
 
 
@@ -41,7 +41,7 @@ def publish(
     wanted: CertificateConfig,
     release: Release,
     store: Store,
-    press: Press,
+    signer: Signer,
     *,
     now: datetime,
     revoke: tuple[str, ...] = (),
@@ -56,7 +56,7 @@ def publish(
     StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read), Busy, LocalFault.
     """
     _require_publishable(wanted, release, now)
-    with open_desk(wanted, store, press) as desk:
+    with open_desk(wanted, store, signer) as desk:
         current = desk.current
         if current is None or not _stays(current, release):
             if current is not None:
@@ -73,7 +73,7 @@ def step_back(
     wanted: CertificateConfig,
     leaf_sha256: str,
     store: Store,
-    press: Press,
+    signer: Signer,
     *,
     now: datetime,
     at_least: int = 0,
@@ -82,12 +82,12 @@ def step_back(
 
     Raises as `publish` does.
     """
-    source = press.source(wanted)
+    source = signer.source(wanted)
     release = source.find(leaf_sha256)
     if release is None:
         raise sealed_keys.not_held(wanted.name, leaf_sha256, source.place, "every host")
     _require_publishable(wanted, release, now)
-    with open_desk(wanted, store, press) as desk:
+    with open_desk(wanted, store, signer) as desk:
         current = desk.current
         if current is None or current.leaf.sha256 == leaf_sha256:
             raise LineageUnusable(
@@ -108,31 +108,33 @@ def step_back(
     return replace(done, result="stepped back")
 
 
-def published_now(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+def published_now(wanted: CertificateConfig, store: Store, signer: Signer) -> Manifest | None:
     """Return the manifest that counts, or None if nothing is published yet. Raises as `publish` does."""
-    with open_desk(wanted, store, press) as desk:
+    with open_desk(wanted, store, signer) as desk:
         return desk.current
 
 
-def published_by_another(wanted: CertificateConfig, store: Store, press: Press) -> Manifest | None:
+def published_by_another(wanted: CertificateConfig, store: Store, signer: Signer) -> Manifest | None:
     """Return what counts in the store if another renewal host has published it, and this one has not.
 
     A second renewal host has an order book of its own; together they would order more than the CA allows.
     Raises as `publish` does.
     """
-    with open_desk(wanted, store, press) as desk:
+    with open_desk(wanted, store, signer) as desk:
         current, own = desk.current, desk.record.manifest
-        if current is None or current.publisher == press.publisher:
+        if current is None or current.publisher == signer.publisher:
             return None
         return None if own is not None and own.leaf == current.leaf else current
 
 
-def seal_to(wanted: CertificateConfig, store: Store, press: Press, hosts: frozenset[str]) -> Published | None:
+def seal_to(
+    wanted: CertificateConfig, store: Store, signer: Signer, hosts: frozenset[str]
+) -> Published | None:
     """Seal the current release to whom it lacks, and anew to `hosts`; None if nothing is published yet.
 
     Raises as `publish` does.
     """
-    with open_desk(wanted, store, press) as desk:
+    with open_desk(wanted, store, signer) as desk:
         if desk.current is None:
             return None
         sealed_to, warnings = desk.seal(desk.current.leaf.sha256, None, anew=hosts)

@@ -29,7 +29,7 @@ from certcast.report.errors import SigningFailed
 
 if TYPE_CHECKING:
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
-    from certcast.renewal.source import Source
+    from certcast.release.source import Source
 
 
 def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
@@ -39,7 +39,7 @@ def own_keys(renewal: RenewalConfig) -> tuple[PublicKey, ...]:
 
 
 @dataclass(frozen=True)
-class Press:
+class Signer:
     """The publisher of a renewal host: `publisher` is its name in manifests, `working` the key that signs."""
 
     publisher: str
@@ -54,7 +54,7 @@ class Press:
     former: PublicKey | None = None
 
     @classmethod
-    def of(cls, config: Config, renewal: RenewalConfig, publisher: str) -> Press:
+    def of(cls, config: Config, renewal: RenewalConfig, publisher: str) -> Signer:
         """Gather it from the configuration and the files that it names.
 
         Raises SigningFailed, SecretExposed, LocalFault.
@@ -82,7 +82,7 @@ class Press:
 
     def source(self, wanted: CertificateConfig) -> Source:
         """Return where the releases of a certificate lie on this host."""
-        from certcast.renewal.source import source_of
+        from certcast.publisher.chosen_source import source_of
 
         return source_of(wanted, state_dir=self.state_dir, certbot_config_dir=self.certbot_config_dir)
 

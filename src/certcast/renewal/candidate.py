@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from certcast.acme.renewal_info import Suggestion
     from certcast.config.model import CertificateConfig
     from certcast.publisher.publication import Published
+    from certcast.release.source import Release, Source
     from certcast.renewal.due import Due
     from certcast.renewal.replacement import Replacement
-    from certcast.renewal.source import Release, Source
     from certcast.report.errors import CertcastError
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from certcast.acme.renewal_info import Suggestion
     from certcast.config.model import CertificateConfig
     from certcast.release.manifest import Manifest
+    from certcast.release.source import Release
     from certcast.renewal.replacement import Replacement
-    from certcast.renewal.source import Release
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,14 @@ class Ordering:
         wanted, decided = look.wanted, look.decided
         look.decided = None  # unless all of this goes well
         try:
-            other = published_by_another(wanted, self._renewal.open_store(), self._renewal.press())
+            other = published_by_another(wanted, self._renewal.open_store(), self._renewal.signer())
         except CertcastError as failure:
             failure.kept = failure.kept or f"nothing was ordered; {_STAYS}"
             raise self._not_replaced(look, failure) from None
         if other is not None and not self._renewal.urgent and not self._renewal.emergency:
             raise SourceUndecided(
                 f"{wanted.name}: another renewal host publishes this certificate, so none is ordered here",
-                expected=f"what {self._renewal.press().publisher} has published, or nothing",
+                expected=f"what {self._renewal.signer().publisher} has published, or nothing",
                 found=f"serial {other.leaf.serial}, published by {other.publisher} "
                 f"at {utc_text(other.published_at)}",
                 kept=_STAYS,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from certcast.acme.renewal_info import Suggestion
     from certcast.config.model import CertificateConfig
     from certcast.release.manifest import Manifest
+    from certcast.release.source import Release
     from certcast.renewal.candidate import Look
-    from certcast.renewal.source import Release
 
 _STAYS = "what is published and served stays"
 

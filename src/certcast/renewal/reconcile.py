@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast.host import files
+from certcast.publisher.chosen_source import source_of
 from certcast.renewal import last_look, replacement
 from certcast.renewal.candidate import Look, Renewed, certificate_id_of, due
-from certcast.renewal.source import source_of
 from certcast.report.errors import Busy, CertcastError, IssuedUnusable, LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from certcast.acme.ca import Ca
     from certcast.acme.renewal_info import Suggestion
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
-    from certcast.publisher.signer import Press
+    from certcast.publisher.signer import Signer
     from certcast.release.manifest import Manifest
+    from certcast.release.source import Release, Source
     from certcast.renewal.last_look import Looked
     from certcast.renewal.replacement import Replacement
-    from certcast.renewal.source import Release, Source
     from certcast.storage.store import Store
 
 _STAYS = "what is published and served stays"
@@ -50,7 +50,7 @@ _STAYS = "what is published and served stays"
 class Renewal:
     """One run of `certcast renew`.
 
-    `open_store` and `press` are called where they are needed; `clock` and not one moment, since orders may
+    `open_store` and `signer` are called where they are needed; `clock` and not one moment, since orders may
     take minutes. `urgent`: a person asks now, so the CA and the store are asked in any case. In an
     `emergency` a person waits for a replacement, which may use the last order of the week.
     """
@@ -58,7 +58,7 @@ class Renewal:
     config: Config
     settings: RenewalConfig
     open_store: Callable[[], Store]
-    press: Callable[[], Press]
+    signer: Callable[[], Signer]
     clock: Callable[[], datetime]
     progress: Callable[[str], None]
     warn: Callable[[str], None]
@@ -258,8 +258,8 @@ class Renewal:
 
     def _publish(self, look: Look) -> None:
         """Publish what this host holds now, if it is newer; then alarm if a newer one should be here."""
-        from certcast.publisher.publishing import publish_release
         from certcast.renewal.overdue import certbot_must_renew, certbot_must_replace, overdue, published_text
+        from certcast.renewal.publishing import publish_release
 
         wanted, done = look.wanted, look.done
         if not look.source.exists():
@@ -270,7 +270,7 @@ class Renewal:
         look.live, look.mark = live, look.source.mark()
         now = self.clock()
         done.published = publish_release(
-            wanted, live, open_store=self.open_store, press=self.press, now=now, note=done.notes.append
+            wanted, live, open_store=self.open_store, signer=self.signer, now=now, note=done.notes.append
         )
         if done.published.alarm is not None:
             done.failures.append(done.published.alarm)

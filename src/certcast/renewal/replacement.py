@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certcast.release.certificate import Leaf
-    from certcast.renewal.source import Source
+    from certcast.release.source import Source
 
 # Of RFC 5280, 5.3.1, those that a holder may give. Let's Encrypt refuses affiliationChanged (Boulder,
 # revocation/reasons.go, UserAllowedReasons); other CAs don't.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certcast.acme.ca import Ca
+    from certcast.release.source import Source
     from certcast.renewal.replacement import Old, Replacement
-    from certcast.renewal.source import Source
     from certcast.storage.store import Store
 
 

@@ -23,9 +23,6 @@ from certcast.report.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast.config.model import Config
-    from certcast.publisher.publication import Published
-
 
 def shown(text: str) -> str:
     """Return what a person may see of a text that others have a part in, such as a CA."""
@@ -42,12 +39,6 @@ def changed(text: str) -> None:
 def warned(text: str) -> None:
     """Print a warning."""
     _say(shown(f"warning: {text}"), err=True)
-
-
-def caveat(config: Config) -> None:
-    """Warn of what the configuration allows, on purpose, and nobody should want for long: on every run."""
-    if config.store.encryption == "none":
-        warned('store.encryption = "none": whoever can read the bucket has the private keys')
 
 
 def progress() -> Callable[[str], None]:
@@ -81,19 +72,3 @@ def _say(text: str, *, err: bool = False) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
-
-
-def tell_published(name: str, published: Published) -> None:
-    """Print what changed, and what is as it should not be."""
-    from certcast.release.lifetime import utc_text
-
-    to = ", ".join(published.sealed_to[:5])
-    if len(published.sealed_to) > 5:
-        to += f" and {len(published.sealed_to) - 5} more"
-    if published.result not in {"unchanged", "re-dated"}:
-        leaf = published.manifest.leaf
-        changed(f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}")
-    if to:
-        changed(f"{name}: private key sealed to {to}")
-    for warning in published.warnings:
-        warned(f"{name}: {warning}")

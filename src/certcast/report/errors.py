@@ -66,22 +66,51 @@ script does not know must count as failure.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from contextlib import contextmanager
+from copy import copy
+from typing import TYPE_CHECKING, ClassVar
 
 from certcast.report.names import printable, readable
 from certcast.report.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
 
 
 class CertcastError(Exception):
     """A failure that a person can act on.
 
-    `what` is one sentence without a full stop. The others are lines of the
-    report; None leaves a line out. Subclasses may give defaults for `kept`
-    and `next`.
+    `what` is one sentence without a full stop. The others are lines of the report; None leaves a line
+    out. A subclass gives its code and exit status, and may give a `kept` and a `next` for those that say
+    none, as words of its class line:
+
+        class Busy(CertcastError, code="BUSY", exit_status=5, next="wait for the other run")
     """
 
     code: ClassVar[str]
     exit_status: ClassVar[int]
+    expected: str | None
+    found: str | None
+    kept: str | None = None
+    next: str | None = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        code: str | None = None,
+        exit_status: int | None = None,
+        kept: str | None = None,
+        next: str | None = None,  # noqa: A002  the word that the report prints
+    ) -> None:
+        super().__init_subclass__()
+        if code is not None and exit_status is not None:
+            cls.code, cls.exit_status = code, exit_status
+        if kept is not None:
+            cls.kept = kept
+        if next is not None:
+            cls.next = next
 
     def __init__(
         self,
@@ -90,14 +119,34 @@ class CertcastError(Exception):
         expected: str | None = None,
         found: str | None = None,
         kept: str | None = None,
-        next: str | None = None,  # noqa: A002  the word that the report prints
+        next: str | None = None,  # noqa: A002
     ) -> None:
         super().__init__(what)
         self.what = what
         self.expected = expected
         self.found = found
-        self.kept = kept
-        self.next = next
+        if kept is not None:
+            self.kept = kept
+        if next is not None:
+            self.next = next
+
+    def but(
+        self,
+        *,
+        found: str | None = None,
+        kept: str | None = None,
+        next: str | None = None,  # noqa: A002
+    ) -> Self:
+        """Return this failure with other lines; None leaves a line as it is.
+
+        For a caller that knows more than the place of the failure: nobody changes an error that is on its
+        way up, since others may hold it.
+        """
+        other = copy(self)
+        for line, text in (("found", found), ("kept", kept), ("next", next)):
+            if text is not None:
+                setattr(other, line, text)
+        return other
 
     @property
     def runbook(self) -> str:
@@ -119,360 +168,244 @@ class CertcastError(Exception):
         return printable(readable(redacted("\n".join(lines))))
 
 
-class Defect(CertcastError):
+@contextmanager
+def within(*, kept: str) -> Iterator[None]:
+    """Say what was kept, for a failure of the block that does not say it itself.
+
+    with within(kept="what is published and served stays"):
+        store.put(...)  # a store knows only of requests
+    """
+    try:
+        yield
+    except CertcastError as failure:
+        if failure.kept:
+            raise
+        raise failure.but(kept=kept) from failure
+
+
+class Defect(CertcastError, code="DEFECT", exit_status=1):
     """certcast met a case that its authors did not think of."""
 
-    code = "DEFECT"
-    exit_status = 1
+
+def defect(error: Exception) -> Defect:
+    """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    # Where in certcast it was, and where it came to: what lies between is the library's business.
+    ours = [frame for frame in frames[:-1] if "/certcast/" in frame.filename]
+    shown = traceback.StackSummary.from_list([*ours[-3:], *frames[-1:]]).format()
+    return Defect(
+        f"certcast did not expect this: {type(error).__name__}: {error}",
+        found="".join([*shown, *traceback.format_exception_only(error)]).strip(),
+        kept="what was served before, unless the lines above say otherwise",
+        next="run it again; if it repeats, report it with these lines",
+    )
 
 
-class ConfigInvalid(CertcastError):
+class ConfigInvalid(CertcastError, code="CONFIG", exit_status=3):
     """The configuration file is missing, malformed or contradicts itself."""
 
-    code = "CONFIG"
-    exit_status = 3
 
-
-class LocalFault(CertcastError):
+class LocalFault(CertcastError, code="LOCAL", exit_status=4):
     """A file, a permission or the disk of this host."""
 
-    code = "LOCAL"
-    exit_status = 4
 
-
-class Busy(CertcastError):
+class Busy(CertcastError, code="BUSY", exit_status=5):
     """Another run holds the lock."""
 
-    code = "BUSY"
-    exit_status = 5
 
-
-class SecretExposed(CertcastError):
+class SecretExposed(CertcastError, code="SECRET-FILE", exit_status=6):
     """A file with a secret belongs to somebody else, or others may read it."""
 
-    code = "SECRET-FILE"
-    exit_status = 6
 
-
-class IdentityUnusable(CertcastError):
+class IdentityUnusable(CertcastError, code="IDENTITY", exit_status=7):
     """The SSH identity of this host is missing, damaged, or of another kind."""
-
-    code = "IDENTITY"
-    exit_status = 7
 
 
 class RenewalError(CertcastError):
     """Something failed between this host, the CA and the DNS provider."""
 
 
-class CertbotFailed(RenewalError):
+class CertbotFailed(RenewalError, code="CERTBOT", exit_status=10):
     """A hook was not called as certbot calls it."""
 
-    code = "CERTBOT"
-    exit_status = 10
 
-
-class NotPropagated(RenewalError):
+class NotPropagated(RenewalError, code="DNS-PROPAGATION", exit_status=11):
     """The authoritative nameservers did not show every TXT value in time."""
 
-    code = "DNS-PROPAGATION"
-    exit_status = 11
 
-
-class DnsDenied(RenewalError):
+class DnsDenied(RenewalError, code="DNS-DENIED", exit_status=12):
     """The DNS API refused the AccessKey, or the right to a zone."""
 
-    code = "DNS-DENIED"
-    exit_status = 12
 
-
-class DnsFailed(RenewalError):
+class DnsFailed(RenewalError, code="DNS-API", exit_status=13):
     """The DNS API answered with an error, or not at all."""
 
-    code = "DNS-API"
-    exit_status = 13
 
-
-class ZoneMissing(RenewalError):
+class ZoneMissing(RenewalError, code="DNS-ZONE", exit_status=14):
     """No zone of the configuration or of the account holds the name."""
 
-    code = "DNS-ZONE"
-    exit_status = 14
 
-
-class OrderCapReached(RenewalError):
+class OrderCapReached(RenewalError, code="ORDER-CAP", exit_status=15):
     """The local cap on orders for one set of names is used up."""
 
-    code = "ORDER-CAP"
-    exit_status = 15
 
-
-class LineageUnusable(RenewalError):
+class LineageUnusable(RenewalError, code="LINEAGE", exit_status=16):
     """certbot's files for a certificate are missing, torn, or not fresh."""
 
-    code = "LINEAGE"
-    exit_status = 16
 
-
-class CaUnreachable(RenewalError):
+class CaUnreachable(RenewalError, code="CA-UNREACHABLE", exit_status=46):
     """The CA gave no complete answer, or said that it is out of service."""
 
-    code = "CA-UNREACHABLE"
-    exit_status = 46
 
-
-class CaRefused(RenewalError):
+class CaRefused(RenewalError, code="CA-REFUSED", exit_status=47):
     """The CA answered with a problem document (RFC 8555, 6.7)."""
 
-    code = "CA-REFUSED"
-    exit_status = 47
 
-
-class CaAnswerInvalid(RenewalError):
+class CaAnswerInvalid(RenewalError, code="CA-ANSWER", exit_status=48):
     """The CA's answer is not what RFC 8555 describes, or its certificate is not the one ordered."""
 
-    code = "CA-ANSWER"
-    exit_status = 48
 
-
-class ValidationFailed(RenewalError):
+class ValidationFailed(RenewalError, code="VALIDATION", exit_status=49):
     """The CA validated a name and did not find the TXT value, or was forbidden to issue (CAA)."""
 
-    code = "VALIDATION"
-    exit_status = 49
 
-
-class RateLimited(RenewalError):
+class RateLimited(RenewalError, code="RATE-LIMITED", exit_status=50):
     """The CA takes no order before a certain moment."""
 
-    code = "RATE-LIMITED"
-    exit_status = 50
 
-
-class AccountUnusable(RenewalError):
+class AccountUnusable(RenewalError, code="ACCOUNT", exit_status=51):
     """There is no account at the CA, none can be made, or the CA refuses it."""
 
-    code = "ACCOUNT"
-    exit_status = 51
 
-
-class SourceUndecided(RenewalError):
+class SourceUndecided(RenewalError, code="SOURCE", exit_status=52):
     """certbot holds the certificate, and the configuration says that certcast orders it."""
 
-    code = "SOURCE"
-    exit_status = 52
 
-
-class IssuedUnusable(RenewalError):
+class IssuedUnusable(RenewalError, code="ISSUED", exit_status=53):
     """A version in certcast's own store of certificates is missing a file, or damaged."""
 
-    code = "ISSUED"
-    exit_status = 53
 
-
-class SigningFailed(RenewalError):
+class SigningFailed(RenewalError, code="SIGNING", exit_status=17):
     """The publisher's signing key is missing, or `ssh-keygen` did not sign with it."""
 
-    code = "SIGNING"
-    exit_status = 17
 
-
-class EnrolRefused(RenewalError):
+class EnrolRefused(RenewalError, code="ENROL", exit_status=18):
     """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
 
-    code = "ENROL"
-    exit_status = 18
 
-
-class KitRefused(RenewalError):
+class KitRefused(RenewalError, code="KIT", exit_status=19):
     """The recovery kit cannot be made, or does not open."""
 
-    code = "KIT"
-    exit_status = 19
 
-
-class RevocationFailed(RenewalError):
+class RevocationFailed(RenewalError, code="REVOCATION", exit_status=45):
     """The CA did not revoke a certificate that it was asked to."""
-
-    code = "REVOCATION"
-    exit_status = 45
 
 
 class StoreError(CertcastError):
     """The bucket."""
 
 
-class StoreUnreachable(StoreError):
+class StoreUnreachable(StoreError, code="STORE-UNREACHABLE", exit_status=20):
     """No usable answer within the deadline."""
 
-    code = "STORE-UNREACHABLE"
-    exit_status = 20
 
-
-class StoreDenied(StoreError):
+class StoreDenied(StoreError, code="STORE-DENIED", exit_status=21):
     """The store refused the AccessKey, the signature, or the right to a key."""
 
-    code = "STORE-DENIED"
-    exit_status = 21
 
-
-class StoreNoBucket(StoreError):
+class StoreNoBucket(StoreError, code="STORE-NO-BUCKET", exit_status=22):
     """The bucket does not exist."""
 
-    code = "STORE-NO-BUCKET"
-    exit_status = 22
 
-
-class StoreTooLarge(StoreError):
+class StoreTooLarge(StoreError, code="STORE-TOO-LARGE", exit_status=23):
     """An object is larger than its reader accepts."""
 
-    code = "STORE-TOO-LARGE"
-    exit_status = 23
 
-
-class StoreClock(StoreError):
+class StoreClock(StoreError, code="STORE-CLOCK", exit_status=24):
     """The store says that this host's clock is wrong."""
-
-    code = "STORE-CLOCK"
-    exit_status = 24
 
 
 class ReleaseError(CertcastError):
     """What the store holds must not be installed here."""
 
 
-class ManifestMissing(ReleaseError):
+class ManifestMissing(ReleaseError, code="MANIFEST-MISSING", exit_status=25):
     """No manifest has been published for the certificate."""
 
-    code = "MANIFEST-MISSING"
-    exit_status = 25
 
-
-class ManifestInvalid(ReleaseError):
+class ManifestInvalid(ReleaseError, code="MANIFEST", exit_status=26):
     """The bytes are not a manifest, or one for another store or certificate."""
 
-    code = "MANIFEST"
-    exit_status = 26
 
-
-class ManifestReplayed(ReleaseError):
+class ManifestReplayed(ReleaseError, code="MANIFEST-OLDER", exit_status=27):
     """The manifest is older than one that this host has seen."""
 
-    code = "MANIFEST-OLDER"
-    exit_status = 27
 
-
-class ManifestExpired(ReleaseError):
+class ManifestExpired(ReleaseError, code="MANIFEST-EXPIRED", exit_status=28):
     """The manifest was not renewed in time: the renewal host is silent."""
 
-    code = "MANIFEST-EXPIRED"
-    exit_status = 28
 
-
-class DigestMismatch(ReleaseError):
+class DigestMismatch(ReleaseError, code="PULL-DIGEST", exit_status=29):
     """A downloaded file is not the one that the manifest names."""
 
-    code = "PULL-DIGEST"
-    exit_status = 29
 
-
-class GateRefused(ReleaseError):
+class GateRefused(ReleaseError, code="PULL-GATE", exit_status=30):
     """Key, chain, names or dates of a release do not fit this host."""
 
-    code = "PULL-GATE"
-    exit_status = 30
 
-
-class FilesUnchanged(ReleaseError):
+class FilesUnchanged(ReleaseError, code="PULL-UNCHANGED", exit_status=31):
     """A new release in which a file that must change is the old one."""
 
-    code = "PULL-UNCHANGED"
-    exit_status = 31
 
-
-class KeyTypeChanged(ReleaseError):
+class KeyTypeChanged(ReleaseError, code="KEY-TYPE", exit_status=32):
     """The new key has another type than the one that is served, which old clients may not take."""
 
-    code = "KEY-TYPE"
-    exit_status = 32
 
-
-class SignatureInvalid(ReleaseError):
+class SignatureInvalid(ReleaseError, code="SIGNATURE", exit_status=33):
     """The manifest is not signed, or not by a publisher that this host has pinned."""
 
-    code = "SIGNATURE"
-    exit_status = 33
 
-
-class NotEnrolled(ReleaseError):
+class NotEnrolled(ReleaseError, code="NOT-ENROLLED", exit_status=34):
     """The release has no private key sealed to the identity of this host."""
 
-    code = "NOT-ENROLLED"
-    exit_status = 34
 
-
-class SealedInvalid(ReleaseError):
+class SealedInvalid(ReleaseError, code="SEALED", exit_status=43):
     """The sealed key does not open with this host's identity, or holds no private key."""
-
-    code = "SEALED"
-    exit_status = 43
 
 
 class InstallError(CertcastError):
     """nginx did not take the new certificate into service."""
 
 
-class NginxMissing(InstallError):
+class NginxMissing(InstallError, code="NGINX-MISSING", exit_status=35):
     """nginx cannot be run, or no master process was found."""
 
-    code = "NGINX-MISSING"
-    exit_status = 35
 
-
-class NginxRefused(InstallError):
+class NginxRefused(InstallError, code="NGINX-TEST", exit_status=36):
     """The configuration test failed."""
 
-    code = "NGINX-TEST"
-    exit_status = 36
 
-
-class ReloadFailed(InstallError):
+class ReloadFailed(InstallError, code="NGINX-RELOAD", exit_status=37):
     """The reload command ended with an error."""
 
-    code = "NGINX-RELOAD"
-    exit_status = 37
 
-
-class NotProved(InstallError):
+class NotProved(InstallError, code="PROOF", exit_status=38):
     """Handshakes after the reload did not show the new certificate."""
 
-    code = "PROOF"
-    exit_status = 38
 
-
-class NotIncluded(InstallError):
+class NotIncluded(InstallError, code="NOT-INCLUDED", exit_status=39):
     """The files are ready, but no site's configuration includes them yet."""
 
-    code = "NOT-INCLUDED"
-    exit_status = 39
 
-
-class FileMounted(InstallError):
+class FileMounted(InstallError, code="FILE-MOUNT", exit_status=42):
     """A single file is mounted into a container, which goes on seeing the old one after a rename."""
 
-    code = "FILE-MOUNT"
-    exit_status = 42
 
-
-class MailNotSent(CertcastError):
+class MailNotSent(CertcastError, code="MAIL-NOT-SENT", exit_status=40):
     """The work is done, but the mail about it could not be sent."""
 
-    code = "MAIL-NOT-SENT"
-    exit_status = 40
 
-
-class Overdue(CertcastError):
+class Overdue(CertcastError, code="OVERDUE", exit_status=41):
     """A newer certificate should have been published by now."""
-
-    code = "OVERDUE"
-    exit_status = 41

@@ -14,7 +14,7 @@ import click
 from certcast.publisher import record, releases
 from certcast.publisher.hosts import sealed_keys
 from certcast.publisher.keys.key_files import is_set_up
-from certcast.publisher.signer import Press
+from certcast.publisher.signer import Signer
 from certcast.release import manifest
 from certcast.release.sealing import Recipient, sealed_prefix
 from certcast.report import console
@@ -44,11 +44,11 @@ def seal(
         click.echo("nothing was published here yet; `certcast renew` seals to them", err=True)
         return []
     try:
-        press = Press.of(config, renewal, config.host or socket.gethostname())
+        signer = Signer.of(config, renewal, config.host or socket.gethostname())
     except CertcastError as failure:
         failure.kept = kept
         return [failure]
-    if press.encryption == "none":
+    if signer.encryption == "none":
         click.echo(
             f'nothing is sealed to anybody: {config.path} has encryption = "none"; '
             "who waits for a sealed key waits in vain",
@@ -58,9 +58,9 @@ def seal(
     def act(certificate: CertificateConfig, store: Store) -> None:
         name = certificate.name
         for one in (host for host in hosts if host.name in narrowed and not host.gets(name)):
-            releases.take_away(certificate, store, press.folder, one.name)
+            releases.take_away(certificate, store, signer.folder, one.name)
         anew = frozenset(host.name for host in hosts if host.gets(name))
-        done = releases.seal_to(certificate, store, press, anew) if anew else None
+        done = releases.seal_to(certificate, store, signer, anew) if anew else None
         if done is None:
             if anew:
                 click.echo(f"{name}: nothing is published yet; `certcast renew` seals to them", err=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from certcast.config.model import CertificateConfig
     from certcast.release.certificate import Leaf
     from certcast.report.errors import SecretExposed
 
@@ -76,14 +75,3 @@ class Source(Protocol):
 
     def exposed(self) -> SecretExposed | None:
         """Return the alarm about private keys that any user of this host may read, or None."""
-
-
-def source_of(wanted: CertificateConfig, *, state_dir: Path, certbot_config_dir: Path) -> Source:
-    """Return where the releases of `wanted` lie, by its `source`."""
-    if wanted.source == "certbot":
-        from certcast.certbot.lineage import Lineage
-
-        return Lineage(certbot_config_dir, wanted.name)
-    from certcast.acme.issued import Issued
-
-    return Issued(state_dir, wanted.name)

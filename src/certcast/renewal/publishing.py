@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from certcast.config.model import CertificateConfig
     from certcast.publisher.publication import Published
-    from certcast.publisher.signer import Press
-    from certcast.renewal.source import Release
+    from certcast.publisher.signer import Signer
+    from certcast.release.source import Release
     from certcast.storage.store import Store
 
 
@@ -26,7 +26,7 @@ def publish_live(
     live: Release,
     *,
     open_store: Callable[[], Store],
-    press: Callable[[], Press],
+    signer: Callable[[], Signer],
     now: datetime,
     note: Callable[[str], None],
 ) -> Published:
@@ -37,7 +37,7 @@ def publish_live(
     from certcast.certbot.lineage import require_fresh
 
     require_fresh(live, now)
-    return publish_release(wanted, live, open_store=open_store, press=press, now=now, note=note)
+    return publish_release(wanted, live, open_store=open_store, signer=signer, now=now, note=note)
 
 
 def publish_release(
@@ -45,7 +45,7 @@ def publish_release(
     live: Release,
     *,
     open_store: Callable[[], Store],
-    press: Callable[[], Press],
+    signer: Callable[[], Signer],
     now: datetime,
     note: Callable[[str], None],
 ) -> Published:
@@ -53,7 +53,7 @@ def publish_release(
     from certcast.publisher.releases import publish, published_now
 
     try:
-        own, store = press(), open_store()
+        own, store = signer(), open_store()
         asked = replacement.pending(own.state_dir, wanted.name)
         if asked is None or live.leaf.sha256 in asked.leaves:
             return publish(wanted, live, store, own, now=now)
