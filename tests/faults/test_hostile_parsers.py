@@ -30,7 +30,7 @@ from by_hand import BEGIN, END, armored, string
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
 from certcast.acme.issued import OrderRecord
-from certcast.config.model import reading
+from certcast.config import reading
 from certcast.config.reading import load, structure
 from certcast.consumer import state
 from certcast.publisher.hosts import enrolled_hosts, host_lists

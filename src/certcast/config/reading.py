@@ -4,8 +4,7 @@ Each field's type (model.py) has its own check (types.py), so one wrong value
 never hides another. A key that is not known is a mistake too: a misspelt option is an
 option that silently does nothing.
 
-cattrs walks the types and keeps the path of each mistake; it is told to be
-strict, since it would otherwise make text of numbers.
+cattrs walks the types and keeps the path of each mistake; documents.py makes it strict.
 """
 
 from __future__ import annotations
@@ -17,20 +16,16 @@ import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cattrs
-from cattrs.errors import (
-    ClassValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationError,
-    IterableValidationNote,
-)
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from certcast.config.consistency import contradictions
 from certcast.config.model import DEFAULT_PATH, Config, RenewalConfig
 from certcast.config.types import CHECKS
+from certcast.release.documents import strict_converter
 from certcast.report.errors import ConfigInvalid
 
 if sys.version_info >= (3, 11):
@@ -167,20 +162,10 @@ _FORMER: dict[tuple[str, type], str] = {
 
 def _converter() -> Any:
     """Build the converter: strict scalars, and one hook for each checked type."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for scalar in (str, int, bool):
-        converter.register_structure_hook(scalar, _strict(scalar))
+    converter = strict_converter()
     for checked, check in CHECKS.items():
         # Equal, not identical: "Propagation | None" is made anew when typing's cache has let go of it.
         converter.register_structure_hook_func(partial(operator.eq, checked), _ignoring_type(check))
-    converter.register_structure_hook_func(
-        lambda t: getattr(t, "__origin__", None) is tuple,
-        lambda value, t: _array(value, t.__args__[0], converter),
-    )
-    converter.register_structure_hook_func(
-        lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, t.__args__)
-    )
-    converter.register_structure_hook(Path, lambda value, _type: Path(value))
     converter.register_structure_hook(
         Config,
         make_dict_structure_fn(
@@ -196,38 +181,3 @@ def _converter() -> Any:
 
 def _ignoring_type(check: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda value, _type: check(value)
-
-
-def _strict(scalar: type) -> Callable[[Any, Any], Any]:
-    words = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
-
-    def check(value: Any, _type: Any) -> Any:
-        if type(value) is not scalar:
-            raise ValueError(f"must be {words[scalar]}, not {value!r}")
-        return value
-
-    return check
-
-
-def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
-    if isinstance(value, dict):
-        raise ValueError("its table needs double brackets, [[…]], since there may be several")
-    if not isinstance(value, list):
-        raise ValueError(f"must be a list in [brackets], not {value!r}")
-    taken, failures = [], []
-    for index, item in enumerate(value):
-        try:
-            taken.append(converter.structure(item, element))
-        except Exception as error:  # noqa: BLE001, RUF100  collected, so that all are reported
-            note = IterableValidationNote(f"element {index}", index, element)
-            error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # 3.10 has no add_note
-            failures.append(error)
-    if failures:
-        raise IterableValidationError("list", failures, tuple)
-    return tuple(taken)
-
-
-def _one_of(value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
-    return str(value)

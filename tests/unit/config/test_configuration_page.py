@@ -10,7 +10,7 @@ import pytest
 
 from certcast.config import model
 
-PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
 
 SECTIONS = {
     "[store]": model.StoreConfig,

@@ -10,7 +10,7 @@ import pytest
 from certcast.report import errors
 from certcast.report.errors import CertcastError, DigestMismatch
 
-RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
+RUNBOOK = Path(__file__).parents[3] / "docs" / "runbook.md"
 
 
 def kinds() -> list[type[CertcastError]]:

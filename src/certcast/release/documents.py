@@ -1,0 +1,176 @@
+"""JSON documents, on this host's disk and in the store, by one strict converter.
+
+    documents.read(path, State)     the state of a certificate; None where there is no file
+    documents.write(path, state)    whole or not at all
+    documents.structure(found, Manifest)
+
+The types are frozen dataclasses, and the converter is strict as the configuration's: a number is no text, a
+key that is not known is a mistake, a field without a default must be there. A field with a default may be
+missing, so that what an earlier version wrote is still read. Moments are texts like 2026-11-23T18:05:00Z.
+
+A field's type may say more: `Sha256` is Annotated[str, Check(…)].
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+import cattrs
+from cattrs.errors import IterableValidationError, IterableValidationNote
+
+from certcast.host import files
+from certcast.release.lifetime import from_utc_text, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What else must be true of a value: `check` returns the value that counts, or raises ValueError."""
+
+    check: Callable[[Any], Any]
+
+
+def hex_digits(count: int) -> Check:
+    """Return the check for a text of `count` lower-case hex digits."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or len(value) != count or set(value) - set("0123456789abcdef"):
+            raise ValueError(f"is not {count} hex digits")
+        return value
+
+    return Check(check)
+
+
+Sha256 = Annotated[str, hex_digits(64)]
+Md5 = Annotated[str, hex_digits(32)]
+
+
+def read(path: Path, kind: type[T], *, advice: str | None = None) -> T | None:
+    """Return the document in `path`, or None if there is no such file.
+
+    LocalFault if it is unreadable or damaged: state is not guessed. `advice` is the next step where losing
+    the file costs more than its content.
+    """
+    document = files.read_json(path, advice=advice)
+    if document is None:
+        return None
+    with files.understood(path, advice=advice):
+        return structure(document, kind)
+
+
+def write(path: Path, document: Any) -> None:
+    """Replace `path` by the document, durably. OSError."""
+    files.write_json(path, unstructure(document))
+
+
+def structure(document: Any, kind: type[T]) -> T:
+    """Return a parsed JSON document as `kind`. ValueError with every mistake and where it is."""
+    if not isinstance(document, dict):
+        raise ValueError("it is not an object")
+    try:
+        found: T = converter().structure(document, kind)
+    except cattrs.BaseValidationError as error:
+        lines = cattrs.transform_error(error, path="", format_exception=_explain)
+        raise ValueError("; ".join(lines)) from None
+    return found
+
+
+def unstructure(document: Any) -> dict[str, Any]:
+    """Return a dataclass as what JSON can hold."""
+    found: dict[str, Any] = converter().unstructure(document)
+    return found
+
+
+def text(document: Any) -> str:
+    """Return a dataclass as JSON text with a line feed at its end."""
+    return json.dumps(unstructure(document), indent=2) + "\n"
+
+
+@functools.cache
+def converter() -> cattrs.Converter:
+    """Return the converter of documents, which does everything by type."""
+    made = strict_converter()
+    made.register_structure_hook(datetime, lambda value, _type: _moment(value))
+    made.register_unstructure_hook(datetime, utc_text)
+    made.register_structure_hook_func(
+        lambda t: any(isinstance(one, Check) for one in getattr(t, "__metadata__", ())),
+        lambda value, t: next(one for one in t.__metadata__ if isinstance(one, Check)).check(value),
+    )
+    return made
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a time like 2026-11-23T18:05:00Z, not {value!r}")
+    return from_utc_text(value)
+
+
+def _explain(error: BaseException, _type: type | None) -> str:
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return f"unknown: {', '.join(sorted(error.extra_fields))}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, (TypeError, AttributeError)):
+        return "is not what belongs there"
+    return str(error)
+
+
+def strict_converter() -> cattrs.Converter:
+    """Return a converter that takes no key that is not known, and makes no text of a number."""
+    made = cattrs.Converter(forbid_extra_keys=True)
+    for scalar in (str, int, bool):
+        made.register_structure_hook(scalar, strict(scalar))
+    made.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is tuple,
+        lambda value, t: _array(value, get_args(t)[0], made),
+    )
+    made.register_structure_hook_func(
+        lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, get_args(t))
+    )
+    made.register_structure_hook(Path, lambda value, _type: Path(value))
+    return made
+
+
+def strict(scalar: type) -> Callable[[Any, Any], Any]:
+    """Return a structure hook that takes this type alone; `bool` is no `int`."""
+    words = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
+
+    def check(value: Any, _type: Any) -> Any:
+        if type(value) is not scalar:
+            raise ValueError(f"must be {words[scalar]}, not {value!r}")
+        return value
+
+    return check
+
+
+def _array(value: Any, element: Any, converter: Any) -> tuple[Any, ...]:
+    if isinstance(value, dict):
+        raise ValueError("its table needs double brackets, [[…]], since there may be several")
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list in [brackets], not {value!r}")
+    taken, failures = [], []
+    for index, item in enumerate(value):
+        try:
+            taken.append(converter.structure(item, element))
+        except Exception as error:  # noqa: BLE001, RUF100  collected, so that all are reported
+            note = IterableValidationNote(f"element {index}", index, element)
+            error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # 3.10 has no add_note
+            failures.append(error)
+    if failures:
+        raise IterableValidationError("list", failures, tuple)
+    return tuple(taken)
+
+
+def _one_of(value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
