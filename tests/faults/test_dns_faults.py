@@ -16,7 +16,7 @@ import pytest
 import stamina
 
 from certcast.config.model import Address, Resolver, ZoneConfig
-from certcast.dns01.alidns.alidns import acs3, alidns, alidns_api
+from certcast.dns01.alidns import acs3, alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.dns01.visibility import exchange

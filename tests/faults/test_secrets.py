@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from certcast import credentials
 from certcast.acme import account, limits, pending
 from certcast.acme.pending import Pending
-from certcast.config.model import AbsolutePath, MailAddress, MailConfig, Source, reading
+from certcast.config import reading
+from certcast.config.model import AbsolutePath, MailAddress, MailConfig, Source
 from certcast.dns01.ledger import Entry, Ledger, Run
 from certcast.notify import mail
 from certcast.renewal import last_look
