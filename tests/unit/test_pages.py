@@ -35,6 +35,17 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert [] == lost
 
 
+def test_every_page_that_the_program_names_exists() -> None:
+    """An operator finds the page, and the heading, that a message or a comment points to."""
+    lost = []
+    for source in sorted((PROJECT / "src").rglob("*.py")):
+        for path, anchor in re.findall(r"\b(docs/[\w./-]+\.md)(?:#([\w-]+))?", source.read_text()):
+            page = PROJECT / path
+            if not page.exists() or (anchor and anchor not in _anchors_of(page)):
+                lost.append(f"{source.name}: {path}#{anchor}")
+    assert [] == lost
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
     """A newcomer finds each source file of `src/certcast` or `tests` under the name that a page gives."""
