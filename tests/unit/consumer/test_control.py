@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from certcast.consumer.nginx import sudoers
+from certcast.consumer.nginx.control import advise_on_sudo
 
 
 def where(program: str) -> str:
@@ -23,7 +23,7 @@ def where(program: str) -> str:
 )
 def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: str) -> None:
     """The line has the full path, sudo's own options left out, and its special characters escaped."""
-    line = sudoers.missing([argv], "sudo: a password is required\n", where)
+    line = advise_on_sudo([argv], "sudo: a password is required\n", where)
     assert f" ALL=(root) NOPASSWD: {allowed}\n" in (line or "")
 
 
@@ -32,7 +32,7 @@ def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
     find: Callable[[str], str | None],
 ) -> None:
     """Where sudo has no nginx in its folders, the full path is asked for: no line of sudoers would do."""
-    advice = sudoers.missing([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
+    advice = advise_on_sudo([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
     assert "NOPASSWD" not in advice
     assert "write nginx with its full path, as in /usr/" in advice
 
@@ -50,4 +50,4 @@ def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
 )
 def test_nothing_is_said_of_sudo_where_it_has_no_part(argv: list[str], words: str) -> None:
     """A refusal of nginx's own, behind sudo or without it, is not taken for a missing right."""
-    assert sudoers.missing([argv], words, where) is None
+    assert advise_on_sudo([argv], words, where) is None
