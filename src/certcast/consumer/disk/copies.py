@@ -18,6 +18,7 @@ reload meets a mixed pair during |g - δ| then, and during g + δ in the other o
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from certcast.consumer.disk import fixed_path
 from certcast.consumer.disk.fixed_path import Before, Wanted
 from certcast.consumer.disk.versions import derive
 from certcast.host import files
+from certcast.release import documents
 from certcast.report.errors import CertcastError, LocalFault
 
 if TYPE_CHECKING:
@@ -39,6 +41,13 @@ _ORDER = ("fullchain.pem", "privkey.pem", "combined.pem", "cert.pem", "chain.pem
 def targets(entries: tuple[CopyConfig, ...]) -> tuple[Path, ...]:
     """Return every path that is written."""
     return tuple(path for entry in entries for path in entry.targets.values())
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the targets under way were before."""
+
+    targets: tuple[Before, ...]
 
 
 class Copies:
@@ -110,8 +119,7 @@ class Copies:
             return
         try:
             noted = tuple(fixed_path.inspect(wanted) for wanted in changes)
-            document = [{**vars(before), "path": str(before.path)} for before in noted]
-            files.write_json(self._note("preparing"), {"targets": document})
+            documents.write(self._note("preparing"), Note(noted))
             self._after("noted")
             for wanted, before in zip(changes, noted, strict=True):
                 with fixed_path.explain_errors(wanted):
@@ -149,11 +157,8 @@ class Copies:
     def _read_note(self, phase: str) -> tuple[Before, ...]:
         path = self._note(phase)
         advice = f"remove {path}; `.*{fixed_path.OLD}` beside each target is its old file"
-        document = files.read_json(path, advice=advice)
-        if document is None:
-            return ()
-        with files.understood(path):
-            return tuple(Before(**{**entry, "path": Path(entry["path"])}) for entry in document["targets"])
+        note = documents.read(path, Note, advice=advice)
+        return note.targets if note else ()
 
     def _change_phase(self, phase: str, into: str) -> None:
         with contextlib.suppress(FileNotFoundError):
