@@ -1,6 +1,6 @@
 """What an nginx configuration says about its TLS listeners, from the text of `nginx -T`.
 
-    parse(dump)  →  Configuration  →  servers: names, listens, certificates in effect, includes
+    parse(dump)  →  Configuration  →  servers: names, listens, certificates in effect
 
 Only the dump is read, never a file of this host: the paths may be a container's, or closed to this user.
 
@@ -48,10 +48,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Certificate:
-    """An ssl_certificate with its ssl_certificate_key, both as written: variables may be in them."""
+    """An ssl_certificate, as written: variables may be in it."""
 
     path: str
-    key: str | None
     at: Line
 
 
@@ -73,16 +72,12 @@ class Listen:
 
 @dataclass(frozen=True)
 class Server:
-    """A server block; `certificates` are those in effect, in order: the last of a key type wins.
-
-    `includes` are the files that were included inside of it, also by one another.
-    """
+    """A server block; `certificates` are those in effect, in order: the last of a key type wins."""
 
     kind: Kind
     names: tuple[str, ...]
     listens: tuple[Listen, ...]
     certificates: tuple[Certificate, ...]
-    includes: frozenset[str]
     at: Line
 
 
@@ -124,8 +119,7 @@ class _Level:
 
     kind: Kind
     ssl: bool = False
-    certificates: list[tuple[str, Line]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
+    certificates: list[Certificate] = field(default_factory=list)
 
 
 class _Reader:
@@ -156,47 +150,37 @@ class _Reader:
                 self.servers.append(self._server(statement, above))
 
     def _server(self, server: _Statement, above: _Level) -> Server:
-        includes: set[str] = set()
-        statements = list(self._inside(server, includes))
+        statements = list(self._inside(server))
         own = _Level(above.kind, ssl=above.ssl)
         _read_tls(statements, own)
-        certificates, keys = own.certificates or above.certificates, own.keys or above.keys
         return Server(
             above.kind,
             tuple(name for s in statements if s.name == "server_name" for name in s.args),
             tuple(listen for s in statements if s.name == "listen" for listen in _listens(s, own.ssl)),
-            tuple(
-                Certificate(path, keys[index] if index < len(keys) else None, at)
-                for index, (path, at) in enumerate(certificates)
-            ),
-            frozenset(includes),
+            tuple(own.certificates or above.certificates),
             server.at,
         )
 
     # -- statements, with includes in their place
 
-    def _file(
-        self, name: str, within: tuple[str, ...] = (), seen: set[str] | None = None
-    ) -> Iterator[_Statement]:
+    def _file(self, name: str, within: tuple[str, ...] = ()) -> Iterator[_Statement]:
         if name in within:
             raise ValueError(f"{name}:1: includes itself")
         if name not in self.blocks:
             self.blocks[name] = _parse_file(name, self.texts[name])
-        yield from self._block(name, self.blocks[name], (*within, name), seen)
+        yield from self._block(name, self.blocks[name], (*within, name))
 
-    def _inside(self, parent: _Statement, seen: set[str] | None = None) -> Iterator[_Statement]:
-        yield from self._block(parent.at.file, parent.block or [], (parent.at.file,), seen)
+    def _inside(self, parent: _Statement) -> Iterator[_Statement]:
+        yield from self._block(parent.at.file, parent.block or [], (parent.at.file,))
 
     def _block(
-        self, file: str, block: Iterable[dict[str, Any]], within: tuple[str, ...], seen: set[str] | None
+        self, file: str, block: Iterable[dict[str, Any]], within: tuple[str, ...]
     ) -> Iterator[_Statement]:
         for raw in block:
             statement = _Statement(raw["directive"], raw["args"], raw.get("block"), Line(file, raw["line"]))
             if statement.name == "include" and len(statement.args) == 1:
                 for name in _included(statement.args[0], self.texts, self.main):
-                    if seen is not None:
-                        seen.add(name)
-                    yield from self._file(name, within, seen)
+                    yield from self._file(name, within)
             else:
                 yield statement
 
@@ -206,9 +190,7 @@ def _read_tls(statements: Iterable[_Statement], level: _Level) -> None:
         if len(statement.args) != 1:
             continue
         if statement.name == "ssl_certificate":
-            level.certificates.append((statement.args[0], statement.at))
-        elif statement.name == "ssl_certificate_key":
-            level.keys.append(statement.args[0])
+            level.certificates.append(Certificate(statement.args[0], statement.at))
         elif statement.name == "ssl":  # until nginx 1.25.0
             level.ssl = statement.args[0] == "on"
 
