@@ -181,7 +181,7 @@ def test_listen_says_where_to_connect(written: str, expected: list[str]):
     assert all(listen.ssl for listen in server.listens)
 
 
-def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
+def test_what_one_server_says_of_an_address_holds_for_all(dump: Dump):
     """TLS, PROXY and the default server belong to the address, though only one block names them."""
     found = configuration.parse(
         dump(
@@ -219,7 +219,7 @@ http {{
         ("[::]:443", "[::1]:8443", ["[::1]:443 proxy_protocol", "[::1]:8443"]),
     ],
 )
-def test_wildcard_is_asked_where_no_nearer_listen_answers(wildcard: str, nearer: str, expected: list[str]):
+def test_wildcard_is_asked_where_no_listen_is_nearer(wildcard: str, nearer: str, expected: list[str]):
     """
     nginx gives a connection to an address with a `listen` of its own to that one, and never to a
     wildcard on the same port: they are two listeners, and each is asked at an address of its own.

@@ -28,7 +28,7 @@ def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: 
 
 
 @pytest.mark.parametrize("find", [where, lambda program: None])
-def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
+def test_program_that_sudo_does_not_find_needs_its_path(
     find: Callable[[str], str | None],
 ) -> None:
     """Where sudo has no nginx in its folders, the full path is asked for: no line of sudoers would do."""

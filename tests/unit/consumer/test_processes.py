@@ -58,7 +58,7 @@ def test_relative_prefix_of_a_process_that_hides_its_folder():
     assert conf_of(["nginx", "-p", "here"], PLAIN, None) is None
 
 
-def test_masters_that_fit_have_the_configuration_and_the_program():
+def test_masters_match_by_configuration_and_program():
     """
     Of several masters, those count that run on our configuration file with our program, on this
     host itself; who hides one of the two is not excluded by it.

@@ -100,7 +100,7 @@ def test_longest_mapping_counts(tmp_path: Path) -> None:
     assert "ssl_certificate /tls/versions/42-" in folder.snippet_of(both).read_text()
 
 
-def test_paths_of_containers_are_refused_where_nginx_would_read_them_otherwise(tmp_path: Path) -> None:
+def test_odd_or_shared_paths_of_containers_are_refused(tmp_path: Path) -> None:
     """An inner path with nginx's syntax, and two inner paths that would share a snippet, are refused."""
     with pytest.raises(ConfigInvalid, match="cannot stand in an nginx configuration"):
         Folder(tmp_path, "example.test", [container("/etc/$x", f"{tmp_path}/certs")])
@@ -184,7 +184,7 @@ def test_derived_files_lose_and_add_nothing() -> None:
     assert pair.key_pem == made["privkey.pem"]
 
 
-def test_files_without_a_last_line_feed_do_not_run_into_each_other() -> None:
+def test_key_without_a_last_line_feed_stays_a_block() -> None:
     """A key whose last line has no line feed is still a block of its own in combined.pem."""
     pair = {"fullchain.pem": b"-----BEGIN CERTIFICATE-----", "privkey.pem": b"-----END PRIVATE KEY-----"}
     combined = derive(pair, ["combined.pem"])["combined.pem"]
