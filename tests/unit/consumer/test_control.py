@@ -1,4 +1,4 @@
-"""What sudo refuses, as the line that would allow it."""
+"""Commands that fail: what sudo refuses, as the line that would allow it; a wrapper that says no."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from certcast.consumer.nginx.control import advise_on_sudo
+from certcast.config.model import Argv, NginxConfig
+from certcast.consumer.nginx.control import advise_on_sudo, examine
+from certcast.report.errors import NginxRefused
 
 
 def where(program: str) -> str:
@@ -51,3 +53,10 @@ def test_program_that_sudo_does_not_find_needs_its_path(
 def test_nothing_is_said_of_sudo_where_it_has_no_part(argv: list[str], words: str) -> None:
     """A refusal of nginx's own, behind sudo or without it, is not taken for a missing right."""
     assert advise_on_sudo([argv], words, where) is None
+
+
+def test_wrapper_without_t_that_fails_is_a_refusal() -> None:
+    """A test command without `-t` that fails is nginx's refusal, and nothing is reloaded then."""
+    with pytest.raises(NginxRefused) as refused:
+        examine(NginxConfig(test=Argv(("false",)), reload=Argv(("true",))))
+    assert "`false`, exit status 1" in (refused.value.found or "")

@@ -217,7 +217,8 @@ def _refused(nginx: NginxConfig, status: int, words: str) -> NginxRefused:
     what = "nginx could not be asked to test its configuration"
     # nginx words every refusal of the kernel like this (ngx_errlog.c, ngx_log_errno).
     no_right = os.geteuid() != 0 and "(13: Permission denied)" in words
-    denied = advise_on_sudo([nginx.test, _instead_of_t(nginx, "-T")], words, _find)
+    commands = [nginx.test, *([_instead_of_t(nginx, "-T")] if "-t" in nginx.test else [])]
+    denied = advise_on_sudo(commands, words, _find)
     if denied:
         advice = denied
     elif no_right:
