@@ -1,7 +1,7 @@
 """Fixed paths that sites already name: all of them get the release, or all stay as they were.
 
-Second best, and only for sites that cannot include the snippet: files that are exchanged one after the other
-are torn for a moment (docs/adr/0003). Everything slow comes first, so this moment is a few system calls long:
+Second best, for sites that cannot include the snippet: files that are exchanged in turn do not fit together
+for a moment (docs/adr/0003). Everything slow comes first, so this moment is a few system calls long:
 
     prepare    beside each target: the new content, and a copy of the old one
     replace    rename, rename, …: fullchain.pem before privkey.pem
@@ -11,8 +11,8 @@ are torn for a moment (docs/adr/0003). Everything slow comes first, so this mome
 Its phase changes by a rename, which needs no room on a full disk: `preparing` and `leaving` mean that nothing
 is to be undone, `replacing` that everything is. What a killed run left, the next one settles first.
 
-Certificate before key, since nginx reads them in this order, some δ apart: with g between our two renames a
-reload meets a mixed pair during |g - δ| then, and during g + δ in the other order.
+Certificate before key, since nginx reads them in this order, a time δ apart: with g between our two renames a
+reload meets a mixed pair during |g - δ|; in the other order during g + δ.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Copies:
             raise LocalFault(
                 f"{path} could not be put back to what it was",
                 found="\n".join(f"{failed}: {why.strerror}" for failed, why in failures),
-                kept=f"what it was stands in {fixed_path.beside_old(path)}",
+                kept=f"its old content is in {fixed_path.beside_old(path)}",
                 next="mend that, then run `certcast pull`; to leave it as it is, remove "
                 f"{self._note('replacing')}",
             )

@@ -3,15 +3,15 @@
 nginx reads certificate and key about a millisecond apart, and a new certificate beside an old key stops it
 from starting. So a pair is one immutable directory, and the site includes one snippet that names it:
 
-    versions/42-9c1f3ab2…/{fullchain,privkey}.pem   0700, 0600; and files derived of the two
-    nginx.conf          the snippet: names that directory, absolutely; replaced by one rename
-    nginx.etc-nginx-certs.conf   the same with the paths of a container (containers.py)
-    current             symlink for other programs; second best (docs/adr/0003)
-    incoming-…/         while a release is fetched and checked
-    and of others       copies-….json (copies.py), handshakes.json (baseline.py), state.json (state.py), lock
+    versions/42-9c1f3ab2…/{fullchain,privkey}.pem   0700, 0600; beside them what is derived of the two
+    nginx.conf                    the snippet: names that directory, absolutely; replaced by one rename
+    nginx.etc-nginx-certs.conf    the same with the paths of a container (containers.py)
+    current                       symlink for other programs; second best (docs/adr/0003)
+    incoming-…/                   while a release is fetched and checked
+    copies-….json (copies.py), handshakes.json (baseline.py), state.json (state.py), lock
 
-A version, and a derived file, appears by a rename when it is complete and on disk: also after a power cut,
-whatever is there is whole. `current` is the only link that certcast makes; no other link is written through.
+A version, and each derived file, appears by a rename when complete and on disk: whatever is there is whole,
+also after a power cut. `current` is the only link that certcast makes; no other link is written through.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Folder:
         return next((name for name, (_, leaf) in self.list_versions().items() if leaf == wanted), None)
 
     def read_files(self, version: str) -> dict[str, bytes]:
-        """Return the files of a version by name; a missing one is missing here too."""
+        """Return the files of a version that are there, by name."""
         return {
             path.name: path.read_bytes() for path in (self.versions / version).iterdir() if path.is_file()
         }

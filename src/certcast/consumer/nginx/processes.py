@@ -58,7 +58,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What was compiled into a program. Relative paths belong to the prefix: `-p`, or this one."""
+    """What was compiled into a program. Relative paths belong to `-p`, or else to `prefix`."""
 
     prefix: str = _PREFIX
     conf: str = _CONF
