@@ -199,7 +199,7 @@ class Consumer:
 
     def versions(self) -> list[int]:
         """Return the sequences of the versions that are kept."""
-        return sorted(sequence for sequence, _ in self.folder.held().values())
+        return sorted(sequence for sequence, _ in self.folder.list_versions().values())
 
     def leftovers(self) -> list[str]:
         """Return what a run must not leave behind."""

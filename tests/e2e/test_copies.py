@@ -302,7 +302,7 @@ def test_failing_reload_goes_back_to_the_release_before(web: Consumer) -> None:
     with pytest.raises(ReloadFailed):
         web.pull(force=True)
     assert before == all_stand(web)
-    assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
+    assert web.folder.is_pointed_at(f"1-{web.leaf('A')[:16]}")
     assert web.host.test()
 
 

@@ -226,11 +226,11 @@ def test_master_is_found_without_its_pid_file(web: Consumer):
     other = WebHost(web.host.root.parent, "web2").start()
     try:
         mine, pids = section(web.host), both_workers(web.host)
-        expected = control.workers(mine, control.examine(mine))
+        expected = control.find_workers(mine, control.examine(mine))
         assert pids == {worker.pid for worker in expected}
         web.host.pid_file.unlink()
-        assert expected == control.workers(mine, control.examine(mine))
-        assert expected == control.workers(mine)  # also by the words of the command alone
+        assert expected == control.find_workers(mine, control.examine(mine))
+        assert expected == control.find_workers(mine)  # also by the words of the command alone
     finally:
         other.stop()
 
@@ -249,7 +249,7 @@ def test_two_masters_of_one_configuration(web: Consumer):
             child.wait_until(lambda pid=child.pid: _is_master(pid), what="running")
         web.host.pid_file.unlink()
         with pytest.raises(NginxMissing, match="not clear which") as several:
-            control.workers(section(web.host))
+            control.find_workers(section(web.host))
         assert {f"process {child.pid}: {' '.join(argv)}" for child in (first, second)} <= set(
             (several.value.found or "").splitlines()
         )
@@ -267,7 +267,7 @@ def test_master_that_does_not_run_is_named_by_its_configuration(web: Consumer):
     """Where no process runs the configuration, the error names it, and the pid file that is not there."""
     web.host.stop()
     with pytest.raises(NginxMissing) as missing:
-        control.workers(section(web.host))
+        control.find_workers(section(web.host))
     assert str(web.host.nginx_conf) in (missing.value.expected or "")
     assert "no " in (missing.value.found or "")
     assert "consumer.nginx.pid_file" in (missing.value.next or "")
@@ -280,7 +280,7 @@ def test_a_user_finds_the_workers_of_roots_nginx(web: Consumer):
     web.host.pid_file.unlink()
     mine = section(web.host)
     pids = both_workers(web.host)
-    assert pids == set(_as_nobody(lambda: [worker.pid for worker in control.workers(mine)]))
+    assert pids == set(_as_nobody(lambda: [worker.pid for worker in control.find_workers(mine)]))
 
 
 def _as_nobody(ask: Any) -> list[int]:
@@ -372,12 +372,12 @@ def test_two_instances(two: tuple[Consumer, WebHost]):
 def test_two_instances_and_one_is_broken(two: tuple[Consumer, WebHost]):
     """All are tested before any is reloaded: a broken second one leaves the first as it was."""
     web, second = two
-    before = control.workers(section(web.host))
+    before = control.find_workers(section(web.host))
     second.break_configuration()
     web.publish("B")
     with pytest.raises(NginxRefused):
         web.pull(IN_WINDOW)
-    assert before == control.workers(section(web.host))
+    assert before == control.find_workers(section(web.host))
     assert web.leaf("A") == web.served() == second.served().sha256
 
     second.mend()
@@ -424,11 +424,11 @@ def test_instance_of_another_certificate_is_left_alone(two: tuple[Consumer, WebH
     )
     web.configure(nginx=(section(web.host), section(second, certificates=(other,))))
     second.break_configuration()
-    before = control.workers(section(second))
+    before = control.find_workers(section(second))
     web.publish("B")
     web.pull(IN_WINDOW)
     assert web.leaf("B") == web.served()
-    assert before == control.workers(section(second))
+    assert before == control.find_workers(section(second))
 
 
 # -- in a container
@@ -515,7 +515,7 @@ def test_two_containers(contained: Consumer, replica: ContainerHost):
     install_first(contained)
     assert contained.config.consumer
     ours = contained.config.consumer.nginx[0]
-    found = control.workers(ours)
+    found = control.find_workers(ours)
     assert {worker.pid for worker in found} <= contained.host.workers()
 
     # What somebody else's container has mounted does not stop ours.
@@ -624,7 +624,7 @@ def test_container_whose_pid_file_this_host_sees(contained: Consumer, replica: C
     assert web.config.consumer
     configured = replace(web.config.consumer.nginx[0], pid_file=AbsolutePath(web.host.pid_file))
     assert "1" == web.host.pid_file.read_text().strip() == replica.pid_file.read_text().strip()
-    assert both_workers(web.host) == {worker.pid for worker in control.workers(configured)}
+    assert both_workers(web.host) == {worker.pid for worker in control.find_workers(configured)}
 
 
 @needs_namespaces

@@ -260,7 +260,7 @@ def test_damaged_version_of_a_killed_run_is_fetched_again(web: Consumer) -> None
     web.first_pull()
     web.publish("B")
     killed_at(web, "version")
-    version = web.folder.version_of(web.leaf("B"))
+    version = web.folder.find_version(web.leaf("B"))
     assert version
     (web.folder.versions / version / "privkey.pem").write_bytes(b"")
     web.pull(SOON)

@@ -344,7 +344,7 @@ def test_broken_configuration_keeps_what_is_served(web: Consumer) -> None:
     assert "certcast_lab_broke_this_on_purpose" in (caught.value.found or "")
     assert "switched back to version 1-" in (caught.value.kept or "")
     assert web.leaf("A") == web.served()
-    assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
+    assert web.folder.is_pointed_at(f"1-{web.leaf('A')[:16]}")
 
     web.host.mend()
     assert web.host.test()
@@ -359,7 +359,7 @@ def test_failing_reload_command_switches_back(web: Consumer) -> None:
     with refused(web, ReloadFailed, "not reloaded") as caught:
         web.pull(IN_WINDOW)
     assert caught.value.found == "`sh -c echo no rights; exit 4`, exit status 4\nno rights"
-    assert web.folder.serves(f"1-{web.leaf('A')[:16]}")
+    assert web.folder.is_pointed_at(f"1-{web.leaf('A')[:16]}")
 
     web.configure(nginx=(before,))
     assert "installed" == web.pull(SOON).result

@@ -110,7 +110,7 @@ def test_versions_are_seen_whatever_their_times_and_inodes(web: Consumer) -> Non
     web.publish("A")
     web.first_pull(after=all_in_one_second)
     for letter in "BCD":
-        for version in web.folder.held():
+        for version in web.folder.list_versions():
             shutil.rmtree(web.folder.versions / version)
         web.publish(letter)
         assert "installed" == web.pull(force=True, after=all_in_one_second).result

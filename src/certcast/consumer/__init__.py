@@ -5,7 +5,6 @@ outcome.py   what it came to, in words
 state.py     what a host remembers between runs, and when it looks again
 gate.py      what must be true of a release before it is installed
 versions.py   the folder: versions, the one snippet, what is swept and pruned
-derived.py   files for other programs, made of the two
 copies.py    fixed paths that sites name: all of them, or none (fixed_path.py: one)
 switch.py   switch, test, reload, proof; and the way back
 control.py     one nginx: its commands, its master, its workers

@@ -19,7 +19,7 @@ When to go back, and when not:
   the snippet away would leave an `include` that leads nowhere, which nginx refuses.
   Copies always have a way back: something, or nothing, stood there before.
 
-Not here: whether the pair may be served at all (gate.py), which version is the previous one (rollback.py),
+Not here: whether the pair may be served at all (gate.py), which version is the previous one (versions.py),
 and remembering that it is (takeover.py).
 """
 
@@ -55,7 +55,7 @@ class Change:
 
     `ours` are the leaves of earlier releases, however long ago. `key_types` are that of the
     proved key (None if there is none) and that of the new one. `flaw` says in words why nobody should
-    be served the previous version (rollback.py).
+    be served the previous version (versions.py).
 
     `standing_with`: all of this stands already, and nginx was reloaded with it in vain while its
     configuration had this SHA-256; None if it is to be reloaded whatever it shows. `stands` is called
@@ -118,7 +118,7 @@ def put_into_service(
     for server in servers:
         copied = copies.targets(change.copies.entries)
         written = [change.folder.snippet_of(server), *copied]
-        containers.require_mounted(server, written, folder=change.folder.root)
+        containers.require_mounted(server, written, folder=change.folder.root, test=control.test)
     with Clients() as clients, change.copies.replaced(change.version):
         done = _Done(servers, clients, consumer.proof_deadline)
         return _put_into_service(change, consumer, names, done, after=after)
@@ -133,7 +133,7 @@ def _put_into_service(
     after: Callable[[str], None],
 ) -> Seen:
     folder = change.folder
-    folder.switch(change.version)
+    folder.point_snippets(change.version)
     after("snippet")
     folder.point_current(change.version)
     after("current")
@@ -168,7 +168,7 @@ def _put_into_service(
                 seconds=consumer.proof_deadline,
                 give_up=_given_up(change, consumer),
                 first=change.previous is None,
-                neighbours=folder.leaves_of_others(),
+                neighbours=folder.other_leaves(),
                 others=done.others,
             )
         if verdict.broken and change.has_way_back:
@@ -207,7 +207,7 @@ def _without_reload(
         ours=_ours(change),
         required=plan.required,
         expected=plan.expected,
-        neighbours=change.folder.leaves_of_others(),
+        neighbours=change.folder.other_leaves(),
     )
 
 
@@ -219,7 +219,7 @@ def _configuration(sites: list[Site]) -> str | None:
 
 def _ours(change: Change) -> list[str]:
     """Return the leaves, or their first 16 digits, of every release that was ever put here."""
-    return [*change.ours, *(leaf for _, leaf in change.folder.held().values())]
+    return [*change.ours, *(leaf for _, leaf in change.folder.list_versions().values())]
 
 
 def _masters_of_others(
@@ -309,7 +309,7 @@ def _require_included(change: Change, sites: list[Site]) -> None:
 
 
 def _workers(sites: Iterable[Site]) -> tuple[Worker, ...]:
-    return tuple(worker for site in sites for worker in control.workers(site.nginx, site.says))
+    return tuple(worker for site in sites for worker in control.find_workers(site.nginx, site.says))
 
 
 # -- the way back
@@ -350,7 +350,7 @@ def _go_back(change: Change, done: _Done) -> str:
         back += f", {change.flaw}: mend this at once"
     change.copies.put_back()
     if previous is not None:
-        change.folder.switch(previous)
+        change.folder.point_snippets(previous)
         change.folder.point_current(previous)
     if not done.reloaded:
         return f"{back}; nginx was not reloaded"

@@ -133,7 +133,7 @@ class _Run:
         version = self._held(manifest) or self._download(manifest, trouble)
         if version != self.state.standing or not self._stands(version):
             standing_with = None
-        self.folder.add(version, self._derived(version))
+        self.folder.add_files(version, self._derived(version))
         self.after("derived")
         alarm = trouble or outcomes.expired(manifest, self.now)
         try:
@@ -187,9 +187,9 @@ class _Run:
     def _stands(self, version: str) -> bool:
         """Whether every file that is written for a version is as it should be."""
         return (
-            self.folder.serves(version)
-            and self.folder.holds(version, self._derived(version))
-            and self.copies.in_place(version)
+            self.folder.is_pointed_at(version)
+            and self.folder.has_files(version, self._derived(version))
+            and self.copies.is_in_place(version)
         )
 
     def _another_identity(self) -> str | None:
@@ -229,9 +229,9 @@ class _Run:
         """Return the files that the configuration wants made of a version's two."""
         if not self.consumer.derive:
             return {}
-        from certcast.consumer.disk import derived
+        from certcast.consumer.disk.versions import derive
 
-        return derived.files_of(self.folder.read(version), self.consumer.derive)
+        return derive(self.folder.read_files(version), self.consumer.derive)
 
     # -- from the bucket to a version
 
@@ -249,10 +249,10 @@ class _Run:
         """Return the version that an earlier run has downloaded, checked once more: time has passed."""
         from certcast.consumer.incoming import gate
 
-        version = self.folder.version_of(manifest.leaf.sha256)
+        version = self.folder.find_version(manifest.leaf.sha256)
         if version is None:
             return None
-        pair = self.folder.read(version)
+        pair = self.folder.read_files(version)
         if not gate.published(pair, manifest):
             return None
         self._check(pair, manifest)
@@ -281,7 +281,7 @@ class _Run:
             gate.require_published(pair, manifest)
             self._check(pair, manifest)
             self.after("checked")
-            self.folder.take_over(incoming, version)
+            self.folder.promote(incoming, version)
         self._save(sealed_etag=etag, sealed_leaf=manifest.leaf.sha256, sealed_to=self._identity())
         self.after("version")
         return version
@@ -309,22 +309,22 @@ class _Run:
         proved = self.state.proved
         if proved is None:
             return None
-        if proved.key_type is None and proved.version in self.folder.held():
-            return gate.key_type(self.folder.read(proved.version))
+        if proved.key_type is None and proved.version in self.folder.list_versions():
+            return gate.key_type(self.folder.read_files(proved.version))
         return proved.key_type
 
     # -- into service
 
     def _put_into_service(self, version: str, published: Published, standing_with: str | None) -> Outcome:
         from certcast.consumer import switch
-        from certcast.consumer.disk import rollback
+        from certcast.consumer.disk.versions import choose_rollback
         from certcast.consumer.incoming import gate
         from certcast.consumer.proof import explanation
 
         manifest, old = published.manifest, self.state.proved
-        pair = self.folder.read(version)
+        pair = self.folder.read_files(version)
         key_type = gate.key_type(pair)
-        back = rollback.choose(
+        back = choose_rollback(
             self.folder,
             self.state,
             manifest,

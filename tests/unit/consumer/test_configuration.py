@@ -95,8 +95,7 @@ def test_a_site_is_read_with_its_places(dump: Dump, tmp_path: Path):
     (listen,) = server.listens
     assert Listener(Address("127.0.0.1", 8443)) == listen.listener
     assert (True, False, True, Line(shop, 4)) == (listen.ssl, listen.quic, listen.default, listen.at)
-    assert (Certificate("a/fullchain.pem", "a/privkey.pem", Line(shop, 5)),) == server.certificates
-    assert frozenset() == server.includes
+    assert (Certificate("a/fullchain.pem", Line(shop, 5)),) == server.certificates
 
 
 def test_certificates_are_those_in_effect(dump: Dump, tmp_path: Path):
@@ -120,11 +119,9 @@ def test_certificates_are_those_in_effect(dump: Dump, tmp_path: Path):
         (c.path, str(c.at)) for c in inherits.certificates
     ]
     assert [
-        ("a/fullchain.pem", "a/privkey.pem", f"{tmp_path}/etc/a.conf:1"),
-        ("b/fullchain.pem", "b/privkey.pem", f"{tmp_path}/etc/nginx.conf:6"),
-    ] == [(c.path, c.key, str(c.at)) for c in own.certificates]
-    assert {f"{tmp_path}/etc/a.conf"} == own.includes
-    assert not inherits.includes
+        ("a/fullchain.pem", f"{tmp_path}/etc/a.conf:1"),
+        ("b/fullchain.pem", f"{tmp_path}/etc/nginx.conf:6"),
+    ] == [(c.path, str(c.at)) for c in own.certificates]
 
 
 def test_includes_are_found_as_nginx_finds_them(dump: Dump, tmp_path: Path):
@@ -155,7 +152,6 @@ def test_includes_are_found_as_nginx_finds_them(dump: Dump, tmp_path: Path):
         name for server in found.servers for name in server.names
     ]
     inner = found.servers[5]
-    assert {f"{tmp_path}/etc/deep/{name}" for name in ("inner", "inner2", "inner3")} == inner.includes
     assert f"{tmp_path}/etc/deep/inner:1" == str(inner.listens[0].at)
 
 
@@ -185,7 +181,7 @@ def test_listen_says_where_to_connect(written: str, expected: list[str]):
     assert all(listen.ssl for listen in server.listens)
 
 
-def test_what_one_server_says_of_an_address_holds_for_all_there(dump: Dump):
+def test_what_one_server_says_of_an_address_holds_for_all(dump: Dump):
     """TLS, PROXY and the default server belong to the address, though only one block names them."""
     found = configuration.parse(
         dump(
@@ -223,7 +219,7 @@ http {{
         ("[::]:443", "[::1]:8443", ["[::1]:443 proxy_protocol", "[::1]:8443"]),
     ],
 )
-def test_wildcard_is_asked_where_no_nearer_listen_answers(wildcard: str, nearer: str, expected: list[str]):
+def test_wildcard_is_asked_where_no_listen_is_nearer(wildcard: str, nearer: str, expected: list[str]):
     """
     nginx gives a connection to an address with a `listen` of its own to that one, and never to a
     wildcard on the same port: they are two listeners, and each is asked at an address of its own.
@@ -395,7 +391,7 @@ def test_variables_in_paths_stay_as_written():
             " ssl_certificate $ssl_server_name.pem; ssl_certificate_key data:$key; } }\n"
         )
     )
-    assert [("$ssl_server_name.pem", "data:$key")] == [(c.path, c.key) for c in server.certificates]
+    assert ["$ssl_server_name.pem"] == [c.path for c in server.certificates]
 
 
 def test_what_cannot_be_read_is_named_with_its_place():
@@ -423,5 +419,5 @@ def test_a_thousand_servers_are_read_quickly(dump: Dump):
     found = configuration.parse(text)
     assert 2 > time.process_time() - start  # measured: 0.2 s
     assert 1000 == len({server.names for server in found.servers})
-    assert all(1 == len(server.certificates) and server.includes for server in found.servers)
+    assert all(1 == len(server.certificates) for server in found.servers)
     assert 1 == sum(listen.default for server in found.servers for listen in server.listens)

@@ -31,7 +31,7 @@ def target(tmp_path: Path) -> Path:
 def test_link_that_takes_a_targets_place_is_not_read_through(secret: Path, target: Path) -> None:
     """A target that becomes a link while it is being saved has nothing of what it leads to copied."""
     wanted = Wanted(target, b"new", -1, -1, 0o600)
-    before = fixed_path.look(wanted)
+    before = fixed_path.inspect(wanted)
     target.unlink()
     target.symlink_to(secret)
 

@@ -9,11 +9,11 @@ import pytest
 from certcast.consumer.nginx.processes import (
     Defaults,
     Master,
-    compiled_in,
     conf_of,
-    fitting,
-    master_of_pid_file,
+    find_by_pid_file,
+    match_masters,
     prefix_of,
+    read_defaults,
 )
 
 DEBIAN = "--prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf --pid-path=/run/nginx.pid --with-debug"
@@ -28,8 +28,8 @@ def master(words: str, *, program: str | None = SBIN, contained: bool = False) -
 
 def test_compiled_in_paths_are_read_from_nginx_v():
     """The paths of ./configure show in `nginx -V`; what was not said there is nginx's own default."""
-    assert Defaults("/usr/share/nginx", "/etc/nginx/nginx.conf", "/run/nginx.pid") == compiled_in(DEBIAN)
-    assert Defaults("/opt/nginx", "conf/nginx.conf", "logs/nginx.pid") == compiled_in("--prefix=/opt/nginx")
+    assert Defaults("/usr/share/nginx", "/etc/nginx/nginx.conf", "/run/nginx.pid") == read_defaults(DEBIAN)
+    assert Defaults("/opt/nginx", "conf/nginx.conf", "logs/nginx.pid") == read_defaults("--prefix=/opt/nginx")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_relative_prefix_of_a_process_that_hides_its_folder():
     assert conf_of(["nginx", "-p", "here"], PLAIN, None) is None
 
 
-def test_masters_that_fit_have_the_configuration_and_the_program():
+def test_masters_match_by_configuration_and_program():
     """
     Of several masters, those count that run on our configuration file with our program, on this
     host itself; who hides one of the two is not excluded by it.
@@ -70,12 +70,14 @@ def test_masters_that_fit_have_the_configuration_and_the_program():
     unknown = master("nginx -c /etc/a.conf", program=None)
     unknown_folder = master("nginx -p here -c a.conf")
     every = [ours, other_conf, other_program, contained, unknown, unknown_folder]
-    assert [ours, unknown, unknown_folder] == fitting(every, Path("/etc/a.conf"), {SBIN}, PLAIN)
-    assert [ours, other_program, unknown, unknown_folder] == fitting(every, Path("/etc/a.conf"), set(), PLAIN)
-    assert [ours, other_conf, unknown, unknown_folder] == fitting(every, None, {SBIN}, PLAIN)
+    assert [ours, unknown, unknown_folder] == match_masters(every, Path("/etc/a.conf"), {SBIN}, PLAIN)
+    assert [ours, other_program, unknown, unknown_folder] == match_masters(
+        every, Path("/etc/a.conf"), set(), PLAIN
+    )
+    assert [ours, other_conf, unknown, unknown_folder] == match_masters(every, None, {SBIN}, PLAIN)
 
 
 def test_an_empty_pid_file_is_said_to_have_no_pid(tmp_path: Path):
     """`nginx -t` leaves an empty pid file where nginx doesn't run; no words of Python's come of it."""
     (tmp_path / "nginx.pid").write_text("")
-    assert f"no pid in {tmp_path / 'nginx.pid'}" == master_of_pid_file(tmp_path / "nginx.pid")
+    assert f"no pid in {tmp_path / 'nginx.pid'}" == find_by_pid_file(tmp_path / "nginx.pid")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from certcast.config.model import AbsolutePath, NginxConfig
-from certcast.consumer.disk.versions import Folder, version_name
+from certcast.consumer.disk.versions import Folder, derive, version_name
 from certcast.host.files import make_private_dir, write_new
 from certcast.report.errors import ConfigInvalid
+from certcast_lab.ca import Authority
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def install(folder: Folder, sequence: int, leaf: str) -> str:
     with folder.staging() as incoming:
         write_new(incoming / "fullchain.pem", leaf.encode())
         write_new(incoming / "privkey.pem", b"key")
-        folder.take_over(incoming, version_name(sequence, leaf))
+        folder.promote(incoming, version_name(sequence, leaf))
     return version_name(sequence, leaf)
 
 
@@ -35,13 +36,13 @@ def leaf(digit: str) -> str:
 def test_snippet_names_both_files_absolutely(folder: Folder) -> None:
     """The one file that a site includes holds exactly the two lines that belong together."""
     version = install(folder, 42, leaf("a"))
-    folder.switch(version)
+    folder.point_snippets(version)
     lines = [line for line in folder.snippet.read_text().splitlines() if not line.startswith("#")]
     assert [
         f"ssl_certificate {folder.versions}/42-{'a' * 16}/fullchain.pem;",
         f"ssl_certificate_key {folder.versions}/42-{'a' * 16}/privkey.pem;",
     ] == lines
-    assert folder.serves(version)
+    assert folder.is_pointed_at(version)
 
 
 def container(inside: str, host: str) -> NginxConfig:
@@ -57,11 +58,11 @@ def test_container_has_a_snippet_with_its_own_paths(tmp_path: Path) -> None:
     folder = Folder(tmp_path, "example.test", [NginxConfig(), inside])
     make_private_dir(folder.versions)
     older, newer = install(folder, 41, leaf("a")), install(folder, 42, leaf("b"))
-    folder.switch(older)
+    folder.point_snippets(older)
     theirs = folder.snippet_of(inside)
     before = theirs.read_text()
 
-    folder.switch(newer)
+    folder.point_snippets(newer)
     assert folder.root / "nginx.etc-nginx-certs.conf" == theirs
     assert [
         f"ssl_certificate /etc/nginx/certs/example.test/versions/{newer}/fullchain.pem;",
@@ -69,13 +70,13 @@ def test_container_has_a_snippet_with_its_own_paths(tmp_path: Path) -> None:
     ] == theirs.read_text().splitlines()[1:]
     assert str(tmp_path) in folder.snippet.read_text()
     assert folder.snippet == folder.snippet_of(NginxConfig())
-    assert folder.serves(newer)
+    assert folder.is_pointed_at(newer)
 
     theirs.write_text(before)  # as after a crash between the two
-    assert not folder.serves(newer)
-    assert not folder.serves(older)
+    assert not folder.is_pointed_at(newer)
+    assert not folder.is_pointed_at(older)
     theirs.unlink()
-    assert not folder.serves(newer)
+    assert not folder.is_pointed_at(newer)
 
 
 def test_container_with_the_same_paths_reads_the_same_snippet(tmp_path: Path) -> None:
@@ -95,11 +96,11 @@ def test_longest_mapping_counts(tmp_path: Path) -> None:
     folder = Folder(tmp_path, "example.test", [both])
     make_private_dir(folder.root)
     assert folder.root / "nginx.tls.conf" == folder.snippet_of(both)
-    folder.switch("42-aaaaaaaaaaaaaaaa")
+    folder.point_snippets("42-aaaaaaaaaaaaaaaa")
     assert "ssl_certificate /tls/versions/42-" in folder.snippet_of(both).read_text()
 
 
-def test_paths_of_containers_are_refused_where_nginx_would_read_them_otherwise(tmp_path: Path) -> None:
+def test_odd_or_shared_paths_of_containers_are_refused(tmp_path: Path) -> None:
     """An inner path with nginx's syntax, and two inner paths that would share a snippet, are refused."""
     with pytest.raises(ConfigInvalid, match="cannot stand in an nginx configuration"):
         Folder(tmp_path, "example.test", [container("/etc/$x", f"{tmp_path}/certs")])
@@ -121,7 +122,7 @@ def test_path_that_nginx_would_read_otherwise_is_refused(tmp_path: Path, odd: st
 def test_crash_leftovers_are_swept_and_nothing_else(folder: Folder) -> None:
     """Staging folders (they hold keys) and half-written files of a killed run go; versions stay."""
     version = install(folder, 1, leaf("a"))
-    folder.switch(version)
+    folder.point_snippets(version)
     (folder.root / "incoming-0badcafe").mkdir()
     (folder.root / "incoming-0badcafe" / "privkey.pem").write_bytes(b"secret")
     (folder.root / ".nginx.conf.new").write_bytes(b"ssl_certif")
@@ -131,7 +132,7 @@ def test_crash_leftovers_are_swept_and_nothing_else(folder: Folder) -> None:
     folder.sweep()
     assert {"versions", "nginx.conf"} == {path.name for path in folder.root.iterdir()}
     assert [version] == [path.name for path in folder.versions.iterdir()]
-    assert {"fullchain.pem", "privkey.pem"} == set(folder.read(version))
+    assert {"fullchain.pem", "privkey.pem"} == set(folder.read_files(version))
 
 
 def test_staging_is_gone_after_a_failure(folder: Folder) -> None:
@@ -147,7 +148,7 @@ def test_newest_three_stay_and_what_must_be_kept(folder: Folder) -> None:
     for sequence, digit in ((1, "a"), (2, "b"), (9, "c"), (10, "d"), (11, "e")):
         install(folder, sequence, leaf(digit))
     folder.prune(keep=(version_name(1, leaf("a")), None))
-    assert [1, 9, 10, 11] == sorted(sequence for sequence, _ in folder.held().values())
+    assert [1, 9, 10, 11] == sorted(sequence for sequence, _ in folder.list_versions().values())
 
 
 def test_foreign_files_are_not_versions(folder: Folder) -> None:
@@ -155,7 +156,7 @@ def test_foreign_files_are_not_versions(folder: Folder) -> None:
     (folder.versions / "notes.txt").write_text("mine")
     install(folder, 3, leaf("a"))
     folder.prune(keep=())
-    assert [version_name(3, leaf("a"))] == list(folder.held())
+    assert [version_name(3, leaf("a"))] == list(folder.list_versions())
     assert (folder.versions / "notes.txt").exists()
 
 
@@ -164,4 +165,33 @@ def test_damaged_version_is_replaced_whole(folder: Folder) -> None:
     version = install(folder, 1, leaf("a"))
     (folder.versions / version / "privkey.pem").unlink()
     install(folder, 1, leaf("a"))
-    assert {"fullchain.pem": leaf("a").encode(), "privkey.pem": b"key"} == folder.read(version)
+    assert {"fullchain.pem": leaf("a").encode(), "privkey.pem": b"key"} == folder.read_files(version)
+
+
+# -- files for other programs, made of the two
+
+ISSUER = Authority("Issuer", parent=Authority("Root"))
+
+
+def test_derived_files_lose_and_add_nothing() -> None:
+    """cert.pem and chain.pem are fullchain.pem in two parts; combined.pem is the key before it."""
+    pair = ISSUER.issue("example.test")
+    release = {"fullchain.pem": pair.fullchain_pem, "privkey.pem": pair.key_pem}
+    made = derive(release, ["cert.pem", "chain.pem", "combined.pem", "privkey.pem"])
+    assert pair.fullchain_pem == made["cert.pem"] + made["chain.pem"]
+    assert ISSUER.pem == made["chain.pem"][: len(ISSUER.pem)]
+    assert pair.key_pem + pair.fullchain_pem == made["combined.pem"]
+    assert pair.key_pem == made["privkey.pem"]
+
+
+def test_key_without_a_last_line_feed_stays_a_block() -> None:
+    """A key whose last line has no line feed is still a block of its own in combined.pem."""
+    pair = {"fullchain.pem": b"-----BEGIN CERTIFICATE-----", "privkey.pem": b"-----END PRIVATE KEY-----"}
+    combined = derive(pair, ["combined.pem"])["combined.pem"]
+    assert b"-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----" == combined
+
+
+def test_leaf_alone_has_an_empty_chain() -> None:
+    """A certificate that a trusted root has signed itself has no intermediates."""
+    leaf = derive({"fullchain.pem": ISSUER.pem, "privkey.pem": b""}, ["chain.pem"])
+    assert {"chain.pem": b""} == leaf

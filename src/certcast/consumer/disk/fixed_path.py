@@ -1,14 +1,14 @@
-"""One path that a site names: what stands there, what is to, and the way between.
+"""One path that a site names: what is there, what is to be there, and the way between.
 
     /etc/nginx/ssl/example.pem                    the target
     /etc/nginx/ssl/.example.pem.certcast-new      its next content, with the owner and mode it will have
     /etc/nginx/ssl/.example.pem.certcast-old      what it was, 0600 until it is put back
 
-A link is replaced, never written through: it may lead into certbot's archive. Nor is one
-followed that comes to be there meanwhile: who owns the folder, often an application's user, could
-otherwise have root copy, or open up, a file that is not theirs to read.
+A link is replaced, never written through: it may lead into certbot's archive. A link that takes a file's
+place meanwhile is not followed either: otherwise the folder's owner, often an application's user, could have
+root copy, or open up, a file that the owner may not read.
 
-Not here: what belongs together, and what a killed run left (copies.py).
+Not here: several targets together, and what a killed run left (copies.py).
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from certcast.report.errors import LocalFault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from certcast.config.model import CopyConfig
+
 AS_IT_WAS = "every target of copy_to is as it was; nginx was not touched"
 OLD = ".certcast-old"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to stand at `path`: content, and who may read it; an owner of -1 is whoever writes."""
+    """What is to be at `path`: content, and who may read it; -1 as an owner or group: as certcast runs."""
 
     path: Path
     body: bytes
@@ -45,7 +47,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Before:
-    """What stood at `path`: nothing, a link (`leads_to`), or a file with its rights."""
+    """What was at `path`: nothing, a link (`leads_to`), or a file with its rights. On disk: copies.Note."""
 
     path: Path
     kind: Literal["nothing", "link", "file"]
@@ -65,7 +67,7 @@ def beside_old(path: Path) -> Path:
     return path.with_name(f".{path.name}{OLD}")
 
 
-def stands(wanted: Wanted) -> bool:
+def is_in_place(wanted: Wanted) -> bool:
     """Return whether the path is as wanted: a file with this content, owner, group and mode."""
     try:
         found = wanted.path.lstat()
@@ -80,10 +82,10 @@ def stands(wanted: Wanted) -> bool:
         return False
 
 
-def look(wanted: Wanted) -> Before:
-    """Return what stands at the path now. LocalFault if nothing can be written there."""
+def inspect(wanted: Wanted) -> Before:
+    """Return what is at the path now. LocalFault if nothing can be written there."""
     path = wanted.path
-    with reported(wanted):
+    with explain_errors(wanted):
         path.parent.stat()  # a missing directory is not the same as a missing file
         try:
             found = path.lstat()
@@ -99,11 +101,11 @@ def look(wanted: Wanted) -> Before:
 def prepare(wanted: Wanted, before: Before) -> None:
     """Write the new file, and a copy of the old one, beside the path. OSError: the path is untouched."""
     path = wanted.path
-    remove_beside(path)  # a file of that name is what a certcast without its state_dir once left
+    remove_beside(path)  # such a file is left by a certcast that has lost its state_dir
     if before.kind == "link":
         beside_old(path).symlink_to(before.leads_to)
     elif before.kind == "file":
-        # To its owner at once, so that a right that is missing shows now; its mode comes with the name.
+        # The copy gets its owner at once, so that a missing right shows now; its mode comes with its name.
         with _opened(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
             files.write_new(beside_old(path), file.read(), owner=before.owner, group=before.group)
     files.write_new(beside_new(path), wanted.body, owner=wanted.owner, group=wanted.group, mode=wanted.mode)
@@ -112,8 +114,8 @@ def prepare(wanted: Wanted, before: Before) -> None:
 def replace(path: Path, by: Path) -> None:
     """Rename, with a modification time that no file of this path had before.
 
-    nginx >= 1.27.4 takes a file for the one that it has loaded if path, inode and the second of its
-    mtime are the same; inodes are used again, and two changes may fall into one second.
+    nginx >= 1.27.4 takes a file for the loaded one if path, inode and the second of its mtime are the same;
+    inodes are used again, and two changes may fall into one second.
     """
     moment = time.time_ns()
     with contextlib.suppress(FileNotFoundError):
@@ -123,10 +125,10 @@ def replace(path: Path, by: Path) -> None:
 
 
 def put_back(before: Before) -> None:
-    """Let the path be what it was before, if it was replaced. Renames only: no room is needed."""
+    """Let the path be what it was, if it was replaced. Renames only: no room is needed."""
     path, old = before.path, beside_old(before.path)
     if os.path.lexists(beside_new(path)):
-        return  # its turn never came
+        return  # it was not replaced yet
     if before.kind == "nothing":
         path.unlink(missing_ok=True)
     elif os.path.lexists(old):  # else it was put back before this run was killed
@@ -138,7 +140,7 @@ def put_back(before: Before) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a file to read, and no link (ELOOP); nor wait for whoever would write into a pipe."""
+    """Open a file to read, and no link (ELOOP); a pipe does not block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -163,21 +165,18 @@ def sync_folders(paths: Iterable[Path]) -> None:
 # -- users, and what may be wrong with a target
 
 
-def user(name: str | None) -> int:
-    """Return a user's number, given as name or number; -1 for None. LocalFault if there is no such user."""
+def find_owner(entry: CopyConfig) -> tuple[int, int]:
+    """Return the numbers of an entry's owner and group, -1 for none. LocalFault if unknown."""
+    import grp
     import pwd
 
-    return _number(name, "owner", lambda known: pwd.getpwnam(known).pw_uid)
+    return (
+        _find_number(entry.owner, "owner", "user", lambda name: pwd.getpwnam(name).pw_uid),
+        _find_number(entry.group, "group", "group", lambda name: grp.getgrnam(name).gr_gid),
+    )
 
 
-def group(name: str | None) -> int:
-    """Return a group's number; as `user`."""
-    import grp
-
-    return _number(name, "group", lambda known: grp.getgrnam(known).gr_gid)
-
-
-def _number(name: str | None, word: str, look_up: Callable[[str], int]) -> int:
+def _find_number(name: str | None, key: str, what: str, look_up: Callable[[str], int]) -> int:
     if name is None:
         return -1
     if name.isdecimal():
@@ -186,14 +185,14 @@ def _number(name: str | None, word: str, look_up: Callable[[str], int]) -> int:
         return look_up(name)
     except KeyError:
         raise LocalFault(
-            f"this host has no {'user' if word == 'owner' else 'group'} {name}",
-            expected=f"the {word} of an entry of copy_to",
+            f"this host has no {what} {name}",
+            expected=f"the {key} of an entry of copy_to",
             kept=AS_IT_WAS,
-            next=f"correct consumer.copy_to.{word}, or make {name}",
+            next=f"correct consumer.copy_to.{key}, or make {name}",
         ) from None
 
 
-def reported(wanted: Wanted) -> contextlib.AbstractContextManager[None]:
+def explain_errors(wanted: Wanted) -> contextlib.AbstractContextManager[None]:
     """Turn an OSError about the path into a LocalFault with a next step that fits."""
     path = wanted.path
     advice = {

@@ -97,7 +97,7 @@ def look(
     verified = signing.verify(found.body, pinned(config), what=f"{name}: the published manifest")
     manifest = manifests.read(verified.document, store=state.store, certificate=name)
     counts = state.seen_by is None or state.seen_by in {key.fingerprint for key in pinned(config)}
-    held = folder.held()
+    held = folder.list_versions()
     former = state.former if counts else tuple(held)
     releases = [release for version, release in held.items() if version not in former]
     _require_one_release_a_sequence(manifest, seen, releases)

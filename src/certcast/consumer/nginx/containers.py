@@ -4,15 +4,13 @@
     test  = ["docker", "exec", "web", "nginx", "-t"]
     paths = {"/var/lib/certcast/certs" = "/etc/nginx/certs"}      docker run -v … : … :ro
 
-A container's mount of a directory shows every rename in it. One of a single file goes on
-showing the file that was there when the container began, whatever is renamed onto its
-name (moby#15793); that is refused before anything is switched.
+A mounted directory shows every rename in it. A mounted file goes on showing what it was when the container
+began, whatever is renamed onto its name (moby#15793); such a mount is refused before anything is switched.
 
-The container is found without asking any engine: /proc shows its master like every other
-process, and `/proc/PID/root` what it sees. To look there takes root.
+No engine is asked: /proc shows the container's master like every other process, and `/proc/PID/root` what
+that master sees. Looking there takes root.
 
-Not here: processes in general (processes.py), and the snippet's text (versions.py), for which
-this module is imported by every run: what only an installation needs comes late.
+Not here: processes in general (processes.py), and the snippet's text (versions.py).
 """
 
 from __future__ import annotations
@@ -24,94 +22,105 @@ from typing import TYPE_CHECKING
 
 from certcast.report.errors import FileMounted, NginxMissing
 
+# Every run imports this module for `path_inside`: what only an installation needs is imported late.
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from certcast.config.model import NginxConfig
     from certcast.consumer.nginx.processes import Master
 
 
-def as_seen(nginx: NginxConfig, path: Path) -> Path:
+def path_inside(nginx: NginxConfig, path: Path) -> Path:
     """Return the path under which this nginx sees a path of this host."""
-    fitting = [host for host in nginx.paths if path.is_relative_to(host)]
-    if not fitting:
+    mapped = [host for host in nginx.paths if path.is_relative_to(host)]
+    if not mapped:
         return path
-    host = max(fitting, key=lambda one: len(one.parts))
+    host = max(mapped, key=lambda host: len(host.parts))
     return nginx.paths[host] / path.relative_to(host)
 
 
-def masters(nginx: NginxConfig) -> list[Master]:
+def find_masters(nginx: NginxConfig) -> list[Master]:
     """Return the masters of an nginx with `paths`: each that sees the directories, or that of its pid file.
 
-    Several containers may share them; one that is not reloaded goes on serving the old
-    certificate, and so it counts. NginxMissing, or FileMounted if there are some and none
-    sees the directories.
+    Several containers may share the directories. All of them count, since one that is not reloaded goes on
+    serving the old certificate. NginxMissing, or FileMounted if containers run and none sees the directories.
     """
     from certcast.consumer.nginx import processes
 
-    inside = [one for one in processes.masters() if one.contained]
-    seeing = [one for one in inside if not list(_unseen(one, nginx))]
+    contained, seeing = _contained_masters(nginx)
     if nginx.pid_file:
-        found = processes.master_of_pid_file(nginx.pid_file, seeing)
+        found = processes.find_by_pid_file(nginx.pid_file, seeing)
         if isinstance(found, str):
             raise _missing(nginx, found)
         return [found]
-    if not inside:
+    if not contained:
         raise _missing(nginx, "no nginx master runs in any container of this host")
     if not seeing:
-        raise _not_mounted(nginx, inside)
+        raise _not_mounted(nginx, contained)
     return seeing
 
 
-def require_mounted(nginx: NginxConfig, files: Iterable[Path], *, folder: Path) -> None:
+def require_mounted(
+    nginx: NginxConfig, files: Iterable[Path], *, folder: Path, test: Callable[[NginxConfig], None]
+) -> None:
     """Raise FileMounted if the container would not see these files of this host change.
 
-    Nor may it have any file below `folder` mounted by itself: one of a version goes on being that version's.
-    Says nothing about an nginx without `paths`. NginxRefused if the container does not run.
+    No file below `folder` may be mounted by itself either: it would stay the file of one version. An nginx
+    without `paths` passes. `test` runs the configuration test; NginxRefused if the container does not run.
     """
     if not nginx.paths:
         return
-    from certcast.consumer.nginx import control as commands
+    contained, seeing = _contained_masters(nginx)
+    if not seeing:
+        test(nginx)  # this container may be stopped, and those that run may be other people's
+    sources = {_source(file): file for file in files}
+    for master in seeing or contained:
+        for file, target in _mounted_files(master, sources, folder):
+            raise _file_mounted(nginx, file, target)
+    if contained and not seeing:
+        raise _not_mounted(nginx, contained)
+
+
+def _contained_masters(nginx: NginxConfig) -> tuple[list[Master], list[Master]]:
+    """Return all masters in containers, and those of them that see the mapped directories."""
     from certcast.consumer.nginx import processes
 
-    inside = [one for one in processes.masters() if one.contained]
-    seeing = [one for one in inside if not list(_unseen(one, nginx))]
-    if not seeing:
-        commands.test(nginx)  # the others on this host may be anybody's, and this one be stopped
-    sources = {_source(file): file for file in files}
-    device, root = _source(folder)
-    for one in seeing or inside:
-        for source, target in _mounts(one.pid):
-            file = sources.get(source)
-            inner = Path(source[1])
-            if source[0] == device and inner.is_relative_to(root) and _is_file(one, target):
-                file = file or folder / inner.relative_to(root)
-            if file is not None:
-                raise _file_mounted(nginx, file, target)
-    if inside and not seeing:
-        raise _not_mounted(nginx, inside)
+    contained = [master for master in processes.list_masters() if master.contained]
+    return contained, [master for master in contained if not list(_unseen(master, nginx))]
 
 
-def _is_file(one: Master, target: str) -> bool:
-    return Path(f"/proc/{one.pid}/root{target}").is_file()
-
-
-def _unseen(one: Master, nginx: NginxConfig) -> Iterator[str]:
-    """Give what the container has in the place of each mapped directory, where it is another one."""
-    for host, seen in nginx.paths.items():
+def _unseen(master: Master, nginx: NginxConfig) -> Iterator[str]:
+    """Give what the container has in the place of each mapped directory, where that is another one."""
+    for host, inside in nginx.paths.items():
         try:
-            there = Path(f"/proc/{one.pid}/root{seen}").stat()
-            if not os.path.samestat(there, host.stat()):
-                yield f"{seen} is not {host} of this host"
+            found = Path(f"/proc/{master.pid}/root{inside}").stat()
+            if not os.path.samestat(found, host.stat()):
+                yield f"{inside} is not {host} of this host"
         except OSError as error:
-            yield f"{seen}: {error.strerror}"
+            yield f"{inside}: {error.strerror}"
 
 
 # -- mounts
 
 
+def _mounted_files(
+    master: Master, sources: dict[tuple[str, str], Path], folder: Path
+) -> Iterator[tuple[Path, str]]:
+    """Give each file of `sources`, and each below `folder`, that is mounted by itself, and where that is."""
+    device, root = _source(folder)
+    for source, target in _mounts(master.pid):
+        if source in sources:
+            yield sources[source], target
+        elif (
+            source[0] == device
+            and Path(source[1]).is_relative_to(root)
+            and Path(f"/proc/{master.pid}/root{target}").is_file()
+        ):
+            yield folder / Path(source[1]).relative_to(root), target
+
+
 def _mounts(pid: int | str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Give each mount of a process: its source (device, path on its file system), and where it is.
+    """Give each mount of a process: its source (device, path on its file system), and where it is mounted.
 
     proc_pid_mountinfo(5), fields 3 to 5. A source that was renamed over ends in "//deleted".
     """
@@ -120,31 +129,29 @@ def _mounts(pid: int | str) -> Iterator[tuple[tuple[str, str], str]]:
     except OSError:
         return
     for line in lines:
-        device, root, target = (re.sub(r"\\([0-7]{3})", _unescaped, word) for word in line.split(" ")[2:5])
+        device, root, target = (
+            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), word)
+            for word in line.split(" ")[2:5]
+        )
         yield (device, root.removesuffix("//deleted")), target
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return chr(int(match[1], 8))
 
 
 def _source(path: Path) -> tuple[str, str]:
     """Return where a path of this host is: device, and path on its file system."""
     absolute = path.parent.resolve() / path.name
-    found = ("", "")
-    longest = -1
+    source, longest = ("", ""), -1
     for (device, root), target in _mounts("self"):
         if absolute.is_relative_to(target) and len(Path(target).parts) >= longest:
             longest = len(Path(target).parts)
-            found = (device, str(Path(root) / absolute.relative_to(target)))
-    return found
+            source = (device, str(Path(root) / absolute.relative_to(target)))
+    return source
 
 
-# -- what is said
+# -- errors
 
 
 def _missing(nginx: NginxConfig, found: str) -> NginxMissing:
-    wanted = " and ".join(f"{host} as {seen}" for host, seen in nginx.paths.items())
+    wanted = " and ".join(f"{host} as {inside}" for host, inside in nginx.paths.items())
     return NginxMissing(
         "nginx is not running in its container",
         expected=f"a container in which an nginx master runs, and that has {wanted}",
@@ -153,27 +160,24 @@ def _missing(nginx: NginxConfig, found: str) -> NginxMissing:
     )
 
 
-def _not_mounted(nginx: NginxConfig, inside: Iterable[Master]) -> FileMounted:
-    (host, seen), *_ = nginx.paths.items()
+def _not_mounted(nginx: NginxConfig, contained: Iterable[Master]) -> FileMounted:
+    (host, inside), *_ = nginx.paths.items()
     return FileMounted(
         "the container of nginx does not have the directory of certificates",
-        expected="\n".join(f"{host} of this host as {seen}" for host, seen in nginx.paths.items()),
-        found="\n".join(f"process {one.pid}: {why}" for one in inside for why in _unseen(one, nginx)),
-        next=f"start the container with `-v {host}:{seen}:ro`, or mend consumer.nginx.paths; "
+        expected="\n".join(f"{host} of this host as {inside}" for host, inside in nginx.paths.items()),
+        found="\n".join(f"process {m.pid}: {why}" for m in contained for why in _unseen(m, nginx)),
+        next=f"start the container with `-v {host}:{inside}:ro`, or mend consumer.nginx.paths; "
         "then `certcast pull`",
     )
 
 
 def _file_mounted(nginx: NginxConfig, file: Path, target: str) -> FileMounted:
-    host, seen = file.parent, Path(target).parent
-    for one, there in nginx.paths.items():
-        if file.is_relative_to(one):
-            host, seen = one, there
-    line = f'paths = {{"{host}" = "{seen}"}}'
+    mappings = [(host, inside) for host, inside in nginx.paths.items() if file.is_relative_to(host)]
+    host, inside = [(file.parent, Path(target).parent), *mappings][-1]
     return FileMounted(
         "the container of nginx has a single file mounted, and will never see a new one",
         expected=f"the directory {host} mounted, in which a rename is seen",
         found=f"{file} mounted as {target}",
-        next=f"start the container with `-v {host}:{seen}:ro` in place of that mount, and set\n"
-        f"{line}\nin its [[consumer.nginx]]; then `certcast pull`",
+        next=f"start the container with `-v {host}:{inside}:ro` in place of that mount, and set\n"
+        f'paths = {{"{host}" = "{inside}"}}\nin its [[consumer.nginx]]; then `certcast pull`',
     )

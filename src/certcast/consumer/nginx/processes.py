@@ -4,12 +4,10 @@
              2. without it: a master of our program with our configuration file
     workers  its children that accept connections
 
-A title (`/proc/PID/cmdline`) is "nginx: master process", then the words that nginx was
-started with; anybody can give a process any title, so what the root user is to *run*
-must belong to root (`program_of_a_master`).
+A master's title (`/proc/PID/cmdline`) is "nginx: master process", then the words that started nginx. Any
+process can take any title: a program that root is to *run* must belong to root (`find_program_of_master`).
 
-A pid file that nginx wrote in a container has the pid that it has there: `NSpid` of
-proc_pid_status(5) lists both.
+A pid file that nginx wrote in a container holds the pid inside; `NSpid` of proc_pid_status(5) lists both.
 
 Not here: which container is meant (containers.py).
 """
@@ -28,13 +26,13 @@ if TYPE_CHECKING:
 
 # `-c FILE` and `-p FOLDER`, also after flags and without a blank (ngx_get_options in nginx.c).
 _OPTION = re.compile(r"-[?hvVtTq]*([cp])(.*)")
-# Where nginx is when nobody said anything to ./configure (auto/options).
+# What ./configure takes where nothing is said (auto/options).
 _PREFIX, _CONF, _PID = "/usr/local/nginx", "conf/nginx.conf", "logs/nginx.pid"
 
 
 @dataclass(frozen=True)
 class Master:
-    """A master process; `program` is None where this user may not know it. `words` began it."""
+    """A master process; `program` is None where this user may not know it. `words` started it."""
 
     pid: int
     inner_pid: int
@@ -48,9 +46,9 @@ class Master:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process; `started` (clock ticks since boot) tells it from a later one with its pid.
+    """A worker process; `started` (clock ticks since boot) tells it from a later process with its pid.
 
-    `master` is set where it may belong to another nginx than the one that is meant.
+    `master` is set where the worker may belong to another nginx than the one that is meant.
     """
 
     pid: int
@@ -60,61 +58,77 @@ class Worker:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What was compiled into a program: `nginx -V`. Relative paths belong to the prefix, `-p` or this one."""
+    """What was compiled into a program. Relative paths belong to `-p`, or else to `prefix`."""
 
     prefix: str = _PREFIX
     conf: str = _CONF
     pid: str = _PID
 
 
+def read_defaults(version: str) -> Defaults:
+    """Return what the output of `nginx -V` says of paths."""
+    found = dict(re.findall(r"--(prefix|conf-path|pid-path)=(\S+)", version))
+    return Defaults(found.get("prefix", _PREFIX), found.get("conf-path", _CONF), found.get("pid-path", _PID))
+
+
 # -- masters
 
 
-def masters() -> list[Master]:
-    """Return every nginx master that shows itself to this user."""
-    return [master for pid in _all_pids() if (master := _master(pid))]
+def list_masters() -> list[Master]:
+    """Return every nginx master that this user can see."""
+    return [master for pid in _list_pids() if (master := _read_master(pid))]
 
 
-def master_of_pid_file(path: Path, contained: Iterable[Master] | None = None) -> Master | str:
-    """Return the master whose pid a file has; else what there is instead, as a text.
+def find_by_pid_file(path: Path, contained: Iterable[Master] | None = None) -> Master | str:
+    """Return the master whose pid a file holds; else, as a text, what there is instead.
 
-    The pid may be the one that a master has in its container; `contained` are those that
-    come into question, if not all.
+    The pid may be the one that a master has in its container: one of `contained`, or of all if that is None.
     """
-    try:
-        pid = int(path.read_text())
-    except (OSError, ValueError) as error:
-        return _unreadable(path, error)
-    master = _master(pid)
-    if master:
+    pid = _read_pid(path)
+    if isinstance(pid, str):
+        return pid
+    if master := _read_master(pid):
         return master
-    candidates = masters() if contained is None else contained
-    inside = [one for one in candidates if one.contained and one.inner_pid == pid]
+    masters = list_masters() if contained is None else contained
+    inside = [master for master in masters if master.contained and master.inner_pid == pid]
     if len(inside) == 1:
         return inside[0]
     if inside:
-        return f"{path} says {pid}, which is the pid of several masters in containers\n{_listed(inside)}"
+        lines = "\n".join(map(str, inside))
+        return f"{path} says {pid}, which is the pid of several masters in containers\n{lines}"
     return f"process {pid} of {path} is not an nginx master"
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
+def _read_pid(path: Path) -> int | str:
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
         return f"no {path}"
-    # Of an nginx that doesn't run, `nginx -t` makes an empty one.
-    return f"{path}: {error.strerror}" if isinstance(error, OSError) else f"no pid in {path}"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    except ValueError:
+        return f"no pid in {path}"  # `nginx -t` makes an empty file where nginx does not run
 
 
-def fitting(
-    candidates: Iterable[Master], conf: Path | None, programs: set[str], defaults: Defaults
+def match_masters(
+    masters: Iterable[Master], conf: Path | None, programs: set[str], defaults: Defaults
 ) -> list[Master]:
-    """Return the masters of this host that run on the configuration file `conf`, with one of `programs`.
+    """Return the masters on this host itself that run the configuration file `conf` with one of `programs`.
 
-    None, an empty set, and what this user may not know exclude nobody.
+    None, an empty set, and what this user may not know exclude no master.
     """
-    here = [one for one in candidates if not one.contained]
-    same = [one for one in here if conf is None or _same(conf, conf_of(one.words, defaults, _cwd(one.pid)))]
-    ours = [one for one in same if one.program is None or one.program in programs]
-    return ours if programs else same
+    return [
+        master
+        for master in masters
+        if not master.contained
+        and (conf is None or _has_conf(master, conf, defaults))
+        and (not programs or master.program is None or master.program in programs)
+    ]
+
+
+def _has_conf(master: Master, conf: Path, defaults: Defaults) -> bool:
+    found = conf_of(master.words, defaults, _cwd(master.pid))
+    return found is None or conf.resolve() == found.resolve()
 
 
 def conf_of(words: Sequence[str], defaults: Defaults, cwd: Path | None) -> Path | None:
@@ -134,75 +148,66 @@ def prefix_of(words: Sequence[str], defaults: Defaults, cwd: Path | None) -> Pat
     return None if cwd is None else cwd / prefix
 
 
-def program_of_a_master(words: Sequence[str]) -> str | None:
-    """Return the program of the master that a command line `words` would speak to, by its configuration file.
+def find_program_of_master(words: Sequence[str]) -> str | None:
+    """Return the program of the master that a command line would speak to, by its configuration file.
 
-    None if it is not one, or not safe for this user to run. For an nginx that was compiled
-    into a folder of its own, which no PATH has.
+    None without such a master, or if the program is not safe for this user to run. For an nginx that was
+    compiled into a folder of its own, which is in no PATH.
     """
-    plain = Defaults()  # not known without the program, but the same for both
-    found = fitting(masters(), conf_of(words, plain, Path.cwd()), set(), plain)
-    safe = {one.program for one in found if one.program and _trusted(one.program)}
+    plain = Defaults()  # the true ones are not known without the program, but are the same for both
+    masters = match_masters(list_masters(), conf_of(words, plain, Path.cwd()), set(), plain)
+    safe = {master.program for master in masters if master.program and _is_safe_to_run(master.program)}
     return safe.pop() if len(safe) == 1 else None
-
-
-def compiled_in(version: str) -> Defaults:
-    """Read the output of `nginx -V`."""
-    found = dict(re.findall(r"--(prefix|conf-path|pid-path)=(\S+)", version))
-    return Defaults(found.get("prefix", _PREFIX), found.get("conf-path", _CONF), found.get("pid-path", _PID))
 
 
 # -- workers
 
 
-def workers_of(master: int, *, certain: bool = True) -> tuple[Worker, ...]:
-    """Return the master's workers that accept connections; `certain`: it is the one that is meant."""
-    children = (_worker(pid, master) for pid in _all_pids())
-    return tuple(
-        worker if certain else replace(worker, master=master) for worker in children if worker is not None
-    )
+def list_workers(master: int, *, certain: bool = True) -> tuple[Worker, ...]:
+    """Return the master's workers that accept connections; `certain`: it is the master that is meant."""
+    workers = (_read_worker(pid, master) for pid in _list_pids())
+    return tuple(worker if certain else replace(worker, master=master) for worker in workers if worker)
 
 
-def accepts(worker: Worker) -> bool:
+def is_accepting(worker: Worker) -> bool:
     """Whether a worker is neither gone nor shutting down."""
     try:
-        return _parent_and_start(worker.pid)[1] == worker.started and _is_accepting(_title(worker.pid))
+        _, started = _parent_and_start(worker.pid)
+        return started == worker.started and _is_title_of_accepting(_title(worker.pid))
     except OSError:
         return False
 
 
-def _worker(pid: int, master: int) -> Worker | None:
-    try:
-        parent, started = _parent_and_start(pid)
-        if parent != master or not _is_accepting(_title(pid)):
-            return None
-    except OSError:
-        return None  # ended while we looked
-    return Worker(pid, started)
-
-
-def _is_accepting(title: str) -> bool:
+def _is_title_of_accepting(title: str) -> bool:
     return "worker process" in title and "shutting down" not in title
 
 
 # -- /proc
 
 
-def _master(pid: int) -> Master | None:
+def _read_master(pid: int) -> Master | None:
     try:
-        # Tengine, OpenResty and Angie keep these words; a reused pid has others.
+        # Tengine, OpenResty and Angie keep these words; a process that reuses the pid has others.
         _, is_master, words = _title(pid).partition(": master process")
         if not is_master:
             return None
-        inner = re.search(
-            r"^NSpid:\s(.*)$", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE
-        )
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+        inner = re.search(r"^NSpid:\s(.*)$", status, re.MULTILINE)
         pids = [int(word) for word in inner[1].split()] if inner else [pid]
         # Angie: "angie: master process v1.10.0 #1 [/usr/sbin/angie -c …]"
         words = words.partition("[")[2].rstrip("] ") if " [" in words else words
-        return Master(pid, pids[-1], _program(pid), tuple(words.split()), len(pids) > 1 or _other_root(pid))
+        contained = len(pids) > 1 or _has_other_root(pid)
+        return Master(pid, pids[-1], _program(pid), tuple(words.split()), contained)
     except OSError:
         return None
+
+
+def _read_worker(pid: int, master: int) -> Worker | None:
+    try:
+        parent, started = _parent_and_start(pid)
+        return Worker(pid, started) if parent == master and _is_title_of_accepting(_title(pid)) else None
+    except OSError:
+        return None  # the process has ended meanwhile
 
 
 def _program(pid: int) -> str | None:
@@ -220,45 +225,14 @@ def _cwd(pid: int) -> Path | None:
         return None
 
 
-def _other_root(pid: int) -> bool:
+def _has_other_root(pid: int) -> bool:
     try:
         return not os.path.samestat(os.stat(f"/proc/{pid}/root/."), os.stat("/"))  # noqa: PTH116  pairs of numbers
     except OSError:
         return False
 
 
-def _trusted(program: str) -> bool:
-    """Whether it can be run, and only root and this user can change what stands at the path."""
-    if not os.access(program, os.X_OK):
-        return False
-    for path in (Path(program), *Path(program).parents):
-        try:
-            status = path.stat()
-        except OSError:
-            return False
-        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
-        if status.st_uid not in (0, os.geteuid()) or writable:
-            return False
-    return True
-
-
-def _option(words: Sequence[str], letter: str) -> str | None:
-    for index, word in enumerate(words):
-        match = _OPTION.fullmatch(word)
-        if match and match[1] == letter:
-            return match[2] or (words[index + 1] if index + 1 < len(words) else None)
-    return None
-
-
-def _same(ours: Path, theirs: Path | None) -> bool:
-    return theirs is None or ours.resolve() == theirs.resolve()
-
-
-def _listed(found: Iterable[Master]) -> str:
-    return "\n".join(str(master) for master in found)
-
-
-def _all_pids() -> list[int]:
+def _list_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  names, not paths
 
 
@@ -270,3 +244,29 @@ def _parent_and_start(pid: int) -> tuple[int, int]:
     # proc_pid_stat(5): the name in field 2 may hold anything, a ")" too; fields 4 and 22.
     after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     return int(after_name[1]), int(after_name[19])
+
+
+# -- command lines and programs
+
+
+def _option(words: Sequence[str], letter: str) -> str | None:
+    for index, word in enumerate(words):
+        match = _OPTION.fullmatch(word)
+        if match and match[1] == letter:
+            return match[2] or (words[index + 1] if index + 1 < len(words) else None)
+    return None
+
+
+def _is_safe_to_run(program: str) -> bool:
+    """Whether the program can be run, and only root and this user can change what is at its path."""
+    if not os.access(program, os.X_OK):
+        return False
+    for path in (Path(program), *Path(program).parents):
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or writable:
+            return False
+    return True

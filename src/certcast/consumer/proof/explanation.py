@@ -99,7 +99,7 @@ def _misdirected(sites: list[Site], listener: Listener, verdict: Verdict) -> Ite
     for site in sites:
         if listener not in site.nginx.listeners:
             continue
-        listens = [listen for _, listen in server_names.at(site.servers, listener)]
+        listens = [listen for _, listen in server_names.list_at(site.servers, listener)]
         if listens and all(one.listener.proxy_protocol != listener.proxy_protocol for one in listens):
             right = replace(listener, proxy_protocol=not listener.proxy_protocol)
             yield f'{listens[0].at} has it otherwise: write "{right}" in consumer.nginx.listeners'
@@ -132,7 +132,7 @@ def _blamed(sites: Iterable[Site], shown: Iterable[Handshake]) -> dict[tuple[str
         blame: None
         for handshake in shown
         for site in sites
-        for server in server_names.fitting(site.servers, handshake.target)[:1]
+        for server in server_names.match(site.servers, handshake.target.listener, handshake.target.name)[:1]
         for blame in _blame(site, server, handshake.client)
     }
 

@@ -102,8 +102,8 @@ def site_of(
     files += [path for entry in copies for path in entry.targets.values()]
     # Links of this host are followed once here, as `_same` follows those of the configuration.
     ours = {one for path in files for one in (path, path.resolve())}
-    seen = frozenset(str(containers.as_seen(nginx, path)) for path in ours)
-    return Site(nginx, says, seen, str(containers.as_seen(nginx, folder.snippet_of(nginx))))
+    seen = frozenset(str(containers.path_inside(nginx, path)) for path in ours)
+    return Site(nginx, says, seen, str(containers.path_inside(nginx, folder.snippet_of(nginx))))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Plan:
 
 def plan_handshakes(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -> Plan:
     """Return the handshakes for a certificate with these `names` (its wildcards as `*.…`)."""
-    own: list[str | None] = [*map(server_names.host, names), None]
+    own: list[str | None] = [*map(server_names.sni_for, names), None]
     targets: dict[Target, None] = {}
     required: set[Listener] = set()
     expected: dict[Listener, Line] = {}
@@ -144,7 +144,7 @@ def plan_handshakes(sites: Iterable[Site], names: Sequence[str], kinds: Sequence
             targets.update(dict.fromkeys(Target(listener, name) for name in asked))
         for server in filter(site.takes_ours, site.servers):
             not_provable += _other_ways(server)
-            its_names = server_names.covered(server, names)
+            its_names = server_names.covered_names(server, names)
             for listener in [listen.listener for listen in server.listens if listen.ssl]:
                 if listener in found and listener not in expected:
                     others = [] if listener in unasked else own
@@ -177,7 +177,7 @@ def _leads_to_ours(site: Site, listener: Listener, asked: Iterable[str | None]) 
     return any(
         site.takes_ours(server)
         for name in asked
-        for server in server_names.fitting(site.servers, Target(listener, name))
+        for server in server_names.match(site.servers, listener, name)
     )
 
 
@@ -220,7 +220,7 @@ def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
 def _names_by_listener(
     site: Site, names: Sequence[str], own: Sequence[str | None]
 ) -> dict[Listener, list[str | None]]:
-    covered = {server: server_names.covered(server, names) for server in site.servers}
+    covered = {server: server_names.covered_names(server, names) for server in site.servers}
     if site.nginx.listeners:
         every = [name for some in covered.values() for name in some]
         return {listener: [*own, *every] for listener in site.nginx.listeners}

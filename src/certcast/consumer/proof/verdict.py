@@ -220,7 +220,7 @@ def wait_for_retirement(workers: tuple[Worker, ...], seconds: float, others: int
     Those of `others` masters that nobody reloaded don't count.
     """
     deadline = time.monotonic() + seconds
-    while (held := control.still_serving(workers, others)) and time.monotonic() < deadline:
+    while (held := control.find_lingering(workers, others)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return held
 

@@ -1,4 +1,4 @@
-"""What sudo refuses, as the line that would allow it."""
+"""Commands that fail: what sudo refuses, as the line that would allow it; a wrapper that says no."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from certcast.consumer.nginx import sudoers
+from certcast.config.model import Argv, NginxConfig
+from certcast.consumer.nginx.control import advise_on_sudo, examine
+from certcast.report.errors import NginxRefused
 
 
 def where(program: str) -> str:
@@ -23,16 +25,16 @@ def where(program: str) -> str:
 )
 def test_missing_right_is_written_as_sudoers_wants_it(argv: list[str], allowed: str) -> None:
     """The line has the full path, sudo's own options left out, and its special characters escaped."""
-    line = sudoers.missing([argv], "sudo: a password is required\n", where)
+    line = advise_on_sudo([argv], "sudo: a password is required\n", where)
     assert f" ALL=(root) NOPASSWD: {allowed}\n" in (line or "")
 
 
 @pytest.mark.parametrize("find", [where, lambda program: None])
-def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
+def test_program_that_sudo_does_not_find_needs_its_path(
     find: Callable[[str], str | None],
 ) -> None:
     """Where sudo has no nginx in its folders, the full path is asked for: no line of sudoers would do."""
-    advice = sudoers.missing([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
+    advice = advise_on_sudo([["sudo", "-n", "nginx", "-t"]], "sudo: nginx: command not found\n", find) or ""
     assert "NOPASSWD" not in advice
     assert "write nginx with its full path, as in /usr/" in advice
 
@@ -50,4 +52,11 @@ def test_program_that_sudo_does_not_find_is_to_be_named_by_its_path(
 )
 def test_nothing_is_said_of_sudo_where_it_has_no_part(argv: list[str], words: str) -> None:
     """A refusal of nginx's own, behind sudo or without it, is not taken for a missing right."""
-    assert sudoers.missing([argv], words, where) is None
+    assert advise_on_sudo([argv], words, where) is None
+
+
+def test_wrapper_without_t_that_fails_is_a_refusal() -> None:
+    """A test command without `-t` that fails is nginx's refusal, and nothing is reloaded then."""
+    with pytest.raises(NginxRefused) as refused:
+        examine(NginxConfig(test=Argv(("false",)), reload=Argv(("true",))))
+    assert "`false`, exit status 1" in (refused.value.found or "")
