@@ -306,7 +306,8 @@ sys.addaudithook(watch)
 from certcast import credentials
 from certcast.config.model import KeySource
 try:
-    said = credentials.provider(KeySource(**dict(zip(("profile", "role_arn", "sts_endpoint"), json.loads(sys.argv[1])))))().access_key_id[:4]
+    source = dict(zip(("profile", "role_arn", "sts_endpoint"), json.loads(sys.argv[1])))
+    said = credentials.provider(KeySource(**source))().access_key_id[:4]
 except credentials.CredentialsMissing as missing:
     said = f"{type(missing).__name__}: {missing}"
 print(json.dumps([said, sorted(set(connected) - {"::1"})]))

@@ -29,7 +29,6 @@ from certcast.dns01.ledger import Entry, Ledger, Run
 from certcast.notify import mail
 from certcast.renewal import last_look
 from certcast.report.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
-from certcast.storage.endpoints import Endpoints
 from certcast_lab.lab import CERTCAST, Lab
 from consuming import DAY, Consumer, consumer, program
 from journey import Done, Journey
@@ -413,10 +412,6 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
         (state / "dns01/ledger.json", lambda: ledger.put([entry])),
         (state / "dns01/.ledger.json.new", lambda: ledger.put([entry])),
         (state / "dns01/ledger.lock", lambda: ledger.put([entry])),
-        (
-            state / "store-endpoint.json",
-            lambda: Endpoints(["https://a", "https://b"], state).served("https://b"),
-        ),
     ]
     refusing = {"limits.lock", "ledger.lock", ".pending", ".pending.new"}
     for path, write in writes:

@@ -177,7 +177,6 @@ def _oss(config: Config) -> tuple[str, str]:
         raise ConfigInvalid(
             f"RAM has no policy for the store {url}",
             expected="a store at Alibaba Cloud: oss://bucket/prefix",
-            kept="nothing was changed",
             next="allow the same in the store's own way: docs/least-privilege.md lists what each host does",
         )
     bucket, _, prefix = url.removeprefix("oss://").partition("/")

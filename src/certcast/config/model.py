@@ -374,7 +374,6 @@ class Config:
         except ValueError as error:
             raise ConfigInvalid(
                 f"this host's name cannot be used as its name in the store: it {error}",
-                kept="nothing was changed",
                 next=f'add a line like host = "web1" at the top of {self.path}',
             ) from None
 
@@ -388,7 +387,6 @@ class Config:
         raise ConfigInvalid(
             f"no certificate is called {name}",
             expected="one of " + ", ".join(c.name for c in self.certificates),
-            kept="nothing was changed",
             next=f"add it to {self.path} as [[certificate]], or use one of these names",
         )
 
@@ -396,6 +394,5 @@ class Config:
         """Say that this host's file has no section for what was asked of it. Raises ConfigInvalid."""
         raise ConfigInvalid(
             f"`{command}` needs a [{section}] section, and {self.path} has none",
-            kept="nothing was changed",
             next=f"run it on the host that has this role, or add [{section}] (the README shows one)",
         )

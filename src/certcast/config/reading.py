@@ -45,27 +45,22 @@ def load(path: Path) -> Config:
     except FileNotFoundError:
         raise ConfigInvalid(
             f"there is no configuration file {path}",
-            kept="nothing was changed",
             next=f"write {path} (the README has one), or name another with --config or CERTCAST_CONFIG",
         ) from None
     except OSError as error:
         raise ConfigInvalid(
             f"{path} cannot be read",
             found=error.strerror or str(error),
-            kept="nothing was changed",
             next=f"run as the file's owner, or `ls -l {path}`",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigInvalid(
-            f"{path} is not TOML", found=_where(error, path), kept="nothing was changed", next=next_step
-        ) from None
+        raise ConfigInvalid(f"{path} is not TOML", found=_where(error, path), next=next_step) from None
     config, mistakes = structure(document, path)
     if config is None:
         plural = "mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise ConfigInvalid(
             f"{path} has {'a ' if len(mistakes) == 1 else ''}{plural}",
             found="\n".join(mistakes),
-            kept="nothing was changed",
             next=next_step,
         )
     return config
@@ -78,7 +73,6 @@ def _require_not_everybodys(path: Path, status: os.stat_result) -> None:
             f"{path} can be changed by anybody on this host",
             expected="mode 0644 or less",
             found=f"mode {status.st_mode & 0o7777:04o}",
-            kept="nothing was changed",
             next=f"read what stands in it, then `chmod o-w {path}`",
         )
 

@@ -44,7 +44,6 @@ try:
 except ImportError:
     raise ConfigInvalid(
         "store.url: s3:// needs the package obstore",
-        kept="nothing was changed",
         next="`pip install 'certcast[buckets]'` in certcast's environment",
     ) from None
 
@@ -152,7 +151,6 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
             "store.endpoints: an s3:// store has one endpoint",
             expected="one address; several are for oss://, whose buckets have internal, own and public ones",
             found=", ".join(config.endpoints),
-            kept="nothing was changed",
             next="leave one of them in store.endpoints",
         )
     endpoint = next(iter(config.endpoints), None)

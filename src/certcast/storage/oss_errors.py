@@ -1,23 +1,17 @@
 """What the OSS SDK raises, as the operator should read it.
 
-The SDK wraps: OperationError → RequestError (no connection), ResponseError (no
-answer), CredentialsFetchError, or ServiceError (an answer that is not 2xx, with
-status, Code and EC). None of their own texts is shown whole: they hold requests.
+    OperationError → RequestError             no connection       NotReached
+                     ResponseError            no answer           NotReached
+                     CredentialsFetchError    no keys             StoreDenied, StoreUnreachable, StoreClock
+                     ServiceError             not 2xx             by status, Code and EC
 
-Who answered matters. A proxy's or a load balancer's 403 and 404 pages carry no
-Code of OSS ("BadErrorResponse" to the SDK) and say nothing about keys and rights,
-so they count as not reached: NotReached, with everything else that another
-endpoint may do better.
+- The SDK's own texts hold requests, so none is shown whole.
+- A 403 or 404 without a Code of OSS ("BadErrorResponse" to the SDK) is a proxy's page: NotReached.
+- A refusal whose Date is over 15 minutes from this host's time is the clock's fault first (host/clock.py).
+- EndpointClosed: since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for objects
+  in mainland buckets (https://www.alibabacloud.com/help/en/oss/user-guide/0048-00000401).
 
-A refusal whose Date is over 15 minutes from this host's time is the clock's, before
-it is anybody's key (certcast/host/clock.py).
-
-Since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for
-objects in mainland buckets at a public endpoint
-(https://www.alibabacloud.com/help/en/oss/user-guide/0048-00000401): EndpointClosed.
-
-Codes and messages: error list of the OSS developer reference; the EC of a wrong
-signing region is from a real server's answer.
+Codes are of the error list in the OSS developer reference; a real server gave the EC of a wrong region.
 """
 
 from __future__ import annotations
@@ -151,8 +145,9 @@ def _refusal(request: Request, answer: exceptions.ServiceError) -> StoreError:
             found=found,
             next="look at proxies between this host and store.endpoints, then run it again",
         )
+    is_denial = answer.status_code in {400, 401, 403}
     wrong = clock.wrong_clock((answer.headers or {}).get("Date"), clock.now())
-    if code == "RequestTimeTooSkewed" or (wrong and answer.status_code in {400, 401, 403}):
+    if code == "RequestTimeTooSkewed" or (wrong and is_denial):
         return _wrong_clock(request, found, wrong)
     if code == "NoSuchBucket":
         return StoreNoBucket(
@@ -170,19 +165,23 @@ def _refusal(request: Request, answer: exceptions.ServiceError) -> StoreError:
             "a custom domain is bound to the bucket in the OSS console and needs a certificate there",
         )
     # InvalidDigest is a 400 too, and says that the body was damaged on its way: worth another attempt.
-    if code != "InvalidDigest" and answer.status_code in {400, 401, 403}:
-        advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(code)
-        if home := answer.error_fileds.get("Endpoint"):
-            advice = f"the bucket is at {home}: correct store.region and store.endpoints"
-        return StoreDenied(
-            f"{request.url}: the store refused the request",
-            found=found + (f"\nwith {request.whose}" if request.whose else ""),
-            next=(advice or "look the code up in the error list of OSS").format(action=request.action),
-        )
+    if is_denial and code != "InvalidDigest":
+        return _denied(request, answer, found)
     return StoreUnreachable(
         f"{request.url} gives no usable answer",
         found=found,
         next="run it again later; the next timer does so too",
+    )
+
+
+def _denied(request: Request, answer: exceptions.ServiceError, found: str) -> StoreDenied:
+    advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(answer.code)
+    if home := answer.error_fileds.get("Endpoint"):
+        advice = f"the bucket is at {home}: correct store.region and store.endpoints"
+    return StoreDenied(
+        f"{request.url}: the store refused the request",
+        found=found + (f"\nwith {request.whose}" if request.whose else ""),
+        next=(advice or "look the code up in the error list of OSS").format(action=request.action),
     )
 
 

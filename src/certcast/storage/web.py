@@ -103,14 +103,12 @@ class WebStore:
             raise ConfigInvalid(
                 "store.read_from is more than an address",
                 expected="https://host/path: no user and password, no ? and no #",
-                kept="nothing was changed",
                 next="let the relay admit this host by its network; releases are sealed and signed anyway",
             )
         if parts.scheme == "http" and config.encryption == "none":
             raise ConfigInvalid(
                 'store.read_from: http:// with encryption = "none" would send private keys in plain text',
                 expected='https://, or encryption = "age"',
-                kept="nothing was changed",
                 next="correct [store] in the configuration file",
             )
         return cls(config.url, address)
