@@ -107,7 +107,7 @@ def test_lines_that_the_error_leaves_out_are_left_out(outbox: list[EmailMessage]
         assert label not in text
 
 
-def test_an_installation_mail_says_what_is_served_now_and_where_it_was_seen(outbox: list[EmailMessage]):
+def test_an_installation_mail_says_what_is_served_now(outbox: list[EmailMessage]):
     """The administrator learns which certificate is served, until when, what it replaced, and who saw it."""
     previous = replace(LEAF, sha256="77e0b410" * 8, serial="07", not_after=NOW + timedelta(days=20))
     mail.send_installed(
