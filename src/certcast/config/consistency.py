@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def contradictions(config: Config) -> list[str]:
-    """Return each such mistake with its path; none if there is none."""
+    """Return each such mistake with its path."""
     mistakes = _certificate_contradictions(config.certificates)
     seen: set[str] = {certificate.name for certificate in config.certificates}
     zones = [zone.name for zone in config.zones]
@@ -149,9 +149,11 @@ def _nginx_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> l
 
 def _unserved(consumer: ConsumerConfig, certificates: tuple[CertificateConfig, ...]) -> list[str]:
     if any(
-        name not in {one.name for one in certificates} for one in consumer.nginx for name in one.certificates
+        name not in {certificate.name for certificate in certificates}
+        for nginx in consumer.nginx
+        for name in nginx.certificates
     ):
-        return []  # a misspelt name, which is told by itself
+        return []  # a misspelt name is a mistake of its own
     return [
         f"certificate[{index}].name: no [[consumer.nginx]] serves {certificate.name}, so nothing could "
         "prove it; add it to the certificates of one"

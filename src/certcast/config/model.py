@@ -8,11 +8,8 @@
       [consumer] [[consumer.nginx]]    on a host that serves
       [mail]                           who is told
 
-A host's role is which sections it has. What each type accepts, and how mistakes
-are reported, is in reading.py.
-
-Not checked: whether files, hosts and buckets exist. That shows when they are
-used, and is reported then with the command that failed.
+A host's role is which sections it has. Nothing here asks whether files, hosts and buckets exist: the command
+that uses them reports that.
 """
 
 from __future__ import annotations
@@ -74,7 +71,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where a web server waits for TLS: an address or a unix socket; `proxy_protocol` as nginx's `listen`."""
+    """Where a web server waits for TLS: an address or a unix socket, with `proxy_protocol` or not."""
 
     address: Address | Path
     proxy_protocol: bool = False
@@ -318,11 +315,13 @@ class ConsumerConfig:
 
     def nginx_of(self, certificate: str) -> tuple[NginxConfig, ...]:
         """Return each nginx that serves the certificate."""
-        return tuple(one for one in self.nginx if not one.certificates or certificate in one.certificates)
+        return tuple(
+            nginx for nginx in self.nginx if not nginx.certificates or certificate in nginx.certificates
+        )
 
     def copies_of(self, certificate: str) -> tuple[CopyConfig, ...]:
         """Return the entries of `copy_to` for the certificate."""
-        return tuple(one for one in self.copy_to if one.certificate in (None, certificate))
+        return tuple(copy for copy in self.copy_to if copy.certificate in (None, certificate))
 
 
 @dataclass(frozen=True)
@@ -391,7 +390,7 @@ class Config:
         )
 
     def lacks(self, section: str, command: str) -> NoReturn:
-        """Say that this host's file has no section for what was asked of it. Raises ConfigInvalid."""
+        """Raise ConfigInvalid: this host's file has no section for the command."""
         raise ConfigInvalid(
             f"`{command}` needs a [{section}] section, and {self.path} has none",
             next=f"run it on the host that has this role, or add [{section}] (the README shows one)",

@@ -67,13 +67,13 @@ def load(path: Path) -> Config:
 
 
 def _require_not_everybodys(path: Path, status: os.stat_result) -> None:
-    """Refuse a file that anybody may change: it names commands that root runs, and whom to believe."""
+    """Refuse a file that anybody may change: it names commands that root runs, and keys that count."""
     if status.st_mode & 0o002:
         raise ConfigInvalid(
             f"{path} can be changed by anybody on this host",
             expected="mode 0644 or less",
             found=f"mode {status.st_mode & 0o7777:04o}",
-            next=f"read what stands in it, then `chmod o-w {path}`",
+            next=f"read it, then `chmod o-w {path}`",
         )
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 # Submission over implicit TLS (RFC 8314 section 3.3), submission (RFC 6409 section 3.1), relay (RFC 5321).
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
-# Seconds for each step of the conversation; RFC 5321 section 4.5.3.2 wants minutes for some, but that is
-# for relays, and here a timer's run waits.
+# Seconds for each step of the conversation. RFC 5321 section 4.5.3.2 wants minutes, for relays; here a
+# timer's run waits.
 TIMEOUT = 20.0
 
 _SUBJECT_CHARACTERS = 140  # more is cut by every reader; the whole sentence stands in the text
@@ -161,7 +161,7 @@ def _send(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, host:
         found = "\n".join(filter(None, (error.what, error.found)))
         raise _not_sent(mail, port, to, subject, found).but(next=error.next) from None
     if refused:
-        # Some got it; but somebody who should know does not.
+        # Some recipients got the mail, and others who should know did not.
         reasons = "\n".join(f"{who}: {_reply(*reply)}" for who, reply in refused.items())
         raise _not_sent(mail, port, list(refused), subject, reasons)
 
@@ -205,7 +205,7 @@ def _deliver(
             remember(password)
             client.login(mail.username, password)
         refused = client.send_message(message)
-        # The message is the server's now; how the conversation ends changes nothing about that.
+        # The server has the message now, however the conversation ends.
         with contextlib.suppress(smtplib.SMTPException):
             client.quit()
     return refused
@@ -250,7 +250,7 @@ def _not_sent(mail: MailConfig, port: int, to: Sequence[str], subject: str, reas
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong, as the server said it where it said anything."""
+    """Return what went wrong, in the server's words where it sent any."""
     import smtplib
 
     if isinstance(error, smtplib.SMTPRecipientsRefused):

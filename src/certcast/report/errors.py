@@ -68,7 +68,6 @@ served?), and the next command. It is never changed on its way up, since others 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from copy import copy
 from typing import TYPE_CHECKING, ClassVar
 
 from certcast.report.names import printable, readable
@@ -137,7 +136,9 @@ class CertcastError(Exception):
         next: str | None = None,  # noqa: A002
     ) -> Self:
         """Return this failure with other lines; None leaves a line as it is."""
-        other = copy(self)
+        # Not copy.copy, which would call __init__ without what a subclass asks for.
+        other = type(self).__new__(type(self), *self.args)
+        vars(other).update(vars(self))
         for line, text in (("found", found), ("kept", kept), ("next", next)):
             if text is not None:
                 setattr(other, line, text)

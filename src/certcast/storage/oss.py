@@ -30,11 +30,11 @@ from urllib.parse import urlsplit
 import alibabacloud_oss_v2 as oss
 from requests.exceptions import RequestException
 
-from certcast.credentials import provider, said
+from certcast.credentials import describe_keys, provider
 from certcast.host.transport import BoundedAdapter, Cutter
 from certcast.report.errors import ConfigInvalid, StoreError, StoreUnreachable, within
 from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, repeated
-from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
+from certcast.storage.oss_errors import EndpointClosed, NotReached, Operation, none_of, store_error
 from certcast.storage.store import (
     DEADLINE_SECONDS,
     Object,
@@ -113,7 +113,7 @@ class OssStore:
             region=config.region,
             endpoints=config.endpoints,
             keys=provider(config),
-            whose=said(config),
+            whose=describe_keys(config),
         )
 
     def _client(self, endpoint: str | None) -> oss.Client:
@@ -232,7 +232,7 @@ class OssStore:
         )
 
     def _in_turn(self, action: str, key: str, attempt: Callable[[oss.Client], T], *, again: bool) -> T:
-        """Run `attempt` at one endpoint after the other, until one of them is OSS's and open to us."""
+        """Run `attempt` at one endpoint after the other, until OSS answers at one that is open to us."""
         failures: dict[str, StoreError] = {}
         preferred = self._served if time.monotonic() < self._served_until else None
         for endpoint in sorted(self._endpoints, key=lambda one: one != preferred):
@@ -253,7 +253,7 @@ class OssStore:
     def _translated(
         self, action: str, key: str, endpoint: str | None, attempt: Callable[[oss.Client], T]
     ) -> T:
-        """Run `attempt` once at one endpoint; what the SDK raises becomes a StoreError."""
+        """Run `attempt` once at one endpoint. The SDK's errors become StoreErrors."""
         try:
             return attempt(self._client(endpoint))
         except StoreError:
@@ -266,7 +266,7 @@ class OssStore:
                     next="look at the network between this host and the endpoint, then run it again",
                 ) from None
             raise store_error(
-                Request(self.url, action, key, region=self._region, whose=self._whose), error
+                Operation(self.url, action, key, region=self._region, whose=self._whose), error
             ) from None
 
 

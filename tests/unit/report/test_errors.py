@@ -83,6 +83,20 @@ def test_but_gives_another_failure_with_other_lines() -> None:
     assert ("the old one", "run it again") == (second.kept, second.next)
 
 
+class Demanding(CertcastError, code="DEMANDING", exit_status=98):
+    def __init__(self, what: str, *, connected: bool) -> None:
+        super().__init__(what)
+        self.connected = connected
+
+
+def test_but_keeps_what_a_class_adds() -> None:
+    """A class may ask for more than the lines of a report, like a store's NotReached."""
+    first = Demanding("no", connected=True)
+    second = first.but(kept="all")
+    assert ("no", True, "all", ("no",)) == (second.what, second.connected, second.kept, second.args)
+    assert first.kept is None
+
+
 def test_within_says_what_was_kept_for_those_that_do_not() -> None:
     """A store knows only of requests; its caller knows what stays published. Others pass as they are."""
     silent, careful = DigestMismatch("no"), Careful("no")
