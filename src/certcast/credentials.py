@@ -1,25 +1,17 @@
-"""Where the AccessKey of an account comes from, by the `Source` that its section names.
+"""Where the AccessKey of an account comes from, by the `KeySource` of its section.
 
-    nothing said    the environment's ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, else the
-                    official chain: OIDC, ~/.aliyun/config.json, an ECS instance's RAM
-                    role, a credentials URI
+    nothing said    the environment's ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, else the official chain:
+                    OIDC, ~/.aliyun/config.json, an ECS instance's RAM role, a credentials URI
     profile         that entry of ~/.aliyun/config.json, whatever the environment says
     role_arn        with the keys of the above, the RAM role is assumed at STS
 
-Keys in the environment are read here, because importing Alibaba Cloud's
-credentials package costs half a second and starts a thread even when the
-environment has all it needs. Everything else is that package's business: also
-AssumeRole, whose keys last an hour and are asked for anew 15 minutes before
-their end. So whoever signs asks for keys each time.
-
-Nothing here logs, and `Keys` hides the secret from repr(). The package's own
-words are not passed on: its errors hold requests with signature and token, and
-what STS answered, whole. What is given out is struck out wherever it turns up
-(redaction.py). A file with keys that others may read is refused before it is used.
-
-Not here: which account holds what (dns01/accounts.py, [store]). Not bounded: the
-time of one call to STS or to a credentials URI, if the peer sends one octet at a
-time; the package has time-outs for silence alone (5 s to connect, 10 s to read).
+- The environment is read here: Alibaba Cloud's package costs half a second to import, and starts a thread.
+- Keys of a role last an hour, and the package renews them: each signature asks for the keys anew.
+- The package's own texts hold requests with signature and token. None of them is passed on or logged, and
+  the secrets that are given out are struck out everywhere (redaction.py).
+- A file with keys that others may read is refused before it is used.
+- Not bounded: one call to STS or to a credentials URI, if the peer sends one octet at a time. The package has
+  time-outs for silence alone (5 s to connect, 10 s to read).
 """
 
 from __future__ import annotations
@@ -39,7 +31,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
 
-    from certcast.config.model import Source
+    from certcast.config.model import KeySource
     from certcast.host.clock import WrongClock
 
 # Seen in the trail of the account's operations, beside the role.
@@ -57,10 +49,7 @@ class Keys:
 
 
 class CredentialsMissing(Exception):
-    """There are no keys; the text says what was tried, `source` where, `remedy` what would give some.
-
-    Its kinds: STS was asked for them.
-    """
+    """There are no keys: the text says what was tried, `source` where, and `remedy` what would give some."""
 
     source = ""
     remedy = ""
@@ -82,7 +71,7 @@ class StsClock(CredentialsMissing):
         self.wrong = wrong
 
 
-def provider(source: Source) -> Callable[[], Keys]:
+def provider(source: KeySource) -> Callable[[], Keys]:
     """Return a function that gives current keys each time it is called; it raises CredentialsMissing.
 
     Raises SecretExposed if somebody else can read or change the file with the keys.
@@ -95,7 +84,7 @@ def provider(source: Source) -> Callable[[], Keys]:
         try:
             found = keys()
         except CredentialsMissing as missing:
-            missing.source = said(source)
+            missing.source = describe_keys(source)
             missing.remedy = _remedy(source)
             raise
         redaction.remember(found.access_key_secret, found.security_token)
@@ -104,8 +93,8 @@ def provider(source: Source) -> Callable[[], Keys]:
     return current
 
 
-def said(source: Source) -> str:
-    """Return in a few words which keys these are, for an error that they cause; never a key."""
+def describe_keys(source: KeySource) -> str:
+    """Return in a few words which keys these are, for an error; never a key."""
     if source.profile is not None:
         own = f"profile {source.profile} of ~/.aliyun/config.json"
     elif _from_environment() is not None:
@@ -115,7 +104,7 @@ def said(source: Source) -> str:
     return own if source.role_arn is None else f"role {source.role_arn}, assumed with {own}"
 
 
-def _remedy(source: Source) -> str:
+def _remedy(source: KeySource) -> str:
     if source.profile is not None:
         return (
             f"add profile {source.profile} to ~/.aliyun/config.json of the user that runs certcast, "
@@ -145,7 +134,7 @@ def _from_environment() -> Keys | None:
 
 def _official_chain(profile: str | None) -> Callable[[], Keys]:
     for path in _files(profile):
-        # Asked as the package does: what it takes for missing is not ours to complain about.
+        # As the package asks: a file that it takes for missing is none to complain about.
         if os.path.isfile(path):  # noqa: PTH113
             private_files.require_private(path, "the AccessKey")
     _silence()
@@ -258,11 +247,10 @@ def _without_secrets(text: str) -> str:
 
 
 def _silence() -> None:
-    """Keep what the package sends, and how that failed, out of every log: certbot's has all there is.
+    """Keep the package's requests and failures out of every log; certbot's log has all that is logged.
 
-    The package prints each failure with its traceback, request and signature; its logger's level would
-    not do, since it is set anew at import. urllib3 tells of each request with its query, where RPC-SHA1
-    has everything.
+    The package logs each failure with its request and signature, and sets its logger's level anew at import.
+    urllib3 logs each request with its query, where RPC-SHA1 has everything.
     """
     import logging
 

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stamina
@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from certcast.config.model import StoreConfig
 from certcast.credentials import Keys
 from certcast.report.errors import ConfigInvalid, StoreDenied, StoreUnreachable
-from certcast.storage import open_store
-from certcast.storage.oss import HURRIED_CONNECT_SECONDS, OssStore
+from certcast.storage import open_store, oss
+from certcast.storage.oss import HURRIED_CONNECT_SECONDS, REMEMBERED_SECONDS, OssStore
 from certcast.storage.store import Object
 from certcast_lab.oss_api import OssApi
 from certcast_lab.oss_bucket import Bucket, Stored
@@ -32,8 +32,7 @@ EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*
 class Ways:
     """Two ways to one bucket: each an emulator of its own, so that faults strike one of them."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
+    def __init__(self, stack: ExitStack) -> None:
         ram = Ram()
         self.user = ram.add(User(ACCOUNT, "consumer", "LTAIconsumer", "secret", policies=[EVERYTHING]))
         self.near, self.far = OssApi(ram), OssApi(ram)
@@ -49,7 +48,6 @@ class Ways:
             region="cn-hangzhou",
             endpoints=endpoints or self.urls,
             keys=lambda: Keys("LTAIconsumer", "secret"),
-            state_dir=self.folder,
             deadline=deadline,
         )
 
@@ -60,9 +58,9 @@ class Ways:
 
 
 @pytest.fixture
-def ways(tmp_path: Path) -> Iterator[Ways]:
+def ways() -> Iterator[Ways]:
     with ExitStack() as stack:
-        yield Ways(tmp_path, stack)
+        yield Ways(stack)
 
 
 @pytest.fixture
@@ -95,8 +93,24 @@ def test_an_endpoint_that_always_breaks_is_left(ways):
     assert_read(store)
     assert (2, 1) == ways.asked
     assert_read(store)
-    assert_read(ways.open())
+    assert_read(store)
     assert (2, 3) == ways.asked
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_better_endpoint_gets_its_chance_again(ways, monkeypatch):
+    """A process that runs for months returns to the configured order, however often the other one served."""
+    ways.near.faults.turn_on("lost_reply", times=2)
+    store = ways.open()
+    for _ in range(3):
+        assert_read(store)
+    assert (2, 3) == ways.asked
+
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + REMEMBERED_SECONDS + 1)
+    monkeypatch.setattr(oss, "time", later)
+    for _ in range(2):
+        assert_read(store)
+    assert (4, 3) == ways.asked
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -149,12 +163,13 @@ def black_hole() -> Iterator[str]:
 
 
 def test_a_network_that_drops_costs_two_seconds_once(ways):
-    """An internal endpoint, seen from outside, is waited for briefly in the first run and not in the next."""
+    """From outside, a run waits for the internal endpoint briefly, and at its first request alone."""
     with black_hole() as url:
+        store = ways.open(url, ways.urls[1])
         start = time.monotonic()
-        assert_read(ways.open(url, ways.urls[1]))
+        assert_read(store)
         first = time.monotonic() - start
-        assert_read(ways.open(url, ways.urls[1]))
+        assert_read(store)
         second = time.monotonic() - start - first
 
     assert HURRIED_CONNECT_SECONDS <= first < HURRIED_CONNECT_SECONDS + 1
@@ -177,11 +192,16 @@ def test_closed_here_and_unreachable_there(ways):
 
 @pytest.mark.usefixtures("no_pauses")
 def test_a_refusal_is_not_remembered(ways):
-    """What refuses us is not what serves: the configured order stays for the next run."""
+    """An endpoint that refuses does not serve: the configured order stays for the next request."""
+    ways.near.faults.turn_on("lost_reply", times=2)
     ways.user.policies = []
+    store = ways.open()
     with pytest.raises(StoreDenied):
-        ways.open("http://127.0.0.1:9", ways.urls[1]).get("manifest", limit=100)
-    assert [] == list(ways.folder.iterdir())
+        store.get("manifest", limit=100)
+    assert (2, 1) == ways.asked
+    ways.user.policies = [EVERYTHING]
+    assert_read(store)
+    assert (3, 1) == ways.asked
 
 
 def test_an_s3_store_has_one_endpoint():

@@ -3,14 +3,12 @@
     _acme-challenge.example.com       CNAME  _acme-challenge.example.com.acme.example.net
     _acme-challenge.www.example.com   CNAME  _acme-challenge.www.example.com.acme.example.net
 
-The target is the name itself below the throw-away zone: nobody has to remember a table,
-no two names meet, and since all begin with the same label, one listing of that zone
-serves a whole order (dns01/visibility/delegation.py). The records are made once, by hand, in zones
-that certcast then needs no key for; these must not be [[zone]]s any more, since a
-managed zone is asked through its API, and RAM would refuse that.
+The target is the name itself below the throw-away zone: no two names meet, and one listing of that zone
+serves a whole order (dns01/visibility/delegation.py). A person makes the CNAMEs once, in zones that
+certcast then has no key for. These must not be [[zone]]s any more: certcast asks a [[zone]] through its
+API, and RAM would refuse.
 
-What it does not do: who holds the key can still prove these names to a CA, as long as the
-CNAMEs stand.
+As long as the CNAMEs stand, the key can still prove these names to a CA.
 """
 
 from __future__ import annotations
@@ -23,7 +21,8 @@ from certcast.config.model import ZoneConfig
 from certcast.dns01.provider import zone_of
 
 if TYPE_CHECKING:
-    from certcast.config.model import Config, Zone
+    from certcast.config.model import Config
+    from certcast.config.types import Zone
 
 _LONGEST_NAME = 253  # octets as text, RFC 1035 section 2.3.4
 
@@ -50,5 +49,5 @@ def isolate(config: Config, zone: Zone) -> Isolation:
         raise ValueError(
             f"must be {len(longest)} characters shorter, or the names in it are too long for DNS"
         )
-    kept = tuple(one for one in config.zones if one.name == zone) or (ZoneConfig(zone),)
-    return Isolation(records, replace(config, zones=kept, dns=replace(config.dns, follow_cname=True)))
+    zones = tuple(known for known in config.zones if known.name == zone) or (ZoneConfig(zone),)
+    return Isolation(records, replace(config, zones=zones, dns=replace(config.dns, follow_cname=True)))

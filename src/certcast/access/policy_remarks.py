@@ -1,7 +1,6 @@
-"""What RAM cannot express, in words for whoever attaches a policy.
+"""What RAM cannot express, in words for the person who attaches a policy.
 
-Pure: configuration in, paragraphs out. What RAM knows is said where the policies are
-made (ram_policies.py). Paid instances: "Manage permissions" of Alibaba Cloud DNS,
+Pure: configuration in, paragraphs out. Paid instances: "Manage permissions" of Alibaba Cloud DNS,
 https://www.alibabacloud.com/help/en/dns/permission-management.
 """
 

@@ -1,28 +1,19 @@
-"""What RAM must allow for a configuration, and nothing else.
+"""What RAM must allow for a configuration, and nothing else: each action is one that certcast calls.
 
     dns         list, add and remove records, in the zones where challenges stand
+                  no [[zone]]: DescribeDomains on domain/*, which finds the zone of a name
+                  a zone without nameservers, no fixed wait: DescribeDomainInfo, which servers to ask
     publisher   get, put, delete and list below the store's prefix, older versions too
     consumer    get what is published of its certificates, put its own report
 
-Each action is one that certcast calls. Some depend on the configuration:
+Each source of keys has a policy of its own, for zones of several accounts. A role that is assumed gets the
+rights, and its caller sts:AssumeRole on it.
 
-    no [[zone]]                  DescribeDomains, on domain/*: it finds the zone of a name
-    a zone without nameservers,  DescribeDomainInfo: which servers to ask
-      and no fixed wait
-
-Every source of keys (a profile, a role, an endpoint) has a policy of its own, for zones
-of several accounts. Where a role is assumed, the role gets the rights, and its caller
-sts:AssumeRole on it.
-
-Sources: RAM authorization of Alibaba Cloud DNS, https://www.alibabacloud.com/help/en/dns/ram-authorization
-(resources acs:alidns:*:$accountid:domain/$domainName); RAM policy of OSS,
-https://www.alibabacloud.com/help/en/oss/user-guide/ram-policy-overview/. In their examples `*`
-stands for the account. DescribeDomains with less than domain/* is refused
-(github.com/tengattack/certbot-dns-aliyun/issues/16). Assumptions: that oss:Prefix is a
-condition of ListObjectVersions, as it is of ListObjects, and that RAM calls an
-internationalised zone by its punycode.
-
-Not here: the words around it (policy.py), and which zone a CNAME leads to (isolation.py).
+- DNS: https://www.alibabacloud.com/help/en/dns/ram-authorization (acs:alidns:*:ACCOUNT:domain/NAME);
+  less than domain/* is refused for DescribeDomains (github.com/tengattack/certbot-dns-aliyun/issues/16).
+- OSS: https://www.alibabacloud.com/help/en/oss/user-guide/ram-policy-overview/. `*` stands for the account.
+- Assumed: oss:Prefix is a condition of ListObjectVersions, as of ListObjects; RAM calls an internationalised
+  zone by its punycode.
 """
 
 from __future__ import annotations
@@ -30,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from certcast.config.model import Source
+from certcast.config.model import KeySource
 from certcast.dns01.accounts import account_of
 from certcast.dns01.provider import zone_of
 from certcast.report.errors import ConfigInvalid
@@ -63,16 +54,16 @@ def dns(config: Config) -> list[Policy]:
     rights = _Rights()
     zones = dns_zones(config)
     described = {zone.name for zone in config.zones if zone.nameservers}
-    by_account: dict[tuple[Source, str], list[str]] = {}
+    by_account: dict[tuple[KeySource, str], list[str]] = {}
     for zone in zones:
         account = account_of(config, zone)
         by_account.setdefault((account.source, account.endpoint), []).append(zone)
-    for (source, endpoint), held in by_account.items():
+    for (source, endpoint), of_account in by_account.items():
         elsewhere = endpoint if endpoint != config.dns.endpoint else None
-        rights.allow(source, elsewhere, _alidns(_RECORDS, held))
-        asked = [zone for zone in held if zone not in described]
-        if asked and config.dns.propagation is None:
-            rights.allow(source, elsewhere, _alidns(("DescribeDomainInfo",), asked))
+        rights.allow(source, elsewhere, _alidns(_RECORDS, of_account))
+        undescribed = [zone for zone in of_account if zone not in described]
+        if undescribed and config.dns.propagation is None:
+            rights.allow(source, elsewhere, _alidns(("DescribeDomainInfo",), undescribed))
     if not config.zones:
         rights.allow(config.dns.source, None, _alidns(("DescribeDomains",), ["*"]))
     return rights.policies()
@@ -81,8 +72,8 @@ def dns(config: Config) -> list[Policy]:
 def dns_zones(config: Config) -> list[str]:
     """Return the zones whose records the host must be able to change.
 
-    Without [[zone]], which zone holds a name shows only when the account is asked: then these are the
-    names and all that they may lie in. Where no CNAME is followed, a [[zone]] without a name is left out.
+    Without [[zone]] only the account knows which zone holds a name: then these are the names and all zones
+    that may hold them. Where no CNAME is followed, a [[zone]] without a name is left out.
     """
     names = challenged_names(config)
     if not config.zones:
@@ -90,13 +81,15 @@ def dns_zones(config: Config) -> list[str]:
     zones: list[str] = [zone.name for zone in config.zones]
     if config.dns.follow_cname:
         return zones
-    held = {found[0] for name in names if (found := zone_of(name, zones))}
-    return [zone for zone in zones if zone in held]
+    used = {found[0] for name in names if (found := zone_of(name, zones))}
+    return [zone for zone in zones if zone in used]
 
 
 def challenged_names(config: Config) -> list[str]:
     """Return the names whose `_acme-challenge` the CA looks at: those of all certificates, without `*.`."""
-    return _each_once(name.removeprefix("*.") for one in config.certificates for name in one.names)
+    return _each_once(
+        name.removeprefix("*.") for certificate in config.certificates for name in certificate.names
+    )
 
 
 def publisher(config: Config) -> list[Policy]:
@@ -119,7 +112,7 @@ def consumer(config: Config) -> list[Policy]:
     if config.store.read_from is not None:
         return []
     bucket, prefix = _oss(config)
-    published = [f"{bucket}/{prefix}certs/{one.name}/*" for one in config.certificates]
+    published = [f"{bucket}/{prefix}certs/{certificate.name}/*" for certificate in config.certificates]
     report = f"{bucket}/{prefix}hosts/{config.enrolled_as}.json"
     rights = _Rights()
     rights.allow(config.store.source, None, _oss_statement(("GetObject",), published))
@@ -128,12 +121,12 @@ def consumer(config: Config) -> list[Policy]:
 
 
 class _Rights:
-    """Statements, gathered for whoever holds them."""
+    """Statements, gathered by the user or role that they are for."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[dict[str, Any]]] = {}
+        self._statements: dict[str, list[dict[str, Any]]] = {}
 
-    def allow(self, source: Source, endpoint: str | None, statement: dict[str, Any]) -> None:
+    def allow(self, source: KeySource, endpoint: str | None, statement: dict[str, Any]) -> None:
         """Add a statement for the keys of `source`; `endpoint` where it is another site's account."""
         at = f", at {endpoint}" if endpoint else ""
         if source.role_arn is None:
@@ -143,15 +136,15 @@ class _Rights:
         self._add(_own_keys(source) + at, _allow(("sts:AssumeRole",), [source.role_arn]))
 
     def _add(self, holder: str, statement: dict[str, Any]) -> None:
-        statements = self._held.setdefault(holder, [])
+        statements = self._statements.setdefault(holder, [])
         if statement not in statements:
             statements.append(statement)
 
     def policies(self) -> list[Policy]:
-        return [Policy(holder, tuple(statements)) for holder, statements in self._held.items()]
+        return [Policy(holder, tuple(statements)) for holder, statements in self._statements.items()]
 
 
-def _own_keys(source: Source) -> str:
+def _own_keys(source: KeySource) -> str:
     if source.profile is not None:
         return f"the RAM user or role of profile {source.profile} in ~/.aliyun/config.json"
     return "the RAM user or role whose keys this host has"
@@ -177,7 +170,6 @@ def _oss(config: Config) -> tuple[str, str]:
         raise ConfigInvalid(
             f"RAM has no policy for the store {url}",
             expected="a store at Alibaba Cloud: oss://bucket/prefix",
-            kept="nothing was changed",
             next="allow the same in the store's own way: docs/least-privilege.md lists what each host does",
         )
     bucket, _, prefix = url.removeprefix("oss://").partition("/")

@@ -80,7 +80,7 @@ class CommandRun:
         if self._store is None:
             from certcast.storage import open_store
 
-            self._store = open_store(self.config.store, self.config.state_dir)
+            self._store = open_store(self.config.store)
         return self._store
 
     def reader(self) -> Reader:
@@ -165,16 +165,15 @@ class CommandRun:
         from certcast.notify import mail
 
         assert outcome.leaf is not None  # an installation has a leaf
-        mail.send_installed(
-            self.config.mail,
+        installation = mail.Installation(
             host=self.host,
             certificate=outcome.certificate,
             leaf=outcome.leaf,
             previous=outcome.previous,
             proved=outcome.proved,
             remarks=outcome.remarks,
-            now=now(),
         )
+        mail.send_installed(self.config.mail, installation, now=now())
 
 
 def now() -> datetime:

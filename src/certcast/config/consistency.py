@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from certcast.config.model import CertificateConfig, NginxConfig
 
 if TYPE_CHECKING:
-    from certcast.config.model import Config, ConsumerConfig, MailConfig, Source, StoreConfig
+    from certcast.config.model import Config, ConsumerConfig, KeySource, MailConfig, StoreConfig
 
 
 def contradictions(config: Config) -> list[str]:
-    """Return each such mistake with its path; none if there is none."""
+    """Return each such mistake with its path."""
     mistakes = _certificate_contradictions(config.certificates)
     seen: set[str] = {certificate.name for certificate in config.certificates}
     zones = [zone.name for zone in config.zones]
@@ -90,18 +90,17 @@ def _source_contradictions(config: Config) -> list[str]:
     """Name each sts_endpoint at which no role is assumed: it would change nothing, or the account alone."""
     mistakes = []
     if config.store.url.startswith("oss://"):
-        mistakes += _lonely("store.sts_endpoint", config.store.source)
-    mistakes += _lonely("dns.sts_endpoint", config.dns.source)
+        mistakes += _lonely("store.sts_endpoint", config.store)
+    mistakes += _lonely("dns.sts_endpoint", config.dns)
     for index, zone in enumerate(config.zones):
-        if zone.source is not None:
-            mistakes += [
-                f"{mistake}; it replaces profile and role_arn of [dns], too"
-                for mistake in _lonely(f"zone[{index}].sts_endpoint", zone.source)
-            ]
+        mistakes += [
+            f"{mistake}; it replaces profile and role_arn of [dns], too"
+            for mistake in _lonely(f"zone[{index}].sts_endpoint", zone)
+        ]
     return mistakes
 
 
-def _lonely(path: str, source: Source) -> list[str]:
+def _lonely(path: str, source: KeySource) -> list[str]:
     if source.sts_endpoint is None or source.role_arn is not None:
         return []
     return [f"{path}: needs role_arn beside it, the role that is assumed there"]
@@ -150,9 +149,11 @@ def _nginx_contradictions(consumer: ConsumerConfig, certificates: set[str]) -> l
 
 def _unserved(consumer: ConsumerConfig, certificates: tuple[CertificateConfig, ...]) -> list[str]:
     if any(
-        name not in {one.name for one in certificates} for one in consumer.nginx for name in one.certificates
+        name not in {certificate.name for certificate in certificates}
+        for nginx in consumer.nginx
+        for name in nginx.certificates
     ):
-        return []  # a misspelt name, which is told by itself
+        return []  # a misspelt name is a mistake of its own
     return [
         f"certificate[{index}].name: no [[consumer.nginx]] serves {certificate.name}, so nothing could "
         "prove it; add it to the certificates of one"

@@ -1,15 +1,11 @@
-"""What the programs that certcast starts get to see of its environment, and what a crash shows of ours.
+"""What the programs that certcast starts see of its environment, and what a crash shows of ours.
 
     environment()            nginx, docker, ssh-keygen: everything but the keys
     bare_environment()       our own clients, which need nothing
-    dump_no_core()           this process and what it starts
+    dump_no_core()           this process and its children
 
-The environment of a process can be read in /proc by its user and root, lands in core
-dumps and in the debug output of what it starts. So the keys of the store and the DNS API stay
-in certcast.
-
-A test walks the source: each child gets one of these, no shell is started, and no
-argument list holds a secret.
+A process's environment is readable in /proc, in core dumps and in debug output: the keys stay in certcast. A
+test walks the source: each child gets one of these, no shell is started, no argument list holds a secret.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def bare_environment(**more: str) -> dict[str, str]:
-    """Return `more`, and what this Python may need to find its libraries."""
+    """Return `more`, and the variable by which this Python may find its libraries."""
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ} | more
 
 
@@ -36,7 +32,7 @@ def dump_no_core() -> None:
     """Let no crash write keys to the disk.
 
     The soft limit alone: an nginx that a reload command starts anew may raise it (worker_rlimit_core).
-    Whoever takes dumps through a pipe sees this limit as %c, core(5); systemd-coredump respects it.
+    A program that takes dumps through a pipe sees it as %c, core(5); systemd-coredump respects it.
     """
     import resource
 

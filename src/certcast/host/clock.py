@@ -1,14 +1,10 @@
 """Whether this host's clock is wrong, by the Date that a server put on its refusal.
 
-Signed requests carry the time, and Alibaba Cloud's services take none that is
-over 15 minutes off. Which word they refuse it with differs by service and order
-of checks: InvalidTimeStamp.Expired, RequestTimeTooSkewed, but a wrong signature
-or an ended token is what the same mistake can look like, too. So whoever reports
-a refusal looks at the reply's Date (RFC 9110 section 6.6.1) first, and blames
-keys only where the two clocks agree.
+Alibaba Cloud takes no request whose time is over 15 minutes off. It may call that InvalidTimeStamp.Expired,
+RequestTimeTooSkewed, a wrong signature or an ended token. So a caller that reports a refusal compares the
+reply's Date (RFC 9110 section 6.6.1) first, and blames keys only where the two clocks agree.
 
-A host whose clock is years off doesn't get that far: TLS finds a certificate
-expired, or not yet valid. Then there is no Date, only a hint to give.
+With a clock that is years off, TLS fails first: then there is no Date, only a hint.
 """
 
 from __future__ import annotations
@@ -48,7 +44,7 @@ class WrongClock:
 
 
 def now() -> datetime:
-    """Return this host's time; the seam of those who compare it."""
+    """Return this host's time; tests replace it here."""
     return datetime.now(timezone.utc)
 
 

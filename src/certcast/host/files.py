@@ -1,12 +1,11 @@
 """Files that survive a crash, and locks that the kernel gives back.
 
-`write_atomically` is: write beside, fsync, rename, fsync the directory. A reader
-sees the old content or the new one; after a power cut likewise. `lock` is
-flock(2): it ends with the process, so there is no stale lock to clean up.
+    write_atomically    write beside, fsync, rename, fsync the folder: a reader sees the old content or
+                        the new one, after a power cut too
+    lock                flock(2): it ends with the process, so no stale lock is left
 
-Everything is private (0700, 0600): the state names hosts and releases, and keys
-pass through the same functions. A link that somebody placed is replaced or refused,
-never written through.
+Everything is private (0700, 0600): the state names hosts and releases, and keys pass through here. A link
+that somebody placed is replaced or refused, never written through.
 """
 
 from __future__ import annotations
@@ -66,8 +65,8 @@ def make_private_dir(path: Path) -> None:
 def write_new(path: Path, body: bytes, *, owner: int = -1, group: int = -1, mode: int = 0o600) -> None:
     """Write a file that must not exist yet, and fsync it.
 
-    0600 from its first moment; owner, group (-1: whoever writes) and `mode` are set while it
-    is still empty, so that nobody can read it who will not be allowed to.
+    0600 from its first moment. Owner, group (-1: the writer's) and `mode` are set while the file is empty, so
+    nobody ever reads it who may not.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -79,7 +78,7 @@ def write_new(path: Path, body: bytes, *, owner: int = -1, group: int = -1, mode
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        # write(2) knows only the descriptor; whoever is to make room needs to know on which disk.
+        # write(2) knows only the descriptor; the operator needs to know which disk is full.
         error.filename = str(path)
         raise
 
@@ -133,7 +132,7 @@ def read_json(path: Path, *, advice: str | None = None) -> dict[str, Any] | None
 
 @contextlib.contextmanager
 def understood(path: Path, *, advice: str | None = None) -> Iterator[None]:
-    """Turn what a document raises that certcast did not write like this into a LocalFault."""
+    """Make a LocalFault of what reading a document raises that certcast did not write."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -176,10 +175,7 @@ def lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def _unlock(descriptor: int) -> None:
-    """Give the lock back, and not only our descriptor of it.
-
-    A child that another thread is just starting has a copy until its exec, and would keep the lock as long.
-    """
+    """Give the lock back, and not only our descriptor of it: a starting child has a copy until its exec."""
     import fcntl
 
     with contextlib.suppress(OSError):  # a file system without locks, of which `_locked` has told

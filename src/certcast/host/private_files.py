@@ -1,12 +1,11 @@
 """Who else may read or write what certcast relies on.
 
     read_private, require_private    files with secrets that others wrote: a signing key, a password
-    others_may_write                 files that say whom this host believes, and who gets what
+    others_may_write                 files that decide which keys this host trusts, and who gets what
     require_own_dir                  the state, in which root must not be led astray
     require_no_link                  folders that only certcast makes
 
-Files with secrets have to be as private as those that certcast writes (files.py). Check and read
-are of the same open file. Not looked at: who may change the folders above such a file.
+Check and read are of the same open file. Not looked at: who may change the folders above such a file.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def read_private(path: Path, what: str, *, limit: int = 65536) -> bytes:
-    """Return a file's content if only this user and root can read or change it; `what` it is, in words.
+    """Return a file's content if only this user and root can read or change it; `what` names it.
 
     Raises SecretExposed; FileNotFoundError; LocalFault if it cannot be read, or has more
     than `limit` octets.
     """
     with _read(path, what):
-        # A pipe must not keep us waiting for somebody who writes. Links are followed: secrets managers
-        # work with them, and what counts is who may read and change the file at their end.
+        # A pipe must not keep us waiting for its writer. Links are followed: secrets managers work with them,
+        # and what counts is who may read and change the file at their end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             _require_private(path, what, os.fstat(descriptor), descriptor)
@@ -120,21 +119,21 @@ def _group_bits_are_ours(file: int | Path) -> bool:
 
 
 def others_may_write(status: os.stat_result) -> bool:
-    """Whether somebody else than this user and root may change a file."""
+    """Whether a file may be changed by others than this user and root."""
     return bool(status.st_mode & 0o022) or status.st_uid not in {0, os.geteuid()}
 
 
 def require_own_dir(path: Path) -> None:
     """Raise LocalFault if somebody else may write to the directory, or a link stands in it.
 
-    One that is not there yet is fine. Who can write there can make certcast, as root, write elsewhere.
+    A missing one is fine. Anyone who can write there can make certcast, as root, write elsewhere.
     """
     try:
         status = path.stat()
         with os.scandir(path) as entries:
             links = [entry.path for entry in entries if entry.is_symlink()]
     except OSError:
-        return  # not there yet; or the lock, which is next, says what is the matter
+        return  # not there yet; or taking the lock, the next step, reports what is wrong
     if status.st_uid not in {0, os.geteuid()}:
         owner = _user(status.st_uid)
         found, advice = (
@@ -160,7 +159,7 @@ def require_own_dir(path: Path) -> None:
 
 
 def require_no_link(*folders: Path) -> None:
-    """Raise LocalFault if one of certcast's own folders is a link, which somebody else must have placed."""
+    """Raise LocalFault if one of certcast's own folders is a link: certcast makes none."""
     for folder in folders:
         with files.reported(f"look at {folder}", kept="nothing was changed"):
             is_link = folder.is_symlink()

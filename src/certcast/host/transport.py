@@ -1,22 +1,13 @@
 """requests, with the bounds that it doesn't have; under the OSS SDK and the calls to Alidns.
 
-A deadline that cuts. The time-outs of requests bound the silence between two
-octets; a peer that sends one every ten seconds holds the caller for days, in
-the TLS handshake, the header or the body alike. Looking at the clock between
-chunks doesn't help, since reading one chunk waits until it is full. So a timer
-shuts the sockets of the running operation down at the deadline, and whatever was
-reading then fails at once.
+- A deadline that cuts. requests bounds the silence between two octets: a peer that sends one every ten
+  seconds holds the caller for days. A timer shuts the sockets of the operation down, and its reads fail at
+  once.
+- A size for what is read whole: error bodies, listings, replies of Alidns. Callers limit objects themselves.
+- No unpacking: 661 octets of gzip in gzip are half a gigabyte. A body comes as it was sent.
 
-A size for what is read whole (error bodies, listings, every reply of Alidns). Objects
-are read by the caller in chunks and have the caller's limit.
-
-No unpacking. None is asked for, and a body that says Content-Encoding all the same is
-handed on as it came: 661 octets of gzip in gzip are half a gigabyte, and an object that
-somebody has stored like that is not one that certcast has stored.
-
-Rejected: a thread per operation that is abandoned at the deadline. It bounds the
-caller, but a resident host would collect one dripping thread with each poll, and a
-thread that nobody waits for might yet send its request.
+Rejected: a thread per operation that is abandoned at the deadline. A resident host would collect one
+dripping thread with each poll, and an abandoned thread might yet send its request.
 """
 
 from __future__ import annotations
@@ -71,11 +62,10 @@ class Cutter:
                 self._twins.clear()
 
     def watch(self, sock: socket.socket) -> None:
-        """Cut this one too.
+        """Cut this socket too.
 
-        What is kept is a second descriptor of the same connection, because the
-        first one moves: TLS takes it out of the plain socket object, and
-        http.client lets go of it once a header says "Connection: close".
+        A second descriptor of the connection is kept, because the first one moves: TLS takes it out of the
+        plain socket, and http.client lets go of it once a header says "Connection: close".
         """
         with self._lock:
             self._twins.append(socket.socket(fileno=os.dup(sock.fileno())))
@@ -112,7 +102,7 @@ class _Watched(HTTPConnection):
 
 
 class BoundedAdapter(HTTPAdapter):
-    """requests' adapter for one service. It never retries: that is its caller's decision."""
+    """requests' adapter for one service. It never retries: the caller does."""
 
     def __init__(self, cutter: Cutter) -> None:
         self._watched: dict[type, type] = {}
@@ -131,10 +121,10 @@ class BoundedAdapter(HTTPAdapter):
         return pool
 
     def send(self, request: PreparedRequest, stream: bool = False, *args: Any, **kwargs: Any) -> Response:
-        """Send one request. A body that its reader won't limit is read here, and not past the limit."""
+        """Send one request. A body that the caller does not read in chunks is read here, up to the limit."""
         request.headers["Accept-Encoding"] = "identity"
         response = super().send(request, stream, *args, **kwargs)
-        # Of this urllib3 would make its decoder. The response's own headers keep it, for who wants to know.
+        # urllib3 would make its decoder of this. The response's own headers keep it.
         response.raw.headers.discard("Content-Encoding")
         if not (stream and response.ok):
             response.raw = io.BytesIO(_whole_body(request, response))

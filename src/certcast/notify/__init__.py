@@ -1,1 +1,4 @@
-"""Telling a person: mail.py composes and sends."""
+"""Whom certcast tells.
+
+mail.py    one mail to a person: compose it, send it
+"""

@@ -1,24 +1,19 @@
 """One mail to a person: compose it, send it.
 
-    a failure        ──> mail.failures_to    the error's report, as an answer to:
-                                             what happened, what is served, what now?
+    a failure        ──> mail.failures_to    the error's report: what happened, what is served, what now?
     an installation  ──> mail.installs_to    what is served now, and where that was seen
 
-Plain text, one idea a line, because it is read on a phone at night. Composing
-is pure; only `_deliver` talks to a server, and only with the encryption that
-the configuration names: a server that has lost its STARTTLS gets no mail and
-no password. There is no second attempt here and no queue: a mail that is not
-sent is `MailNotSent`, which the caller reports beside what the mail was about.
-
-What ends up in a header or a line comes from outside now and then (a file
-name, a CA's words, a server's reply); it is stripped of line breaks and
-control characters first, so that it can neither add a header nor move a cursor.
-
-Imports stand inside: a `pull` with nothing to tell pays for none of them.
+- Plain text, one idea a line: it is read on a phone at night.
+- The encryption is the configured one: a server that has lost its STARTTLS gets no mail and no password.
+- There is one attempt and no queue. The caller reports MailNotSent beside what the mail was about.
+- Texts from outside (a file name, a CA's words) lose line breaks and control characters first, so they
+  neither add a header nor move a cursor.
+- Imports stand inside: a `pull` with nothing to tell pays for none of them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from certcast.host import private_files
@@ -40,11 +35,23 @@ if TYPE_CHECKING:
 # Submission over implicit TLS (RFC 8314 section 3.3), submission (RFC 6409 section 3.1), relay (RFC 5321).
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
-# Seconds for each step of the conversation; RFC 5321 section 4.5.3.2 wants minutes for some, but that is
-# for relays, and here a timer's run waits.
+# Seconds for each step of the conversation. RFC 5321 section 4.5.3.2 wants minutes, for relays; here a
+# timer's run waits.
 TIMEOUT = 20.0
 
 _SUBJECT_CHARACTERS = 140  # more is cut by every reader; the whole sentence stands in the text
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What `host` serves now in place of `previous`; `proved` are the listeners that showed it."""
+
+    host: str
+    certificate: str
+    leaf: Leaf
+    previous: Leaf | None
+    proved: Sequence[str]
+    remarks: Sequence[str] = ()
 
 
 def send_failure(
@@ -66,35 +73,15 @@ def send_failure(
         _send(mail, mail.failures_to, subject, text, host=host, now=now)
 
 
-def send_installed(
-    mail: MailConfig | None,
-    *,
-    host: str,
-    certificate: str,
-    leaf: Leaf,
-    previous: Leaf | None = None,
-    proved: Sequence[str],
-    remarks: Sequence[str] = (),
-    now: datetime,
-) -> None:
-    """Tell `installs_to` that `host` serves `leaf` now, seen at each listener of `proved`.
+def send_installed(mail: MailConfig | None, installation: Installation, *, now: datetime) -> None:
+    """Tell `installs_to` what a host serves now. Nothing without a [mail] section or without `installs_to`.
 
-    `remarks` are what the proof has met besides, a line each.
-
-    Nothing without a [mail] section or without anybody in `installs_to`. Raises MailNotSent.
+    Raises MailNotSent.
     """
     if mail is not None and mail.installs_to:
-        subject = f"certcast on {host}: {certificate} is valid until {leaf.not_after:%Y-%m-%d}"
-        text = installed_text(
-            host=host,
-            certificate=certificate,
-            leaf=leaf,
-            previous=previous,
-            proved=proved,
-            remarks=remarks,
-            now=now,
-        )
-        _send(mail, mail.installs_to, subject, text, host=host, now=now)
+        host, leaf = installation.host, installation.leaf
+        subject = f"certcast on {host}: {installation.certificate} is valid until {leaf.not_after:%Y-%m-%d}"
+        _send(mail, mail.installs_to, subject, installed_text(installation, now=now), host=host, now=now)
 
 
 def failure_text(
@@ -118,20 +105,13 @@ def failure_text(
 _SAME = "the same: what was configured or stood on this host had changed"
 
 
-def installed_text(
-    *,
-    host: str,
-    certificate: str,
-    leaf: Leaf,
-    previous: Leaf | None,
-    proved: Sequence[str],
-    remarks: Sequence[str],
-    now: datetime,
-) -> str:
+def installed_text(installation: Installation, *, now: datetime) -> str:
     """Return the body of a mail about an installation; also of one that put the same release right."""
+    leaf, previous = installation.leaf, installation.previous
     same = previous is not None and previous.sha256 == leaf.sha256
     what, how = ("the", " as configured again") if same else ("a new", "")
-    lines = [f"{host} serves {what} certificate for {certificate}{how} since {_moment(now)}.", ""]
+    served = f"{what} certificate for {installation.certificate}{how}"
+    lines = [f"{installation.host} serves {served} since {_moment(now)}.", ""]
     for label, text in (
         ("Names", "\n".join(leaf.names)),
         ("Valid until", f"{_moment(leaf.not_after)} ({remaining_text(leaf.not_after, now)})"),
@@ -139,12 +119,12 @@ def installed_text(
         ("Issuer", leaf.issuer),
         ("SHA-256", leaf.sha256),
         ("In place of", _SAME if same else _replaced(previous)),
-        ("Seen at", "\n".join(proved)),
+        ("Seen at", "\n".join(installation.proved)),
     ):
         lines += _labelled(label, text)
-    if remarks:
+    if installation.remarks:
         lines += ["", "There is nothing to do, unless one of these is not as you meant it:", ""]
-        lines += [f"    {remark}" for remark in remarks]
+        lines += [f"    {remark}" for remark in installation.remarks]
     else:
         lines += ["", "There is nothing to do."]
     return printable("\n".join(lines) + "\n")
@@ -178,11 +158,10 @@ def _send(mail: MailConfig, to: Sequence[str], subject: str, text: str, *, host:
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise _not_sent(mail, port, to, subject, _reason(error)) from None
     except CertcastError as error:  # the password's file
-        failure = _not_sent(mail, port, to, subject, "\n".join(filter(None, (error.what, error.found))))
-        failure.next = error.next
-        raise failure from None
+        found = "\n".join(filter(None, (error.what, error.found)))
+        raise _not_sent(mail, port, to, subject, found).but(next=error.next) from None
     if refused:
-        # Some got it; but somebody who should know does not.
+        # Some recipients got the mail, and others who should know did not.
         reasons = "\n".join(f"{who}: {_reply(*reply)}" for who, reply in refused.items())
         raise _not_sent(mail, port, list(refused), subject, reasons)
 
@@ -226,7 +205,7 @@ def _deliver(
             remember(password)
             client.login(mail.username, password)
         refused = client.send_message(message)
-        # The message is the server's now; how the conversation ends changes nothing about that.
+        # The server has the message now, however the conversation ends.
         with contextlib.suppress(smtplib.SMTPException):
             client.quit()
     return refused
@@ -271,7 +250,7 @@ def _not_sent(mail: MailConfig, port: int, to: Sequence[str], subject: str, reas
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong, as the server said it where it said anything."""
+    """Return what went wrong, in the server's words where it sent any."""
     import smtplib
 
     if isinstance(error, smtplib.SMTPRecipientsRefused):

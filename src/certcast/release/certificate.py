@@ -5,10 +5,8 @@
     privkey.pem ─── key_fits ─────────┤
     trust roots ─── refusals ─────────┘
 
-A release is identified by the SHA-256 of its leaf's DER. It is never identified
-by its common name: Let's Encrypt's newer profiles leave that out.
-
-Not here: when a certificate is due (lifetime.py), which costs no X.509 library.
+The SHA-256 of its leaf's DER identifies a release. The common name never does: Let's Encrypt's newer profiles
+leave it out. Not here: when a certificate is due (lifetime.py), which costs no X.509 library.
 """
 
 from __future__ import annotations
@@ -17,13 +15,14 @@ import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from certcast.release.documents import Sha256, Text
 from certcast.release.lifetime import Life, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from cryptography import x509
@@ -47,13 +46,13 @@ class Leaf:
     upper-case hex as openssl prints it; `names` are the DNS SANs, sorted.
     """
 
-    sha256: str
-    serial: str
-    issuer: str
+    sha256: Sha256
+    serial: Text
+    issuer: Text
     not_before: datetime
     not_after: datetime
-    names: tuple[str, ...]
-    public_key_sha256: str
+    names: tuple[Text, ...]
+    public_key_sha256: Sha256
 
     @property
     def life(self) -> Life:
@@ -82,8 +81,7 @@ def read_key(pem: bytes) -> PrivateKeyTypes:
     """Parse privkey.pem (PKCS#8 or traditional, unencrypted). ValueError if it is not that, or more."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    # What stands behind the key is nothing that was signed, and readers differ in what they take of it.
-    # openssl ecparam writes the curve before the key.
+    # Readers differ in what they take of text behind the key. openssl ecparam writes the curve before it.
     kinds = [kind for kind in re.findall(rb"-----BEGIN ([^-\n]*)-----", pem) if kind != b"EC PARAMETERS"]
     if len(kinds) > 1:
         raise ValueError(f"{len(kinds)} PEM blocks where one private key has to be")
@@ -173,8 +171,8 @@ def refusals(
 def trust_roots(path: Path | None) -> list[x509.Certificate]:
     """Return the root certificates of a PEM file, or the system's.
 
-    What cannot be read is left out: one strange root in a distribution's bundle must not stop each
-    installation. OSError if the file cannot be read, ValueError if there is none, or no certificate in it.
+    An unreadable root is left out: one in a distribution's bundle must not stop each installation. OSError
+    if the file cannot be read, ValueError if there is none, or no certificate in it.
     """
     import warnings
 
@@ -183,8 +181,8 @@ def trust_roots(path: Path | None) -> list[x509.Certificate]:
 
     path = path or _system_roots()
     found = []
-    # Debian 12's bundle has roots with serial 0. cryptography warns of each, and is to refuse them one day:
-    # nothing that somebody who gets cron's mails could do anything about.
+    # Debian 12's bundle has roots with serial 0. cryptography warns of each, and is to refuse them one day;
+    # a reader of cron's mails could do nothing about that.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         for block in _CERTIFICATE.finditer(path.read_bytes()):
@@ -215,7 +213,7 @@ def _system_roots() -> Path:
 
 @contextlib.contextmanager
 def _in_words() -> Iterator[None]:
-    """Make ValueError of what the library says of odd files: its other errors aren't of that kind."""
+    """Turn the library's errors about odd files into ValueError."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 

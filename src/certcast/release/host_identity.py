@@ -4,7 +4,7 @@
 
 Made once, on the host, and never leaves it; the renewal host gets the public line.
 The host's own SSH key may serve instead (`identity = "/etc/ssh/ssh_host_ed25519_key"`).
-Loading reads the file and its public half, no more: each poll does it.
+Each poll loads it, so loading reads the file and its public half, no more.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """When a certificate is due, from its own dates.
 
-Everything is a fraction of the certificate's life, never a number of days:
-lifetimes fall from 90 to 64 and 45 days until 2028, and 6-day certificates
-exist. The fractions follow what Let's Encrypt suggests through ARI: renew at
-2/3 of the life, at 1/2 where the life is under ten days.
-
     not_before ──────────── window_start ── overdue_at ──── critical_at ── not_after
          0                  2/3 (or 1/2)    + min(2 d, 1/20)  5/6
 
-Kept apart from certificate.py because a `pull` with nothing to do needs these
-few lines and none of the X.509 library.
+All are fractions of the life: lifetimes fall from 90 to 45 days until 2028, and 6-day certificates exist.
+Let's Encrypt suggests them through ARI: 2/3 of the life, 1/2 where the life is under ten days.
+
+An idle `pull` needs these few lines, and not certificate.py with the X.509 library.
 """
 
 from __future__ import annotations

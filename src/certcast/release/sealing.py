@@ -3,13 +3,10 @@
     releases/{leaf}/keys/web1.0f3a….age        to the host's SSH identity
     releases/{leaf}/keys/recovery.77c1….age    to the recovery kit
 
-One small object for each host, never one for the fleet: reading an age header takes
-time by the square of its recipients (600 took 6 s). The object's name carries
-`recipient16`, so a host that was given a new identity finds nothing, and can say why,
-instead of finding what it can't open.
-
-age authenticates nobody: whoever may write to the bucket can seal something to a
-host. What is unsealed counts only once it fits the leaf of a signed manifest (consumer/incoming/gate.py).
+- One object for each host: an age header costs the square of its recipients to read (600 took 6 s).
+- The name carries `recipient16`: a host with a new identity finds no object, and can say why.
+- age authenticates nobody: anyone who may write to the bucket can seal something to a host. An unsealed key
+  counts only once it fits the leaf of a signed manifest (consumer/incoming/gate.py).
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ RECOVERY = "recovery"
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom a key is sealed to: a host's name, what age takes for a recipient, and 16 hex digits of it."""
+    """The reader of a sealed key: a host's name, its recipient for age, and 16 hex digits of that."""
 
     host: str
     age: str
@@ -51,11 +48,11 @@ class Recipient:
 
     @property
     def file(self) -> str:
-        """What the private key that is sealed to it is called, in each release."""
+        """The name of the key that is sealed to it, in each release."""
         return f"{self.host}.{self.recipient16}.age"
 
     def object_key(self, certificate: str, leaf_sha256: str) -> str:
-        """Return the object key of the private key that is sealed to it, relative to the prefix."""
+        """Return the object key of its sealed private key, relative to the prefix."""
         return sealed_prefix(certificate, leaf_sha256) + self.file
 
 
@@ -67,8 +64,8 @@ def sealed_prefix(certificate: str, leaf_sha256: str) -> str:
 def require_sealable(key: PublicKey) -> PublicKey:
     """Return the key of a host if age seals to it. Raises ValueError, in words.
 
-    Half of all 32 octets are no point of the curve: a character that was lost or changed in copying. Once
-    enrolled, such a key stops each publication.
+    Half of all 32 octets are no point of the curve, so a key may be damaged in copying. Once enrolled, such a
+    key would stop each publication.
     """
     try:
         seal(b"-", Recipient.of_host("", key))
@@ -94,8 +91,8 @@ def seal(privkey: bytes, recipient: Recipient) -> bytes:
 def unseal(sealed: bytes, identity: Identity, *, what: str, again: str) -> bytes:
     """Return what was sealed to `identity`, at least one octet. Raises SealedInvalid.
 
-    Only age's binary form is taken, as `seal` writes it: age reads its text form ("armor") with blanks
-    around it, too. `what` is the object, `again` the command that has it sealed anew, both for the error.
+    Only age's binary form is taken, as `seal` writes it: its text form ("armor") may have blanks around it.
+    `what` is the object, `again` the command that seals it anew, both for the error.
     """
     import pyrage
 

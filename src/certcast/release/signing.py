@@ -7,14 +7,12 @@
     U1NIU0lHAAAAAQ…                      its line feed included
     -----END SSH SIGNATURE-----          nothing may follow
 
-`ssh-keygen -Y sign` signs, on the renewal host; `sshsig` verifies, in the process: older
-OpenSSH on consumers has no -Y (8.1 brought it). Format: PROTOCOL.sshsig of OpenSSH.
+`ssh-keygen -Y sign` signs on the renewal host. `sshsig` verifies in the process: OpenSSH before 8.1 has no
+-Y. Format: PROTOCOL.sshsig of OpenSSH.
 
-sshsig looks for the armor anywhere in its input, skips what is no base64, takes anything
-behind the end and behind the signature proper, and any key and hash that the blob names;
-ssh-keygen, too, ignores what follows. So here, before a library sees it, the armor must be
-letter for letter what ssh-keygen writes of what is in it, and name a pinned key: a document
-with its signature can be written in one way only, and nobody else's key costs arithmetic.
+sshsig takes armor anywhere, octets that are no base64, anything behind the end, and any key and hash that the
+blob names. So before sshsig sees it, the armor must be letter for letter what ssh-keygen writes, and name a
+pinned key: a signed document can be written in one way only, and a foreign key costs no arithmetic.
 """
 
 from __future__ import annotations
@@ -89,9 +87,9 @@ def sign(document: bytes, signing_key: Path) -> bytes:
 
 
 def verify(signed: bytes, pinned: Sequence[PublicKey], *, what: str) -> Verified:
-    """Return what stands above the signature, if one of `pinned` made it. Raises SignatureInvalid.
+    """Return the text above the signature, if one of `pinned` made it. Raises SignatureInvalid.
 
-    Nothing of the document is parsed. `what` is what was signed, for the error.
+    Nothing of the document is parsed. `what` names it in the error.
     """
     begin = signed.rfind(b"\n" + _BEGIN) + 1
     document, armor = signed[:begin], signed[begin:]
@@ -123,10 +121,7 @@ def _blob(armor: bytes) -> bytes:
 
 
 def _claimed_key(blob: bytes, pinned: Sequence[PublicKey]) -> PublicKey:
-    """Return which pinned key says that it signed; ValueError if it is none, or not in our way.
-
-    Before sshsig sees it, which would try any key, with any hash of Python's, as the blob asks.
-    """
+    """Return the pinned key that the blob names; ValueError if it is none, or a signature of another make."""
     if not blob.startswith(_MAGIC):
         raise ValueError("not a signature of SSHSIG's version 1")
     claimed, rest = field(blob.removeprefix(_MAGIC))
@@ -140,14 +135,14 @@ def _claimed_key(blob: bytes, pinned: Sequence[PublicKey]) -> PublicKey:
         raise ValueError(
             f"a signature for {namespace[:40].decode('ascii', 'replace')!r}, not for {NAMESPACE}"
         )
-    ours = next((key for key in pinned if key.blob == claimed), None)
-    if ours is None:
+    signer = next((key for key in pinned if key.blob == claimed), None)
+    if signer is None:
         raise ValueError("signed by another key" + _fingerprint(claimed))
     # RFC 8032, 5.1.6: an Ed25519 signature has 64 octets.
     whole = kind == KIND.encode() and len(octets) == 64 and not (reserved or rest or behind)
     if not whole or digest not in (b"sha512", b"sha256"):
         raise ValueError("a signature of another make than ssh-keygen's")
-    return ours
+    return signer
 
 
 def _fingerprint(blob: bytes) -> str:

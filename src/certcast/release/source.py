@@ -3,9 +3,9 @@
     source = "acme"      acme/issued.py       {state_dir}/issued/NAME/
     source = "certbot"   certbot/lineage.py   {certbot_config_dir}/{live,archive}/NAME/
 
-The publisher reads releases through this seam, and doesn't know who ordered them. MUST hold for both
-(tests/contract/test_sources.py): a release's key fits its leaf; reading never writes; what is there and
-cannot be used is an error, never "there is none".
+The publisher reads releases through this seam, and does not know which program ordered them. MUST hold for
+both (tests/contract/test_sources.py): a release's key fits its leaf; reading never writes; an unusable
+release is an error, never "there is none".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Release:
     """One issued certificate with its key: the files as they are, PEM, and the facts of the leaf.
 
-    `directory` is the URL of the ACME directory that issued it, None where nobody wrote that down.
+    `directory` is the URL of the ACME directory that issued it, None where that is not known.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Source(Protocol):
         """Return the release that counts. Raises LineageUnusable or IssuedUnusable; LocalFault."""
 
     def exists(self) -> bool:
-        """Whether there has ever been one; True also where that may not be seen."""
+        """Whether there has ever been one; True also where a missing right hides it."""
 
     def all(self) -> list[Known]:
         """Return every release that is still here, the latest first. LocalFault."""
@@ -71,7 +71,7 @@ class Source(Protocol):
         """Return the release with this leaf; None if it, or its key, is not here. Raises as `live` does."""
 
     def mark(self) -> str:
-        """Return a text that is another one as soon as `live` is; no file is read for it."""
+        """Return a text that changes whenever `live` does; no file is read for it."""
 
     def exposed(self) -> SecretExposed | None:
         """Return the alarm about private keys that any user of this host may read, or None."""

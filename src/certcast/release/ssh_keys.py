@@ -3,12 +3,11 @@
     ssh-ed25519 AAAAC3Nza… comment          one line: PublicKey          (RFC 8709 section 4)
     -----BEGIN OPENSSH PRIVATE KEY-----     public_half() of it          (PROTOCOL.key of OpenSSH)
 
-Only Ed25519: what one small format can say needs no negotiation. age opens with these keys too.
+Only Ed25519: one format needs no negotiation, and age opens with these keys too.
 
-Every poll looks at which identity this host has, and importing `cryptography` costs
-more than the rest of such a run. A private key file names its public half unencrypted, so
-reading that much of it takes base64 and lengths. Whether the private half belongs
-to it shows when it is used (sealing.py, signing.py).
+Every poll asks which identity this host has, and importing `cryptography` costs more than the rest of the
+run. A private key file names its public half unencrypted: base64 and lengths are enough to read that.
+Whether the private half belongs to it shows when it is used (sealing.py, signing.py).
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """What a person sees of a run: redacted, in their alphabet, and on the right stream.
 
-    changed    on stdout: something is another way than before; cron mails it
-    warned     on stderr: it works, and should not stay like this
-    progress   on stderr, at a terminal only
-    failed     on stderr: a report, which errors.py makes
-
-Not here: mail.
+changed           on stdout: something is another way than before; cron mails it
+warned, hint      on stderr: it works, and should not stay like this; what to do next
+progress          on stderr, at a terminal only
+failed            on stderr: a report, which errors.py makes
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def shown(text: str) -> str:
-    """Return what a person may see of a text that others have a part in, such as a CA."""
+    """Return a text as a person may see it; others, such as a CA, may have written parts of it."""
     return printable(readable(redacted(text)))
 
 
@@ -42,7 +40,7 @@ def warned(text: str) -> None:
 
 
 def progress() -> Callable[[str], None]:
-    """Return what tells a person what is going on; a timer's journal doesn't need it."""
+    """Return a function that prints each step at a terminal; a timer's journal doesn't need them."""
     if not sys.stderr.isatty():
         return lambda _text: None
     return lambda text: _say(shown(text), err=True)
@@ -61,14 +59,14 @@ def failed(report: str) -> None:
 def _say(text: str, *, err: bool = False) -> None:
     """Print a line, or drop it and all that follows where nobody reads any more: `| head -1`, a full disk.
 
-    What is done must not stop for it, and the mail about it must still be sent.
+    The work must go on all the same, and the mail about it must be sent.
     """
     stream = sys.stderr if err else sys.stdout
     try:
         click.echo(text, err=err)
     except OSError:
         with contextlib.suppress(OSError, ValueError):
-            # Python would fail at its end, too, with what it could not write: exit status 120.
+            # Otherwise Python fails once more at its end, with exit status 120.
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

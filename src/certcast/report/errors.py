@@ -1,10 +1,5 @@
 """What can go wrong, as an operator meets it.
 
-Every failure that a person should read is a `CertcastError`: what happened,
-what was expected and found, what was kept (is the old certificate still
-served?), and the next command. Its class fixes a code, which is also its
-heading in docs/runbook.md, and an exit status, which scripts may rely on:
-
     CertcastError
     ├── Defect               DEFECT               1   a mistake in certcast itself
     ├── ConfigInvalid        CONFIG               3   the file says what cannot be done
@@ -60,14 +55,19 @@ heading in docs/runbook.md, and an exit status, which scripts may rely on:
     ├── MailNotSent          MAIL-NOT-SENT       40   the work is done, nobody was told
     └── Overdue              OVERDUE             41   a newer certificate should be here by now
 
-0 is success (also: nothing to do), 2 wrong usage, 130 Ctrl-C. A status that a
-script does not know must count as failure.
+Each code is a heading of docs/runbook.md, and scripts may rely on the exit statuses. 0 is success (also:
+nothing to do), 2 is wrong usage, 130 is Ctrl-C. A script must take any other status for a failure.
+
+A failure says what happened, what was expected and found, what was kept (is the old certificate still
+served?), and the next command. It is never changed on its way up, since others may hold it:
+
+    with within(kept="…"):                      for all failures of a block that do not say it themselves
+    raise failure.but(kept="…") from failure    where the caller knows better
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from copy import copy
 from typing import TYPE_CHECKING, ClassVar
 
 from certcast.report.names import printable, readable
@@ -82,11 +82,9 @@ if TYPE_CHECKING:
 class CertcastError(Exception):
     """A failure that a person can act on.
 
-    `what` is one sentence without a full stop. The others are lines of the report; None leaves a line
-    out. A subclass gives its code and exit status, and may give a `kept` and a `next` for those that say
-    none, as words of its class line:
-
-        class Busy(CertcastError, code="BUSY", exit_status=5, next="wait for the other run")
+    `what` is one sentence without a full stop. The others are lines of the report; None leaves a line out.
+    The line of a class gives its code and exit status, and may give `kept` and `next` for all failures of the
+    class that have no words of their own.
     """
 
     code: ClassVar[str]
@@ -137,12 +135,10 @@ class CertcastError(Exception):
         kept: str | None = None,
         next: str | None = None,  # noqa: A002
     ) -> Self:
-        """Return this failure with other lines; None leaves a line as it is.
-
-        For a caller that knows more than the place of the failure: nobody changes an error that is on its
-        way up, since others may hold it.
-        """
-        other = copy(self)
+        """Return this failure with other lines; None leaves a line as it is."""
+        # Not copy.copy, which would call __init__ without what a subclass asks for.
+        other = type(self).__new__(type(self), *self.args)
+        vars(other).update(vars(self))
         for line, text in (("found", found), ("kept", kept), ("next", next)):
             if text is not None:
                 setattr(other, line, text)
@@ -188,13 +184,13 @@ class Defect(CertcastError, code="DEFECT", exit_status=1):
 
 
 def defect(error: Exception) -> Defect:
-    """Return what is told of a failure that is nobody's but ours: source lines, and no variables."""
+    """Return the report of an exception that certcast does not know: source lines, and no variables."""
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
-    # Where in certcast it was, and where it came to: what lies between is the library's business.
-    ours = [frame for frame in frames[:-1] if "/certcast/" in frame.filename]
-    shown = traceback.StackSummary.from_list([*ours[-3:], *frames[-1:]]).format()
+    # The last three frames in certcast, and the last one of all; those between belong to a library.
+    in_certcast = [frame for frame in frames[:-1] if "/certcast/" in frame.filename]
+    shown = traceback.StackSummary.from_list([*in_certcast[-3:], *frames[-1:]]).format()
     return Defect(
         f"certcast did not expect this: {type(error).__name__}: {error}",
         found="".join([*shown, *traceback.format_exception_only(error)]).strip(),
@@ -203,209 +199,157 @@ def defect(error: Exception) -> Defect:
     )
 
 
-class ConfigInvalid(CertcastError, code="CONFIG", exit_status=3):
-    """The configuration file is missing, malformed or contradicts itself."""
+class ConfigInvalid(CertcastError, code="CONFIG", exit_status=3, kept="nothing was changed"): ...
 
 
-class LocalFault(CertcastError, code="LOCAL", exit_status=4):
-    """A file, a permission or the disk of this host."""
+class LocalFault(CertcastError, code="LOCAL", exit_status=4): ...
 
 
-class Busy(CertcastError, code="BUSY", exit_status=5):
-    """Another run holds the lock."""
+class Busy(CertcastError, code="BUSY", exit_status=5): ...
 
 
-class SecretExposed(CertcastError, code="SECRET-FILE", exit_status=6):
-    """A file with a secret belongs to somebody else, or others may read it."""
+class SecretExposed(CertcastError, code="SECRET-FILE", exit_status=6): ...
 
 
-class IdentityUnusable(CertcastError, code="IDENTITY", exit_status=7):
-    """The SSH identity of this host is missing, damaged, or of another kind."""
+class IdentityUnusable(CertcastError, code="IDENTITY", exit_status=7): ...
 
 
-class RenewalError(CertcastError):
-    """Something failed between this host, the CA and the DNS provider."""
+class RenewalError(CertcastError): ...
 
 
-class CertbotFailed(RenewalError, code="CERTBOT", exit_status=10):
-    """A hook was not called as certbot calls it."""
+class CertbotFailed(RenewalError, code="CERTBOT", exit_status=10): ...
 
 
-class NotPropagated(RenewalError, code="DNS-PROPAGATION", exit_status=11):
-    """The authoritative nameservers did not show every TXT value in time."""
+class NotPropagated(RenewalError, code="DNS-PROPAGATION", exit_status=11): ...
 
 
-class DnsDenied(RenewalError, code="DNS-DENIED", exit_status=12):
-    """The DNS API refused the AccessKey, or the right to a zone."""
+class DnsDenied(RenewalError, code="DNS-DENIED", exit_status=12): ...
 
 
-class DnsFailed(RenewalError, code="DNS-API", exit_status=13):
-    """The DNS API answered with an error, or not at all."""
+class DnsFailed(RenewalError, code="DNS-API", exit_status=13): ...
 
 
-class ZoneMissing(RenewalError, code="DNS-ZONE", exit_status=14):
-    """No zone of the configuration or of the account holds the name."""
+class ZoneMissing(RenewalError, code="DNS-ZONE", exit_status=14): ...
 
 
-class OrderCapReached(RenewalError, code="ORDER-CAP", exit_status=15):
-    """The local cap on orders for one set of names is used up."""
+class OrderCapReached(RenewalError, code="ORDER-CAP", exit_status=15): ...
 
 
-class LineageUnusable(RenewalError, code="LINEAGE", exit_status=16):
-    """certbot's files for a certificate are missing, torn, or not fresh."""
+class LineageUnusable(RenewalError, code="LINEAGE", exit_status=16): ...
 
 
-class CaUnreachable(RenewalError, code="CA-UNREACHABLE", exit_status=46):
-    """The CA gave no complete answer, or said that it is out of service."""
+class CaUnreachable(RenewalError, code="CA-UNREACHABLE", exit_status=46): ...
 
 
-class CaRefused(RenewalError, code="CA-REFUSED", exit_status=47):
-    """The CA answered with a problem document (RFC 8555, 6.7)."""
+class CaRefused(RenewalError, code="CA-REFUSED", exit_status=47): ...
 
 
-class CaAnswerInvalid(RenewalError, code="CA-ANSWER", exit_status=48):
-    """The CA's answer is not what RFC 8555 describes, or its certificate is not the one ordered."""
+class CaAnswerInvalid(RenewalError, code="CA-ANSWER", exit_status=48): ...
 
 
-class ValidationFailed(RenewalError, code="VALIDATION", exit_status=49):
-    """The CA validated a name and did not find the TXT value, or was forbidden to issue (CAA)."""
+class ValidationFailed(RenewalError, code="VALIDATION", exit_status=49): ...
 
 
-class RateLimited(RenewalError, code="RATE-LIMITED", exit_status=50):
-    """The CA takes no order before a certain moment."""
+class RateLimited(RenewalError, code="RATE-LIMITED", exit_status=50): ...
 
 
-class AccountUnusable(RenewalError, code="ACCOUNT", exit_status=51):
-    """There is no account at the CA, none can be made, or the CA refuses it."""
+class AccountUnusable(RenewalError, code="ACCOUNT", exit_status=51): ...
 
 
-class SourceUndecided(RenewalError, code="SOURCE", exit_status=52):
-    """certbot holds the certificate, and the configuration says that certcast orders it."""
+class SourceUndecided(RenewalError, code="SOURCE", exit_status=52): ...
 
 
-class IssuedUnusable(RenewalError, code="ISSUED", exit_status=53):
-    """A version in certcast's own store of certificates is missing a file, or damaged."""
+class IssuedUnusable(RenewalError, code="ISSUED", exit_status=53): ...
 
 
-class SigningFailed(RenewalError, code="SIGNING", exit_status=17):
-    """The publisher's signing key is missing, or `ssh-keygen` did not sign with it."""
+class SigningFailed(RenewalError, code="SIGNING", exit_status=17): ...
 
 
-class EnrolRefused(RenewalError, code="ENROL", exit_status=18):
-    """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
+class EnrolRefused(RenewalError, code="ENROL", exit_status=18, kept="nobody was enrolled"): ...
 
 
-class KitRefused(RenewalError, code="KIT", exit_status=19):
-    """The recovery kit cannot be made, or does not open."""
+class KitRefused(RenewalError, code="KIT", exit_status=19, kept="nothing was changed"): ...
 
 
-class RevocationFailed(RenewalError, code="REVOCATION", exit_status=45):
-    """The CA did not revoke a certificate that it was asked to."""
+class RevocationFailed(RenewalError, code="REVOCATION", exit_status=45): ...
 
 
-class StoreError(CertcastError):
-    """The bucket."""
+class StoreError(CertcastError): ...
 
 
-class StoreUnreachable(StoreError, code="STORE-UNREACHABLE", exit_status=20):
-    """No usable answer within the deadline."""
+class StoreUnreachable(StoreError, code="STORE-UNREACHABLE", exit_status=20): ...
 
 
-class StoreDenied(StoreError, code="STORE-DENIED", exit_status=21):
-    """The store refused the AccessKey, the signature, or the right to a key."""
+class StoreDenied(StoreError, code="STORE-DENIED", exit_status=21): ...
 
 
-class StoreNoBucket(StoreError, code="STORE-NO-BUCKET", exit_status=22):
-    """The bucket does not exist."""
+class StoreNoBucket(StoreError, code="STORE-NO-BUCKET", exit_status=22): ...
 
 
-class StoreTooLarge(StoreError, code="STORE-TOO-LARGE", exit_status=23):
-    """An object is larger than its reader accepts."""
+class StoreTooLarge(StoreError, code="STORE-TOO-LARGE", exit_status=23): ...
 
 
-class StoreClock(StoreError, code="STORE-CLOCK", exit_status=24):
-    """The store says that this host's clock is wrong."""
+class StoreClock(StoreError, code="STORE-CLOCK", exit_status=24): ...
 
 
-class ReleaseError(CertcastError):
-    """What the store holds must not be installed here."""
+class ReleaseError(CertcastError): ...
 
 
-class ManifestMissing(ReleaseError, code="MANIFEST-MISSING", exit_status=25):
-    """No manifest has been published for the certificate."""
+class ManifestMissing(ReleaseError, code="MANIFEST-MISSING", exit_status=25): ...
 
 
-class ManifestInvalid(ReleaseError, code="MANIFEST", exit_status=26):
-    """The bytes are not a manifest, or one for another store or certificate."""
+class ManifestInvalid(ReleaseError, code="MANIFEST", exit_status=26): ...
 
 
-class ManifestReplayed(ReleaseError, code="MANIFEST-OLDER", exit_status=27):
-    """The manifest is older than one that this host has seen."""
+class ManifestReplayed(ReleaseError, code="MANIFEST-OLDER", exit_status=27): ...
 
 
-class ManifestExpired(ReleaseError, code="MANIFEST-EXPIRED", exit_status=28):
-    """The manifest was not renewed in time: the renewal host is silent."""
+class ManifestExpired(ReleaseError, code="MANIFEST-EXPIRED", exit_status=28): ...
 
 
-class DigestMismatch(ReleaseError, code="PULL-DIGEST", exit_status=29):
-    """A downloaded file is not the one that the manifest names."""
+class DigestMismatch(ReleaseError, code="PULL-DIGEST", exit_status=29): ...
 
 
-class GateRefused(ReleaseError, code="PULL-GATE", exit_status=30):
-    """Key, chain, names or dates of a release do not fit this host."""
+class GateRefused(ReleaseError, code="PULL-GATE", exit_status=30): ...
 
 
-class FilesUnchanged(ReleaseError, code="PULL-UNCHANGED", exit_status=31):
-    """A new release in which a file that must change is the old one."""
+class FilesUnchanged(ReleaseError, code="PULL-UNCHANGED", exit_status=31): ...
 
 
-class KeyTypeChanged(ReleaseError, code="KEY-TYPE", exit_status=32):
-    """The new key has another type than the one that is served, which old clients may not take."""
+class KeyTypeChanged(ReleaseError, code="KEY-TYPE", exit_status=32): ...
 
 
-class SignatureInvalid(ReleaseError, code="SIGNATURE", exit_status=33):
-    """The manifest is not signed, or not by a publisher that this host has pinned."""
+class SignatureInvalid(ReleaseError, code="SIGNATURE", exit_status=33): ...
 
 
-class NotEnrolled(ReleaseError, code="NOT-ENROLLED", exit_status=34):
-    """The release has no private key sealed to the identity of this host."""
+class NotEnrolled(ReleaseError, code="NOT-ENROLLED", exit_status=34): ...
 
 
-class SealedInvalid(ReleaseError, code="SEALED", exit_status=43):
-    """The sealed key does not open with this host's identity, or holds no private key."""
+class SealedInvalid(ReleaseError, code="SEALED", exit_status=43): ...
 
 
-class InstallError(CertcastError):
-    """nginx did not take the new certificate into service."""
+class InstallError(CertcastError): ...
 
 
-class NginxMissing(InstallError, code="NGINX-MISSING", exit_status=35):
-    """nginx cannot be run, or no master process was found."""
+class NginxMissing(InstallError, code="NGINX-MISSING", exit_status=35): ...
 
 
-class NginxRefused(InstallError, code="NGINX-TEST", exit_status=36):
-    """The configuration test failed."""
+class NginxRefused(InstallError, code="NGINX-TEST", exit_status=36): ...
 
 
-class ReloadFailed(InstallError, code="NGINX-RELOAD", exit_status=37):
-    """The reload command ended with an error."""
+class ReloadFailed(InstallError, code="NGINX-RELOAD", exit_status=37): ...
 
 
-class NotProved(InstallError, code="PROOF", exit_status=38):
-    """Handshakes after the reload did not show the new certificate."""
+class NotProved(InstallError, code="PROOF", exit_status=38): ...
 
 
-class NotIncluded(InstallError, code="NOT-INCLUDED", exit_status=39):
-    """The files are ready, but no site's configuration includes them yet."""
+class NotIncluded(InstallError, code="NOT-INCLUDED", exit_status=39): ...
 
 
-class FileMounted(InstallError, code="FILE-MOUNT", exit_status=42):
-    """A single file is mounted into a container, which goes on seeing the old one after a rename."""
+class FileMounted(InstallError, code="FILE-MOUNT", exit_status=42): ...
 
 
-class MailNotSent(CertcastError, code="MAIL-NOT-SENT", exit_status=40):
-    """The work is done, but the mail about it could not be sent."""
+class MailNotSent(CertcastError, code="MAIL-NOT-SENT", exit_status=40): ...
 
 
-class Overdue(CertcastError, code="OVERDUE", exit_status=41):
-    """A newer certificate should have been published by now."""
+class Overdue(CertcastError, code="OVERDUE", exit_status=41): ...

@@ -1,13 +1,11 @@
 """Internationalised names (IDNA 2008, RFC 5891): one form for machines, one more for people.
 
-Configuration, DNS, ACME, files and the store hold the ASCII form (punycode).
-What a person reads has the other beside it:
+Configuration, DNS, ACME, files and the store hold the ASCII form (punycode). A person reads both:
 
     adding TXT … at _acme-challenge.xn--fiq228c.test (_acme-challenge.中文.test)
 
-`idna` decodes only what it would encode, so no control or bidirectional
-character gets onto a terminal or into a mail by way of a name. It is imported
-where a name has such a label.
+`idna` decodes only what it would encode: no control or bidirectional character reaches a terminal or a mail
+by way of a name. It is imported where a name has such a label.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ _NAME = re.compile(r"(?<![\w./@-])(?:[\w*-]+\.)*xn--[\w-]+(?:\.[\w-]+)*(?![\w/-]
 def readable(text: str) -> str:
     """Return the text with each punycode name followed, where it first occurs, by the name as it is spoken.
 
-    What stands in `backquotes` is a command to be copied, and stays.
+    A text in `backquotes` is a command to be copied, and stays.
     """
     if "xn--" not in text:
         return text
@@ -42,7 +40,7 @@ def readable(text: str) -> str:
 def printable(text: str) -> str:
     """Return the text with a blank for each character that a terminal would act on; lines stay lines.
 
-    For what others have a part in: a server's answer, a file's content, another program's output.
+    For texts from outside: a server's answer, a file's content, another program's output.
     """
     return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 

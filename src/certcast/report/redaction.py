@@ -1,19 +1,17 @@
-"""Strike out secrets in what is printed, mailed and logged.
+"""Secrets are struck out of whatever is printed, mailed and logged.
 
-The second line. The first is that nothing puts them there: errors are made of our own words, and
-what libraries say is cut down where it is caught. What slips through all the same comes by here:
+This is the second line. The first: errors are made of our own words, and a library's text is cut down where
+it is caught.
 
     errors.report()    stderr
     mail               subject and text
     guard_logs()       every record that a handler writes
 
-Known secrets (`remember`, and the environment's) are found to the letter, also in an address;
-others by their form. An AccessKey's id stays: it is no secret, and says which key it was.
+Known secrets (`remember`, and the environment's) are found to the letter, also in an address; others by
+their form. An AccessKey's id stays: it is no secret, and says which key it was. Not found: a private key
+without its BEGIN line, and a secret that nobody remembered and that has no label.
 
-Not found: a private key without its BEGIN line, and a secret that nobody remembered and that has
-no label.
-
-Imported by every run; patterns are compiled when there is something to say.
+Every run imports this; patterns are compiled when there is something to say.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ if TYPE_CHECKING:
     import logging
     import re
 
-# Not a list of what is let through: `docker exec` and `systemctl` live on variables that nobody can foresee.
+# Not a list of allowed variables: nobody can foresee which ones `docker exec` and `systemctl` need.
 # The first four are what Alibaba Cloud's SDKs and its CLI read.
 SECRET_VARIABLES = ("ALIBABA_CLOUD_", "ALIBABACLOUD_", "ALICLOUD_", "OSS_", "AWS_", "CERTCAST_")
 STRUCK = "[struck out]"
-_SHORTEST = 6  # what is shorter would strike out words
+_SHORTEST = 6  # a shorter one would strike out words
 _known: set[str] = set()
 
 
@@ -54,7 +52,7 @@ def redacted(text: str) -> str:
 
 
 def secrets_of_the_environment() -> list[str]:
-    """Return the values in the environment that nobody may see."""
+    """Return the secrets in the environment."""
     words = ("SECRET", "TOKEN", "PASSWORD", "PASSPHRASE")
     return [
         value
@@ -66,7 +64,7 @@ def secrets_of_the_environment() -> list[str]:
 
 
 def _strike(match: re.Match[str]) -> str:
-    """Keep what stands around the group `secret`; without one, nothing."""
+    """Keep the text around the group `secret`; without such a group, nothing."""
     if "secret" not in match.re.groupindex:
         return STRUCK
     start, end = match.span("secret")
@@ -101,7 +99,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def guard_logs() -> None:
-    """Let every handler that there is now, and the one that Python falls back to, strike out secrets."""
+    """Make every handler of now, and Python's last resort, strike out secrets."""
     import logging
 
     for handler in (*logging.getLogger().handlers, logging.lastResort):

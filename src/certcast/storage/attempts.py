@@ -2,9 +2,8 @@
 
     repeated(attempt, cutter, end=…)   →   what the first attempt that succeeds returns
 
-StoreUnreachable is worth another attempt, unless it is Settled; every other error is an
-answer. At the deadline the cutter shuts the sockets down (certcast/host/transport.py), and
-the attempt that was reading fails.
+StoreUnreachable is worth another attempt, unless it is Settled; every other error is an answer. At the
+deadline the cutter shuts the sockets down (host/transport.py), and the attempt that was reading fails.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ CONNECT_SECONDS = 5.0
 # Shorter than the deadline, so that a silent connection leaves time for another.
 SILENCE_SECONDS = 10.0
 
-# What these say of a single attempt ("retry_scheduled", a broken header with its traceback) would
-# reach cron's mail from a run that went well. If no attempt succeeds, the error says what was seen.
+# Their words about a single attempt would reach cron's mail from a run that went well.
+# If no attempt succeeds, the error says what was seen.
 for _noisy in ("stamina", "urllib3.connection"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 
 
 class Settled(StoreUnreachable):
-    """No usable answer, and another attempt would only get the same one."""
+    """No usable answer, and another attempt would get the same."""
 
 
 def repeated(attempt: Callable[[int], T], cutter: Cutter, *, end: float) -> T:

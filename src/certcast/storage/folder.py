@@ -1,28 +1,20 @@
 """A folder as the bucket, such as a mount that all hosts share: `file:///folder`.
 
-Whoever may write to the folder is not trusted, and certcast often runs as root: nothing that lies
-there may lead it elsewhere, or make it wait. So each part of a key is opened from the one above it, and
-never through a link (openat(2) with O_NOFOLLOW). The kernel looks and opens in one step, so there is no
-moment in between at which something could be exchanged. What certcast would not have put there:
+Others may write to the folder, and certcast often runs as root. So each part of a key is opened from the
+folder above it, never through a link (openat(2) with O_NOFOLLOW): nothing can be exchanged in between.
+Where something lies that certcast would not have put there:
 
     in a folder's place     StoreDenied, from all that would go through it
-    in an object's place    StoreDenied from `get`; `put` replaces it, `delete` removes it (a link, not
-                            what it leads to); a folder there is no object, and in the way of `put`
+    in an object's place    StoreDenied from `get`; `put` replaces it, `delete` removes it (a link itself, not
+                            its target); a folder there is no object, and in the way of `put`
     anywhere                left out by `list`, so that nobody ends the publisher's runs with it
 
-The folder itself may be a link: its name stands in the configuration. It must exist: an unmounted disk
-is not an empty store.
+- The folder itself may be a link, and must exist: an unmounted disk is not an empty store.
+- New files are 0600 and new folders 0700. A default ACL of the folder above (acl(5)) may let other users in.
+- An ETag is the body's SHA-256: inode, time and size may be those of two bodies.
+- The deadline ends a long listing. The kernel's own wait (a hard NFS mount) no program can cut short.
 
-New files are 0600 and new folders 0700, unless an access control list of the folder above says otherwise
-(acl(5), default ACLs): that is how an administrator lets hosts in that don't run as root.
-
-An ETag is the body's SHA-256. Inode, time and size, which others make it of, may be those of two bodies.
-
-The deadline ends a listing that would take too long. What the kernel itself waits for (a hard NFS
-mount without its server) no program can cut short.
-
-Rejected: obstore, which follows links everywhere, and waits for whoever writes into a FIFO
-(docs/adr/0016).
+Rejected: obstore, which follows links everywhere, and waits for a FIFO's writer (docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -60,7 +52,7 @@ _KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a folde
 
 
 class _Odd(StoreDenied):
-    """Something stands there that certcast would not have put there."""
+    """Something lies there that certcast would not have put there."""
 
 
 class FolderStore:
@@ -134,7 +126,7 @@ class FolderStore:
 
     @contextmanager
     def _folder(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        """Open the folder of these parts of a key, for what goes on below it; `make` those that are missing.
+        """Open the folder of these parts of a key; `make` those that are missing.
 
         Raises FileNotFoundError, StoreNoBucket for the store itself, _Odd.
         """
@@ -165,9 +157,9 @@ class FolderStore:
 
         Raises FileNotFoundError, IsADirectoryError, _Odd for everything that is not a file.
         """
-        # Looked at twice: to open a device may already do something, and it may be another one by then.
+        # Looked at twice: opening a device may already do something, and the file may have been exchanged.
         self._require_file(key, os.stat(name, dir_fd=folder, follow_symlinks=False))
-        # A FIFO must not keep us waiting for somebody who writes, a lease (fcntl(2)) for its holder.
+        # A FIFO must not keep us waiting for its writer, nor a lease (fcntl(2)) for its holder.
         with open(
             name,
             "rb",
@@ -188,14 +180,14 @@ class FolderStore:
     def _below(self, top: str) -> Iterator[str]:
         """Return the names of all files in a folder and the folders in it, as keys would be written.
 
-        Without recursion: how deep they are is not our choice. StoreUnreachable at the deadline.
+        Without recursion: others choose how deep they are. StoreUnreachable at the deadline.
         """
         end = time.monotonic() + self._deadline
         left = [top]
         while left:
             parent = left.pop()
             parts = parent.split("/") if parent else ()
-            # Of a folder below the one that is asked for, others may have taken the right to read it away.
+            # Others may have taken away the right to read a folder further down.
             passed = () if parent == top else (PermissionError,)
             with suppress(FileNotFoundError, _Odd, *passed), self._folder(parts) as folder:
                 for name, is_folder in _entries(folder):
@@ -209,7 +201,7 @@ class FolderStore:
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        """Turn what the system says into a StoreError."""
+        """Turn the system's errors into StoreErrors."""
         try:
             yield
         except StoreError:
@@ -231,7 +223,7 @@ class FolderStore:
             ) from None
 
     def _odd(self, key: str) -> _Odd:
-        """Return the error for what stands in the place of a key or of a folder above one."""
+        """Return the error about what lies in the place of a key or of a folder above one."""
         path = self._root / key
         try:
             found = _KINDS.get(stat.S_IFMT(path.lstat().st_mode), "something else")  # for the words alone
@@ -255,8 +247,8 @@ class FolderStore:
 def _owner_only() -> Iterator[None]:
     """Make files and folders the owner's alone from their first moment, where no default ACL stands above.
 
-    The umask belongs to the whole process; certcast writes from one thread. An explicit mode of 0600 would
-    take the rights away again that a default ACL has given (acl(5), OBJECT CREATION AND DEFAULT ACLs).
+    By the umask, which belongs to the whole process; certcast writes from one thread. A mode of 0600 would
+    take away the rights that a default ACL gives (acl(5), OBJECT CREATION AND DEFAULT ACLs).
     """
     before = os.umask(0o077)
     try:

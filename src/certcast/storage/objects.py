@@ -3,13 +3,9 @@
     s3://bucket/prefix     keys from the AWS_* environment, which obstore reads; one endpoint
     memory://name          one per name and process
 
-Retries are obstore's own: after a failed attempt only it knows whether another
-one makes sense, and it goes on where an interrupted body stopped. It bounds the
-retries and each attempt apart, so each is given half of the deadline; then the
-last attempt that may still begin ends in time. Its time-out of an attempt does
-cut a body that drips, unlike a socket's.
-
-S3 checks the body of a `put` by the signature, which covers its SHA-256.
+obstore retries by itself: it knows which failures are worth it, and goes on where a body broke off. It bounds
+the retries and each attempt apart, so each gets half of the deadline. Its time-out of an attempt cuts a body
+that drips, unlike a socket's. The signature of a `put` covers the body's SHA-256.
 """
 
 from __future__ import annotations
@@ -44,7 +40,6 @@ try:
 except ImportError:
     raise ConfigInvalid(
         "store.url: s3:// needs the package obstore",
-        kept="nothing was changed",
         next="`pip install 'certcast[buckets]'` in certcast's environment",
     ) from None
 
@@ -104,7 +99,7 @@ class ObjectsStore:
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""
         checked_prefix(prefix)
-        # obstore's prefixes are whole folders; what is asked for may end within a name.
+        # obstore's prefixes are whole folders; ours may end within a name.
         folder = prefix.rpartition("/")[0]
         with _translated(self.url, f"list {prefix}"):
             pages = obstore.list(self._inner, prefix=folder or None)
@@ -152,13 +147,12 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
             "store.endpoints: an s3:// store has one endpoint",
             expected="one address; several are for oss://, whose buckets have internal, own and public ones",
             found=", ".join(config.endpoints),
-            kept="nothing was changed",
             next="leave one of them in store.endpoints",
         )
     endpoint = next(iter(config.endpoints), None)
     if endpoint:
         place["endpoint"] = endpoint
-        # A plain-text endpoint is only ever one that somebody wrote down as such.
+        # Plain text only where the configuration says http://.
         client["allow_http"] = endpoint.startswith("http://")
     if config.region:
         place["region"] = config.region
@@ -173,7 +167,7 @@ def _s3(config: StoreConfig, rest: str, half: timedelta) -> S3Store:
 
 @contextmanager
 def _translated(url: str, what: str) -> Iterator[None]:
-    """Turn what obstore raises into a StoreError."""
+    """Turn obstore's errors into StoreErrors."""
     try:
         yield
     except StoreError:
@@ -188,7 +182,7 @@ def _code(error: Exception) -> str | None:
 
 
 def _store_error(url: str, what: str, error: Exception) -> StoreError:
-    """Say what the error means for the operator. Of obstore's text, a page long, the first line is shown."""
+    """Return what the error means for the operator, with the first line of obstore's page of text."""
     code = _code(error)
     status, text = STATUS.search(str(error)), TEXT.search(str(error))
     found = f"{what}: {str(error).splitlines()[0]}"

@@ -1,53 +1,52 @@
 """A bucket of Alibaba Cloud OSS, through the official SDK (signature V4).
 
-Each operation: a deadline over everything → attempts with growing pauses → the
-endpoints in turn → the SDK's one signed request → its error, told apart by status
-and code, as a StoreError.
+    deadline over everything → attempts with growing pauses (attempts.py) → the endpoints in turn
+    → the SDK's one signed request → its error as a StoreError (oss_errors.py)
 
-An endpoint that can't be reached (no address, no connection, no TLS, or somebody
-else's page) hands over to the next one at once. One where a connection was made
-and broke gets another attempt first: a lost reply is no reason to send a host over
-the public network. What OSS itself refuses is an answer, and ends the matter, but
-for one code: the public endpoint is closed to the account, others are not.
+| an endpoint                                                      | then                              |
+|------------------------------------------------------------------|-----------------------------------|
+| cannot be reached: no address, connection or TLS; a foreign page | the next one, at once             |
+| breaks a connection                                              | itself once more, then the next   |
+| is closed to the account, which others are not                   | the next one                      |
+| refuses otherwise                                                | the end: OSS itself has answered  |
 
-Bodies are checked both ways, since V4 on OSS does not sign them. Upwards the
-server compares Content-MD5 before it stores anything, because CRC-64, which
-the SDK compares afterwards, would find a damaged body only when every reader
-can fetch it already. Downwards: oss_answers.py.
+The endpoint that served is asked first by the same process for six hours (docs/adr/0010, 0023).
 
-Retries are our own (attempts.py) and the SDK's are off. The SDK's don't cover reading
-an object's body, repeat a RequestTimeTooSkewed that its clock can't mend, and
-sleep past any deadline. Both sign each attempt anew.
-
-Not here: what a refusal means for the operator (oss_errors.py), the order of the
-endpoints and its memory (endpoints.py), and the deadline's way of cutting
-(certcast/host/transport.py).
+The SDK's own retries are off: they do not cover reading a body, they repeat a RequestTimeTooSkewed that no
+repetition mends, and they sleep past any deadline.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import alibabacloud_oss_v2 as oss
 from requests.exceptions import RequestException
 
-from certcast.credentials import provider, said
+from certcast.credentials import describe_keys, provider
 from certcast.host.transport import BoundedAdapter, Cutter
-from certcast.report.errors import ConfigInvalid, StoreError, StoreUnreachable
+from certcast.report.errors import ConfigInvalid, StoreError, StoreUnreachable, within
 from certcast.storage.attempts import CONNECT_SECONDS, SILENCE_SECONDS, repeated
-from certcast.storage.endpoints import Endpoints, is_custom_domain
-from certcast.storage.oss_answers import present, version_ids, whole_body
-from certcast.storage.oss_errors import EndpointClosed, NotReached, Request, none_of, store_error
-from certcast.storage.store import DEADLINE_SECONDS, Object, Unchanged, checked_key, checked_prefix, listed
+from certcast.storage.oss_errors import EndpointClosed, NotReached, Operation, none_of, store_error
+from certcast.storage.store import (
+    DEADLINE_SECONDS,
+    Object,
+    Unchanged,
+    checked_key,
+    checked_prefix,
+    listed,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from certcast.config.model import StoreConfig
     from certcast.credentials import Keys
@@ -57,6 +56,9 @@ T = TypeVar("T")
 # Where another endpoint can be asked instead, less than elsewhere: one lost SYN is sent again after
 # 1 s (RFC 6298 section 2), inside a cloud none is.
 HURRIED_CONNECT_SECONDS = 2.0
+
+# Then a process that runs for months asks the better endpoints again.
+REMEMBERED_SECONDS = 6 * 3600.0
 
 # Naming rules of buckets, OSS developer reference.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -73,15 +75,16 @@ class OssStore:
         keys: Callable[[], Keys],
         whose: str = "",
         endpoints: Sequence[str] = (),
-        state_dir: Path | None = None,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        """Open `url`: with `keys`, in words `whose`; which endpoint serves is remembered in `state_dir`."""
+        """Open `url` with `keys`; `whose` says in words whose. Without `endpoints`: the region's own."""
         self.url = url
         self._region = region
         self._keys = keys
         self._whose = whose
-        self._endpoints = Endpoints(endpoints, state_dir)
+        self._endpoints: tuple[str | None, ...] = tuple(endpoints) or (None,)
+        self._served: str | None = None
+        self._served_until = 0.0  # on the monotonic clock
         self._clients: dict[str | None, oss.Client] = {}
         self._bucket, _, prefix = url.removeprefix("oss://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -89,7 +92,7 @@ class OssStore:
         self._cutter = Cutter()
 
     @classmethod
-    def from_config(cls, config: StoreConfig, state_dir: Path | None = None) -> OssStore:
+    def from_config(cls, config: StoreConfig) -> OssStore:
         """Return the store of `[store]`. ConfigInvalid for a bucket name or region that OSS can't have."""
         bucket = config.url.removeprefix("oss://").partition("/")[0]
         if not BUCKET.fullmatch(bucket):
@@ -97,29 +100,26 @@ class OssStore:
                 f"store.url: {bucket} is not the name of a bucket",
                 expected="3 to 63 of a-z, 0-9 and -, no - at either end",
                 found=bucket,
-                kept="nothing was changed",
                 next="correct store.url in the configuration file",
             )
         if not config.region:
             raise ConfigInvalid(
                 "store.region is missing",
                 expected='the bucket\'s region, like "cn-hangzhou": signature V4 names it',
-                kept="nothing was changed",
                 next="add region to [store] in the configuration file",
             )
         return cls(
             config.url,
             region=config.region,
             endpoints=config.endpoints,
-            state_dir=state_dir,
-            keys=provider(config.source),
-            whose=said(config.source),
+            keys=provider(config),
+            whose=describe_keys(config),
         )
 
     def _client(self, endpoint: str | None) -> oss.Client:
         """Return the SDK's client for an endpoint; the region's own for None."""
         if endpoint not in self._clients:
-            hurried = not self._endpoints.is_last_resort(endpoint)
+            hurried = endpoint != self._endpoints[-1]
             self._clients[endpoint] = oss.Client(
                 oss.Config(
                     region=self._region,
@@ -157,13 +157,17 @@ class OssStore:
                     return None
                 raise
             with result.body as body:
-                etag = present(self.url, result.etag)
-                return Object(whole_body(body, key, limit, result), etag)
+                etag = _present(self.url, result.etag)
+                return Object(_whole_body(body, key, limit, result), etag)
 
         return self._within_deadline("oss:GetObject", key, attempt)
 
     def put(self, key: str, body: bytes) -> str:
-        """See `Store.put`."""
+        """See `Store.put`.
+
+        V4 on OSS does not sign bodies, so the server compares Content-MD5 before it stores anything. The
+        SDK's CRC-64 would find a damaged body only when every reader can fetch it already.
+        """
         request = oss.PutObjectRequest(
             bucket=self._bucket,
             key=self._prefix + checked_key(key),
@@ -172,7 +176,7 @@ class OssStore:
         )
 
         def attempt(client: oss.Client) -> str:
-            return present(self.url, client.put_object(request).etag)
+            return _present(self.url, client.put_object(request).etag)
 
         return self._within_deadline("oss:PutObject", key, attempt)
 
@@ -183,7 +187,7 @@ class OssStore:
         def attempt(client: oss.Client) -> list[str]:
             keys = []
             for page in client.list_objects_v2_paginator(limit=1000).iter_page(request):
-                present(self.url, page.name)
+                _present(self.url, page.name)
                 keys += [found.key[len(self._prefix) :] for found in page.contents or ()]
             return listed(keys)
 
@@ -206,16 +210,13 @@ class OssStore:
         end = time.monotonic() + self._deadline
         request = oss.DeleteObjectRequest(self._bucket, full)
         self._within_deadline("oss:DeleteObject", key, partial(_delete, request), end)
-        listing = partial(version_ids, self.url, self._bucket, full)
-        try:
+        listing = partial(_version_ids, self.url, self._bucket, full)
+        with within(
+            kept=f"{key} is deleted; in a bucket with versioning, older versions of it may still be read"
+        ):
             for version_id in self._within_deadline("oss:ListObjectVersions", key, listing, end):
                 request = oss.DeleteObjectRequest(self._bucket, full, version_id)
                 self._within_deadline("oss:DeleteObjectVersion", key, partial(_delete, request), end)
-        except StoreError as error:
-            error.kept = (
-                f"{key} is deleted; in a bucket with versioning, older versions of it may still be read"
-            )
-            raise
         return True
 
     def _within_deadline(
@@ -231,9 +232,10 @@ class OssStore:
         )
 
     def _in_turn(self, action: str, key: str, attempt: Callable[[oss.Client], T], *, again: bool) -> T:
-        """Run `attempt` at one endpoint after the other, until one of them is OSS's and open to us."""
+        """Run `attempt` at one endpoint after the other, until OSS answers at one that is open to us."""
         failures: dict[str, StoreError] = {}
-        for endpoint in self._endpoints.in_turn():
+        preferred = self._served if time.monotonic() < self._served_until else None
+        for endpoint in sorted(self._endpoints, key=lambda one: one != preferred):
             try:
                 result = self._translated(action, key, endpoint, attempt)
             except NotReached as silence:
@@ -243,14 +245,15 @@ class OssStore:
             except EndpointClosed as refusal:
                 failures[endpoint or ""] = refusal
             else:
-                self._endpoints.served(endpoint)
+                if endpoint != preferred:
+                    self._served, self._served_until = endpoint, time.monotonic() + REMEMBERED_SECONDS
                 return result
         raise none_of(self.url, failures)
 
     def _translated(
         self, action: str, key: str, endpoint: str | None, attempt: Callable[[oss.Client], T]
     ) -> T:
-        """Run `attempt` once at one endpoint; what the SDK raises becomes a StoreError."""
+        """Run `attempt` once at one endpoint. The SDK's errors become StoreErrors."""
         try:
             return attempt(self._client(endpoint))
         except StoreError:
@@ -263,7 +266,7 @@ class OssStore:
                     next="look at the network between this host and the endpoint, then run it again",
                 ) from None
             raise store_error(
-                Request(self.url, action, key, region=self._region, whose=self._whose), error
+                Operation(self.url, action, key, region=self._region, whose=self._whose), error
             ) from None
 
 
@@ -273,3 +276,78 @@ def _delete(request: oss.DeleteObjectRequest, client: oss.Client) -> None:
 
 def _for_sdk(keys: Keys) -> oss.credentials.Credentials:
     return oss.credentials.Credentials(keys.access_key_id, keys.access_key_secret, keys.security_token)
+
+
+def _present(url: str, field: str | None) -> str:
+    """Return a field that every whole answer has; StoreUnreachable without it.
+
+    http.client takes a connection that breaks within the header for the header's end. The rest looks like a
+    success with an empty body: an object of no octets, a listing of no keys.
+    """
+    if not field:
+        raise NotReached(
+            f"{url} gives no usable answer",
+            connected=True,
+            found="an answer without the fields that OSS gives, or only the beginning of one",
+            next="run it again; if it repeats, look at proxies between this host and the endpoint",
+        )
+    return field
+
+
+def _whole_body(body: oss.StreamBody, key: str, limit: int, header: oss.GetObjectResult) -> bytes:
+    """Return the whole body. StoreTooLarge beyond `limit`; StoreUnreachable if it is not what was stored.
+
+    The SDK compares the CRC-64 only in its multi-part downloader.
+    """
+    from alibabacloud_oss_v2.crc import Crc64
+
+    octets = bytearray()
+    checksum = Crc64(0)
+    for chunk in body.iter_bytes(block_size=limit + 1):
+        octets += chunk
+        checksum.update(chunk)
+        if len(octets) > limit:
+            raise too_large(key, limit)
+    # Objects from before 2015 have no CRC-64, and a CDN may leave the length out; one of them must prove it.
+    if header.hash_crc64:
+        expected, found = f"CRC-64 {header.hash_crc64}", f"CRC-64 {checksum.sum64()}"
+    else:
+        expected, found = f"{header.content_length} octets", f"{len(octets)} octets"
+    if expected != found:
+        raise StoreUnreachable(
+            f"{key} was damaged on its way",
+            expected=expected,
+            found=found,
+            next="run it again; if it repeats, look at proxies between this host and the endpoint",
+        )
+    return bytes(octets)
+
+
+def _version_ids(url: str, bucket: str, key: str, client: oss.Client) -> list[str]:
+    """Return every version of exactly this key that can be deleted: from old to new, then the markers.
+
+    A bucket without versioning lists its objects too, with an empty id ("GetBucketVersions
+    (ListObjectVersions)", OSS API reference); these are not among them.
+    """
+    versions: list[str] = []
+    markers: list[str] = []
+    request = oss.ListObjectVersionsRequest(bucket, prefix=key)
+    for page in client.list_object_versions_paginator(limit=1000).iter_page(request):
+        _present(url, page.name)
+        versions += [found.version_id for found in page.version or () if found.key == key]
+        markers += [found.version_id for found in page.delete_marker or () if found.key == key]
+    return [version_id for version_id in versions[::-1] + markers if version_id]
+
+
+def is_custom_domain(endpoint: str) -> bool:
+    """Whether the endpoint is a bucket's own domain (CNAME), which the bucket isn't put in front of.
+
+    Since 2025-03-20 new users need one for data on mainland buckets over public endpoints. An IP address is
+    none: for it the SDK chooses the path style.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return not host.endswith(".aliyuncs.com")
+    return False

@@ -1,23 +1,17 @@
 """What the OSS SDK raises, as the operator should read it.
 
-The SDK wraps: OperationError → RequestError (no connection), ResponseError (no
-answer), CredentialsFetchError, or ServiceError (an answer that is not 2xx, with
-status, Code and EC). None of their own texts is shown whole: they hold requests.
+    OperationError → RequestError             no connection       NotReached
+                     ResponseError            no answer           NotReached
+                     CredentialsFetchError    no keys             StoreDenied, StoreUnreachable, StoreClock
+                     ServiceError             not 2xx             by status, Code and EC
 
-Who answered matters. A proxy's or a load balancer's 403 and 404 pages carry no
-Code of OSS ("BadErrorResponse" to the SDK) and say nothing about keys and rights,
-so they count as not reached: NotReached, with everything else that another
-endpoint may do better.
+- The SDK's own texts hold requests, so none is shown whole.
+- A 403 or 404 without a Code of OSS ("BadErrorResponse" to the SDK) is a proxy's page: NotReached.
+- A refusal whose Date is over 15 minutes from this host's time is the clock's fault first (host/clock.py).
+- EndpointClosed: since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for objects
+  in mainland buckets (https://www.alibabacloud.com/help/en/oss/user-guide/0048-00000401).
 
-A refusal whose Date is over 15 minutes from this host's time is the clock's, before
-it is anybody's key (certcast/host/clock.py).
-
-Since 2025-03-20 new users get PublicEndpointForbidden (400, EC 0048-00000401) for
-objects in mainland buckets at a public endpoint
-(https://www.alibabacloud.com/help/en/oss/user-guide/0048-00000401): EndpointClosed.
-
-Codes and messages: error list of the OSS developer reference; the EC of a wrong
-signing region is from a real server's answer.
+Codes are of the error list in the OSS developer reference; a real server gave the EC of a wrong region.
 """
 
 from __future__ import annotations
@@ -55,7 +49,7 @@ NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ConnectTimeout, SSLErr
 
 
 @dataclass(frozen=True)
-class Request:
+class Operation:
     """What was tried: `action` is the RAM action, like `oss:GetObject`; `whose` says which keys signed."""
 
     url: str
@@ -80,20 +74,20 @@ class EndpointClosed(StoreDenied):
     """OSS refuses this endpoint to the account, and would not refuse others."""
 
 
-def store_error(request: Request, error: Exception) -> StoreError:
-    """Return what `error`, which the SDK raised for `request`, means."""
+def store_error(operation: Operation, error: Exception) -> StoreError:
+    """Return what `error`, which the SDK raised for `operation`, means."""
     cause: object = error
     while isinstance(cause, exceptions.BaseError) and "error" in cause.kwargs:
         cause = cause.kwargs["error"]
     if isinstance(cause, (CredentialsMissing, exceptions.CredentialsEmptyError)):
-        return _no_key(request, cause)
+        return _no_key(operation, cause)
     if isinstance(cause, exceptions.ServiceError):
-        return _refusal(request, cause)
+        return _refusal(operation, cause)
     why = reason(cause) if isinstance(cause, Exception) else str(cause)
     return NotReached(
-        f"{request.url} cannot be reached",
+        f"{operation.url} cannot be reached",
         connected=not isinstance(cause, NO_CONNECTION),
-        found=f"{request}: {why}",
+        found=f"{operation}: {why}",
         next=clock.tls_hint(why) or "look at store.endpoints, store.region and the network of this host",
     )
 
@@ -115,80 +109,85 @@ def none_of(url: str, failures: Mapping[str, StoreError]) -> StoreError:
     )
 
 
-def _no_key(request: Request, missing: Exception) -> StoreError:
+def _no_key(operation: Operation, missing: Exception) -> StoreError:
     if isinstance(missing, StsUnavailable):
         return StoreUnreachable(
-            f"{request.url}: there are no keys to sign with for the moment",
+            f"{operation.url}: there are no keys to sign with for the moment",
             found=str(missing),
             next="look at store.sts_endpoint and the network of this host; the next timer tries again",
         )
     if isinstance(missing, StsClock):
-        return _wrong_clock(request, str(missing), missing.wrong)
+        return _wrong_clock(operation, str(missing), missing.wrong)
     if isinstance(missing, RoleRefused):
         return StoreDenied(
-            f"{request.url}: the RAM role of [store] cannot be assumed",
+            f"{operation.url}: the RAM role of [store] cannot be assumed",
             expected="sts:AssumeRole in the caller's RAM policy, and the caller in the role's trust policy",
             found=f"{missing}\nwith {missing.source}",
             next="mend these two policies or store.role_arn, then run it again",
         )
     source, remedy = getattr(missing, "source", ""), getattr(missing, "remedy", "")
     return StoreDenied(
-        f"{request.url}: there is no AccessKey to sign with",
+        f"{operation.url}: there is no AccessKey to sign with",
         found=f"none in {source}: {missing}" if source else str(missing) or None,
         next=f"{remedy or 'give this host an AccessKey'}, then run it again",
     )
 
 
-def _refusal(request: Request, answer: exceptions.ServiceError) -> StoreError:
+def _refusal(operation: Operation, answer: exceptions.ServiceError) -> StoreError:
     code = answer.code if answer.code != "BadErrorResponse" else None
-    found = f"{request}: {answer.status_code} " + (
+    found = f"{operation}: {answer.status_code} " + (
         f"{code}, {answer.message} (request {answer.request_id})" if code else "without a code of OSS"
     )
     if code is None:
         return NotReached(
-            f"{request.url} gives no usable answer",
+            f"{operation.url} gives no usable answer",
             connected=False,
             found=found,
             next="look at proxies between this host and store.endpoints, then run it again",
         )
+    is_denial = answer.status_code in {400, 401, 403}
     wrong = clock.wrong_clock((answer.headers or {}).get("Date"), clock.now())
-    if code == "RequestTimeTooSkewed" or (wrong and answer.status_code in {400, 401, 403}):
-        return _wrong_clock(request, found, wrong)
+    if code == "RequestTimeTooSkewed" or (wrong and is_denial):
+        return _wrong_clock(operation, found, wrong)
     if code == "NoSuchBucket":
         return StoreNoBucket(
-            f"{request.url}: there is no such bucket",
+            f"{operation.url}: there is no such bucket",
             found=found,
             next="correct store.url or store.region in the configuration file, or create the bucket",
         )
     if code == "PublicEndpointForbidden":
         return EndpointClosed(
-            f"{request.url}: the public endpoint is closed to this account",
-            expected=f"inside Alibaba Cloud https://oss-{request.region}-internal.aliyuncs.com, elsewhere a "
-            "custom domain (CNAME) of the bucket",
+            f"{operation.url}: the public endpoint is closed to this account",
+            expected=f"inside Alibaba Cloud https://oss-{operation.region}-internal.aliyuncs.com, "
+            "elsewhere a custom domain (CNAME) of the bucket",
             found=found,
             next="name one of these in store.endpoints; "
             "a custom domain is bound to the bucket in the OSS console and needs a certificate there",
         )
     # InvalidDigest is a 400 too, and says that the body was damaged on its way: worth another attempt.
-    if code != "InvalidDigest" and answer.status_code in {400, 401, 403}:
-        advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(code)
-        if home := answer.error_fileds.get("Endpoint"):
-            advice = f"the bucket is at {home}: correct store.region and store.endpoints"
-        return StoreDenied(
-            f"{request.url}: the store refused the request",
-            found=found + (f"\nwith {request.whose}" if request.whose else ""),
-            next=(advice or "look the code up in the error list of OSS").format(action=request.action),
-        )
+    if is_denial and code != "InvalidDigest":
+        return _denied(operation, answer, found)
     return StoreUnreachable(
-        f"{request.url} gives no usable answer",
+        f"{operation.url} gives no usable answer",
         found=found,
         next="run it again later; the next timer does so too",
     )
 
 
-def _wrong_clock(request: Request, found: str, wrong: WrongClock | None) -> StoreClock:
+def _denied(operation: Operation, answer: exceptions.ServiceError, found: str) -> StoreDenied:
+    advice = NEXT_BY_CODE.get(answer.ec) or NEXT_BY_CODE.get(answer.code)
+    if home := answer.error_fileds.get("Endpoint"):
+        advice = f"the bucket is at {home}: correct store.region and store.endpoints"
+    return StoreDenied(
+        f"{operation.url}: the store refused the request",
+        found=found + (f"\nwith {operation.whose}" if operation.whose else ""),
+        next=(advice or "look the code up in the error list of OSS").format(action=operation.action),
+    )
+
+
+def _wrong_clock(operation: Operation, found: str, wrong: WrongClock | None) -> StoreClock:
     return StoreClock(
-        f"{request.url}: the clock of this host is wrong",
+        f"{operation.url}: the clock of this host is wrong",
         expected=wrong.expected if wrong else "within 15 minutes of the store's",
         found=f"{wrong.found}; {found}" if wrong else found,
         next=clock.NEXT,

@@ -2,42 +2,25 @@
 
     [store]
     url = "oss://bucket/prefix"                   what the store is, in manifests too
-    read_from = "https://relay.internal/certs"    where this host reads it
-
-Behind the address may be a web server with a copy of the objects, a proxy in front of
-the bucket, a CDN, or the bucket itself with a policy that lets a network in. Nothing
-that comes from there is believed for its own sake: manifests are signed, keys are
-sealed. What such a server can do is keep things back, and `expires` shows that.
-
-What is asked: GET {read_from}/{key}, as it is (`Accept-Encoding: identity`), and not
-from a cache that doesn't check (`Cache-Control: no-cache`), so that an emergency is not
-seen a cache's lifetime later. No Authorization, no ~/.netrc, no cookies.
-
-What an answer means, in HTTP's words alone:
+    read_from = "https://relay.internal/certs"    where this host reads it: a copy, a proxy, a CDN, the bucket
 
     200                     the object, if its end can be told and it isn't compressed
     304                     unchanged, if that was asked
-    404                     no such key; so does the redirect to a folder of that name. Nobody can
-                            tell a 404 from another server's: a wrong address looks like "nothing
-                            was published", which is an error as well
-    401, 403                not for this host. Some buckets say 403 for what isn't there, too
-    a redirect              somebody else's answer: not followed, since the address that was
-                            configured is the only one anybody has looked at
+    404                     no such key, and so is a redirect to a folder of that name. A wrong address
+                            answers alike: "nothing was published" is an error as well
+    401, 403                not for this host; some buckets say 403 for a missing object
+    a redirect              not followed: nobody has looked at that address
     429, 5xx, no answer     worth another attempt
 
-A bucket's own error page is understood as far as it says more: NoSuchBucket.
+- Nothing is believed for its source: manifests are signed, keys are sealed. The server can keep objects
+  back, and `expires` shows that.
+- Requests carry no Authorization, no ~/.netrc, no cookies. `Cache-Control: no-cache`: an emergency must not
+  wait for a cache's lifetime.
+- An ETag counts only for an object at least two seconds old. nginx makes it of size and time in whole
+  seconds, so two manifests of one second may share it (RFC 9110 section 8.8.2.2 has this rule for dates).
+- Trusted are the system's roots, where companies put their own, or REQUESTS_CA_BUNDLE; HTTPS_PROXY is used.
 
-ETags. Weak ones (W/"…") count: they say less about bytes, but If-None-Match compares
-weakly anyway (RFC 9110 section 13.1.2). What can't be relied on is any ETag of a file
-that has just changed: nginx makes it of size and modification time in whole seconds, so two
-manifests of one second may share it. An ETag is only handed on if the object was at least
-two seconds old when it was read (the rule of RFC 9110 section 8.8.2.2 for dates).
-
-Trust is the system's, where companies put the authority of their own, not the list that
-`requests` brings; REQUESTS_CA_BUNDLE replaces it, HTTPS_PROXY is used, as elsewhere.
-Why `requests`: docs/adr/0013-reading-without-credentials.md.
-
-Not here: attempts and deadline (attempts.py), signature and digests (the caller's).
+Why `requests`: docs/adr/0013. Not here: attempts and deadline (attempts.py), signature and digests.
 """
 
 from __future__ import annotations
@@ -103,14 +86,12 @@ class WebStore:
             raise ConfigInvalid(
                 "store.read_from is more than an address",
                 expected="https://host/path: no user and password, no ? and no #",
-                kept="nothing was changed",
                 next="let the relay admit this host by its network; releases are sealed and signed anyway",
             )
         if parts.scheme == "http" and config.encryption == "none":
             raise ConfigInvalid(
                 'store.read_from: http:// with encryption = "none" would send private keys in plain text',
                 expected='https://, or encryption = "age"',
-                kept="nothing was changed",
                 next="correct [store] in the configuration file",
             )
         return cls(config.url, address)
@@ -122,7 +103,7 @@ class WebStore:
         return repeated(lambda _number: self._once(key, limit, unless or None), self._cutter, end=end)
 
     def _once(self, key: str, limit: int, unless: str | None) -> Object | Unchanged | None:
-        """Ask once; what goes wrong on the way becomes a StoreError."""
+        """Ask once. Every failure on the way becomes a StoreError."""
         try:
             response = self._session.get(
                 f"{self._base}/{key}",
@@ -183,7 +164,7 @@ class WebStore:
             )
 
     def _refusal(self, response: Response, key: str, code: str | None) -> StoreError:
-        """Say what an answer means that is neither the object nor its absence."""
+        """Return the error for an answer that is neither the object nor its absence."""
         status = response.status_code
         found = f"GET {key}: {status}" + (f" {code}" if code else "")
         if code == "NoSuchBucket":

@@ -99,7 +99,7 @@ def test_rights_over_records(config, more, expected):
     assert expected == zones_of(ram_policies.dns(config(more)))
 
 
-def test_without_zones_each_that_a_name_may_lie_in_is_named_and_no_top_level_domain(config):
+def test_without_zones_every_possible_one_is_named(config):
     """Which zone holds a deep name shows only in the account; a lone label is never one."""
     names = 'names = ["www.shop.b.test", "*.b.test"]'
     found = ram_policies.dns_zones(config("", 'names = ["a.test", "*.a.test"]', names))
@@ -202,7 +202,7 @@ def test_a_group_puts_the_report_of_the_group(config):
     assert may(policies, "PutObject", "some/prefix/hosts/web.json")
 
 
-def test_a_role_for_the_bucket_gets_the_rights_and_its_caller_the_right_to_assume_it(config):
+def test_a_role_gets_the_rights_and_its_caller_may_assume_it(config):
     """[store] role_arn: two policies, one for the role and one for whoever assumes it."""
     region = 'region = "cn-hangzhou"'
     policies = ram_policies.consumer(config("", region, f'{region}\nrole_arn = "acs:ram::7:role/reader"'))

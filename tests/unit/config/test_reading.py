@@ -65,7 +65,7 @@ def test_all_mistakes_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
     ]
 
 
-def test_a_misspelt_key_is_a_mistake_and_the_right_one_is_suggested(tmp_path: Path) -> None:
+def test_for_a_misspelt_key_the_right_one_is_suggested(tmp_path: Path) -> None:
     """A key that certcast does not know never silently does nothing."""
     (line,) = mistakes(tmp_path, SMALLEST.replace("region =", "regoin ="))
     assert "store: 'regoin' is not a known key; did you mean 'region'?" == line
@@ -292,7 +292,7 @@ def test_a_certificate_that_no_nginx_serves_is_a_mistake(tmp_path: Path) -> None
     assert read(tmp_path, f'{text}\n[renewal]\nemail = "a@example.com"\n').renewal
 
 
-def test_a_certificate_is_served_by_each_nginx_that_doesnt_say_otherwise(tmp_path: Path) -> None:
+def test_each_nginx_serves_a_certificate_by_default(tmp_path: Path) -> None:
     """Two instances share the certificates unless one names its own; copies are chosen alike."""
     config = read(
         tmp_path,
@@ -352,7 +352,7 @@ def test_an_unknown_certificate_is_answered_with_the_known_ones(tmp_path: Path) 
     assert "one of example.com" == caught.value.expected
 
 
-def test_the_file_reads_the_same_in_a_process_that_uses_many_types(tmp_path: Path) -> None:
+def test_many_types_in_the_process_change_nothing(tmp_path: Path) -> None:
     """Where a library flushes typing's caches, a fixed wait is still a fixed wait."""
     text = SMALLEST + '\n[dns]\npropagation = "wait:30s"\n'
     for flush in typing._cleanups:  # type: ignore[attr-defined]  # the caches have no public name

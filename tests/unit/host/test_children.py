@@ -37,7 +37,7 @@ def starts() -> Iterator[tuple[str, dict[str | None, str]]]:
             )
 
 
-def test_each_program_that_is_started_gets_an_environment_on_purpose() -> None:
+def test_each_child_gets_an_environment_on_purpose() -> None:
     """No child inherits keys because nobody thought of it, and none at all is given them."""
     found = list(starts())
     assert len(found) >= 3

@@ -15,7 +15,7 @@ from certcast.host import files
 from certcast.report.errors import Busy, LocalFault
 
 
-def test_a_reader_sees_the_old_or_the_new_content_and_nobody_else_reads_either(tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_or_the_new_content(tmp_path: Path) -> None:
     """Replacing a file is one rename; it is private whatever the umask, and nothing stays beside it."""
     path = tmp_path / "state.json"
     before = os.umask(0)
@@ -123,7 +123,7 @@ def test_a_lock_is_no_way_to_make_files_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_lock_that_is_given_back_is_free_though_a_child_has_a_copy_of_it(tmp_path: Path) -> None:
+def test_a_lock_is_free_though_a_child_has_a_copy_of_it(tmp_path: Path) -> None:
     """Between a fork and its exec a child has all descriptors: it holds no lock up for that."""
     waiting, goes = os.pipe()
     with files.lock(tmp_path / "lock"):

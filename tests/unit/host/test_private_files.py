@@ -34,9 +34,7 @@ def test_a_private_file_is_read(secret: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o601])
-def test_a_file_that_others_may_read_or_write_is_refused_with_the_command_that_mends_it(
-    secret: Path, mode: int
-) -> None:
+def test_a_file_that_others_may_read_or_write_is_refused(secret: Path, mode: int) -> None:
     """The report names the file, its mode and owner; the command in it, run as it stands, mends it."""
     secret.chmod(mode)
     for look in (private_files.require_private, private_files.read_private):
@@ -49,7 +47,7 @@ def test_a_file_that_others_may_read_or_write_is_refused_with_the_command_that_m
 
 
 @as_root
-def test_a_file_of_somebody_else_is_refused_even_if_it_is_private(secret: Path) -> None:
+def test_a_private_file_of_somebody_else_is_refused(secret: Path) -> None:
     """Who owns the file may exchange what is in it, and knows it; the report says who that is."""
     os.chown(secret, SOMEBODY, -1)
     with pytest.raises(SecretExposed, match="belongs to somebody else") as caught:
@@ -147,9 +145,7 @@ def test_a_credential_of_systemd_counts_as_private(
 # -- folders that are ours
 
 
-def test_a_folder_that_this_user_may_not_look_into_is_a_fault_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user before root's state is told what to do, and shown no source lines."""
 
     def denied(path: Path) -> bool:

@@ -64,7 +64,7 @@ def v4(headers, scope, additional=()):
     ],
     ids=["plain", "security-token", "additional-headers"],
 )
-def test_a_v4_signature_is_the_one_that_the_official_sdk_expects(headers, additional, expected):
+def test_a_v4_signature_is_what_the_official_sdk_expects(headers, additional, expected):
     """A real client's request is accepted: empty values lose their "=", and only some headers count."""
     request, claim = v4(headers, (headers["x-oss-date"][:8], "cn-hangzhou", "oss"), additional)
     assert expected == signature("sk", string_to_sign(request, claim), claim.scope)
@@ -86,7 +86,7 @@ DOCUMENTED = SignedRequest(
 )
 
 
-def test_the_documented_v4_example_is_followed_up_to_its_misprint():
+def test_the_v4_example_is_followed_up_to_its_misprint():
     """
     The reference's worked example agrees up to the hash of the canonical
     request; the signature printed below it belongs to another secret.

@@ -97,7 +97,7 @@ def test_rpc_signature_covers_every_parameter(name):
     assert "uRpHwaSEt3J+6KQD//svCh/x+pI=" != rpc_signature(rpc_string_to_sign("GET", forged), "testsecret")
 
 
-def test_rpc_signature_covers_the_method_and_depends_on_the_secret():
+def test_an_rpc_signature_covers_method_and_secret():
     """A signature of a GET is none of a POST, and one key's is none of another's."""
     signature = "uRpHwaSEt3J+6KQD//svCh/x+pI="
     assert signature != rpc_signature(rpc_string_to_sign("POST", DESCRIBE_DOMAIN_RECORDS), "testsecret")

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 
 import pytest
 
-from certcast.config.model import MailAddress, MailConfig
+from certcast.config.model import MailConfig
 from certcast.notify import mail
 from certcast.release.certificate import Leaf
 from certcast.report import errors
@@ -29,9 +29,9 @@ LEAF = Leaf(
 
 CONFIG = MailConfig(
     host="mail.example.test",
-    sender=MailAddress("certcast@web1.example.test"),
-    failures_to=(MailAddress("it@example.test"), MailAddress("oncall@example.test")),
-    installs_to=(MailAddress("administrator@example.test"),),
+    sender="certcast@web1.example.test",
+    failures_to=("it@example.test", "oncall@example.test"),
+    installs_to=("administrator@example.test",),
 )
 
 FAILURE = errors.DigestMismatch(
@@ -107,16 +107,18 @@ def test_lines_that_the_error_leaves_out_are_left_out(outbox: list[EmailMessage]
         assert label not in text
 
 
-def test_an_installation_mail_says_what_is_served_now_and_where_it_was_seen(outbox: list[EmailMessage]):
+def test_an_installation_mail_says_what_is_served_now(outbox: list[EmailMessage]):
     """The administrator learns which certificate is served, until when, what it replaced, and who saw it."""
     previous = replace(LEAF, sha256="77e0b410" * 8, serial="07", not_after=NOW + timedelta(days=20))
     mail.send_installed(
         CONFIG,
-        host="web1",
-        certificate="example.test",
-        leaf=LEAF,
-        previous=previous,
-        proved=["192.0.2.1:443 example.test", "192.0.2.1:443 www.example.test"],
+        mail.Installation(
+            host="web1",
+            certificate="example.test",
+            leaf=LEAF,
+            previous=previous,
+            proved=["192.0.2.1:443 example.test", "192.0.2.1:443 www.example.test"],
+        ),
         now=NOW,
     )
 
@@ -144,11 +146,14 @@ def test_an_installation_mail_says_what_was_not_proved(outbox: list[EmailMessage
     """What the proof could not look at is in the mail, and that it may need somebody."""
     mail.send_installed(
         CONFIG,
-        host="web1",
-        certificate="example.test",
-        leaf=LEAF,
-        proved=["x"],
-        remarks=["not provable: QUIC on 127.0.0.1:443"],
+        mail.Installation(
+            host="web1",
+            certificate="example.test",
+            leaf=LEAF,
+            proved=["x"],
+            remarks=["not provable: QUIC on 127.0.0.1:443"],
+            previous=None,
+        ),
         now=NOW,
     )
     text = outbox[0].get_content().replace("\r\n", "\n")
@@ -157,14 +162,20 @@ def test_an_installation_mail_says_what_was_not_proved(outbox: list[EmailMessage
 
 def test_the_first_installation_replaces_nothing(outbox: list[EmailMessage]):
     """Without a previous certificate the mail says that this is the first one."""
-    mail.send_installed(CONFIG, host="web1", certificate="example.test", leaf=LEAF, proved=["x"], now=NOW)
+    mail.send_installed(
+        CONFIG,
+        mail.Installation(host="web1", certificate="example.test", leaf=LEAF, proved=["x"], previous=None),
+        now=NOW,
+    )
     assert "In place of  nothing: it is the first" in outbox[0].get_content()
 
 
 def test_the_same_release_put_right_is_not_called_new(outbox: list[EmailMessage]):
     """A target of copy_to that was written again, for example: nobody looks for a new certificate."""
     mail.send_installed(
-        CONFIG, host="web1", certificate="example.test", leaf=LEAF, previous=LEAF, proved=["x"], now=NOW
+        CONFIG,
+        mail.Installation(host="web1", certificate="example.test", leaf=LEAF, previous=LEAF, proved=["x"]),
+        now=NOW,
     )
     text = outbox[0].get_content()
     assert "web1 serves the certificate for example.test as configured again since" in text
@@ -176,7 +187,11 @@ def test_nobody_to_tell_means_no_mail(outbox: list[EmailMessage]):
     fail(config=None)
     silent = replace(CONFIG, installs_to=())
     for config in (None, silent):
-        mail.send_installed(config, host="web1", certificate="example.test", leaf=LEAF, proved=[], now=NOW)
+        mail.send_installed(
+            config,
+            mail.Installation(host="web1", certificate="example.test", leaf=LEAF, proved=[], previous=None),
+            now=NOW,
+        )
     assert [] == outbox
 
 

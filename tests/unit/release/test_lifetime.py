@@ -16,7 +16,7 @@ def life(days: float) -> Life:
 
 
 @pytest.mark.parametrize(("days", "left"), [(90, 30), (64, 64 / 3), (45, 15), (160 / 24, 160 / 48)])
-def test_the_window_opens_at_a_third_of_the_life_or_half_of_a_short_one(days: float, left: float) -> None:
+def test_the_window_opens_at_a_part_of_the_life(days: float, left: float) -> None:
     """90, 64 and 45 day certificates are due with a third left, a 160-hour one with half left."""
     assert timedelta(days=left) == life(days).not_after - life(days).window_start
 

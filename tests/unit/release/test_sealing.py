@@ -198,9 +198,7 @@ def test_600_stanzas_cost_nothing(web1: Identity, web2: Identity) -> None:
     assert time.monotonic() - begin < 3
 
 
-def test_a_private_half_that_is_not_of_the_public_one_opens_nothing(
-    web1: Identity, web2: Identity, tmp_path: Path
-) -> None:
+def test_halves_of_two_keys_open_nothing(web1: Identity, web2: Identity, tmp_path: Path) -> None:
     """An identity file whose two halves are of two keys ends in a report, not in a wrong key."""
     body = b"".join(web1.path.read_bytes().splitlines()[1:-1])
     glued = base64.b64decode(body).replace(web1.public.blob, web2.public.blob, 1)

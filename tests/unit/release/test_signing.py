@@ -129,7 +129,7 @@ def test_a_signature_for_another_purpose_is_refused(
     )
 
 
-def test_the_name_of_our_key_over_another_ones_signature_is_refused(
+def test_our_key_over_a_signature_of_another_is_refused(
     pinned: tuple[PublicKey, ...], tmp_path: Path
 ) -> None:
     """A signature that claims to be the publisher's, made with another key, is refused by arithmetic."""

@@ -96,7 +96,7 @@ class Api:
     @property
     def account(self) -> str:
         """Which keys sign, and where, in words for an error: `profile acme of ... at alidns.aliyuncs.com`."""
-        return f"{credentials.said(self._source)}, at {urlsplit(self._url).netloc}"
+        return f"{credentials.describe_keys(self._source)}, at {urlsplit(self._url).netloc}"
 
     def call(self, action: str, parameters: Mapping[str, str], take: Callable[[Any], T]) -> T:
         """Return what `take` finds in the reply's body; a body that lacks it counts as no reply.

@@ -149,7 +149,7 @@ def _each(
 
     failures: Failures = []
     try:
-        store = open_store(config.store, config.state_dir)
+        store = open_store(config.store)
     except CertcastError as failure:
         failure.kept = kept
         return [failure]
