@@ -18,7 +18,7 @@ from certcast.config.model import (
     ZoneConfig,
 )
 from certcast.dns01.challenges import Challenge, Challenges
-from certcast.dns01.ledger import Run
+from certcast.dns01.ledger import Process
 from certcast.report.errors import CertcastError
 from certcast_lab.cloud import NAMESERVERS, Cloud
 from certcast_lab.nameservers import NameService
@@ -26,7 +26,7 @@ from certcast_lab.serve import Server
 from certcast_lab.zones import Zone
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
-ENDED = Run(pid=2**22 + 1, started=1, boot="a process that has ended")
+ENDED = Process(pid=2**22 + 1, started=1, boot="a process that has ended")
 URL = "https://ca.test/order/1"
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from certcast.dns01.accounts import Accounts
 from certcast.dns01.calls import Calls
-from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.dns01.ledger import Entry, Ledger, Process
 from certcast.dns01.once import Once
 from certcast.dns01.records import Records
 from certcast.dns01.visibility.reach import names_text, values_text
@@ -131,7 +131,7 @@ class Challenges:
 
     # -- certbot's hooks
 
-    def add(self, challenge: Challenge, run: Run, now: datetime) -> Entry:
+    def add(self, challenge: Challenge, run: Process, now: datetime) -> Entry:
         """Add one value and don't wait; return its entry in the ledger.
 
         Raises what the provider raises; the ledger then still knows whatever may have been added.
@@ -197,7 +197,7 @@ class Challenges:
         `sweep` and `cleanup_orders`.
         """
         hooks = [one for one in self._left_behind() if not one.order and now - one.created <= SWEEP_AFTER]
-        me = Run.current()
+        me = Process.current()
         own = [one for one in self.ledger.entries() if one.order and one.run == me and not one.leaving]
         if left := hooks + own:
             raise DnsFailed(
@@ -213,7 +213,7 @@ class Challenges:
             )
 
     def _left_behind(self) -> list[Entry]:
-        return [entry for entry in self.ledger.entries() if not entry.run.alive()]
+        return [entry for entry in self.ledger.entries() if not entry.run.is_alive()]
 
     def _remove_each(self, entries: Sequence[Entry]) -> list[CertcastError]:
         if len(entries) > _FEW:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from certcast.dns01.ledger import Entry, Run
+from certcast.dns01.ledger import Entry, Process
 from certcast.dns01.share import Share
 from certcast.dns01.visibility import propagation
 from certcast.dns01.visibility.reach import names_text, values_text
@@ -103,7 +103,7 @@ class Presenting:
         self._wait = wait
         self._progress = progress
         self._told = told
-        self._run = Run.current()
+        self._run = Process.current()
         self._waiting: dict[str, list[Expected]] = {}
         self._still_adding = len(self._orders)
 
