@@ -24,7 +24,7 @@ MUST hold, for every implementation (tests/contract/test_dns_provider.py):
   holds a key, a token or a signature.
 
 NOT promised: that a nameserver shows the record when `add_txt` returns
-(propagation.py waits for that), that ids are numbers, that two processes that
+(visibility/ waits for that), that ids are numbers, that two processes that
 add the same name and value at the same moment both learn which of them did.
 """
 

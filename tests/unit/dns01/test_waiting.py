@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from certcast.config.model import Address
-from certcast.dns01.once import Once
+from certcast.dns01.threads import LookupCache
 from certcast.dns01.visibility.nameservers import Nameserver
-from certcast.dns01.visibility.propagation import waiting_for
-from certcast.dns01.visibility.reach import Expected
-from certcast.dns01.visibility.watching import pause
+from certcast.dns01.visibility.reach import ExpectedTxt
+from certcast.dns01.visibility.waiting import describe_wait
+from certcast.dns01.visibility.watching import next_pause
 
 NS1 = Nameserver("ns1.example.net", (Address("192.0.2.1", 53),))
 NS2 = Nameserver("ns2.example.net", (Address("192.0.2.2", 53),))
 
 
-def expected(name: str, *values: str, servers: tuple[Nameserver, ...] = (NS1, NS2)) -> Expected:
-    return Expected(f"_acme-challenge.{name}", name, frozenset(values), servers)
+def expected(name: str, *values: str, servers: tuple[Nameserver, ...] = (NS1, NS2)) -> ExpectedTxt:
+    return ExpectedTxt(f"_acme-challenge.{name}", name, frozenset(values), servers)
 
 
 # -- how often a nameserver is asked
@@ -30,7 +30,7 @@ def test_a_wait_overshoots_by_a_twentieth(lag: float) -> None:
     """What becomes visible after a while is seen a twentieth of that while later, or a tenth of a second."""
     asked = 0.0
     while asked < lag:
-        asked += pause(asked, names=1)
+        asked += next_pause(asked, names=1)
 
     assert asked - lag <= max(0.1, 0.05 * lag) + 1e-9
 
@@ -39,16 +39,16 @@ def test_a_long_wait_does_not_flood_a_nameserver() -> None:
     """In ten minutes a server is asked some hundreds of times about a name, never less than every 2 s."""
     asked, questions = 0.0, 0
     while asked < 600:
-        asked, questions = asked + pause(asked, names=1), questions + 1
+        asked, questions = asked + next_pause(asked, names=1), questions + 1
 
     assert questions < 400
-    assert 2.0 == pause(600, names=1)
+    assert 2.0 == next_pause(600, names=1)
 
 
 @pytest.mark.parametrize("names", [1, 20, 100, 400])
 def test_many_names_do_not_flood_a_nameserver(names: int) -> None:
     """However many names are waited for, one address gets 200 questions a second at the most."""
-    assert names / pause(0.0, names) <= 200
+    assert names / next_pause(0.0, names) <= 200
 
 
 # -- looked up once
@@ -65,7 +65,7 @@ def test_threads_that_ask_at_the_same_time_share_the_look_up() -> None:
         another.wait(0.3)  # the others ask while there is no answer
         return zone.upper()
 
-    once = Once(look_up)
+    once = LookupCache(look_up)
 
     def ask(_number: int) -> str:
         all_ask.wait(10)
@@ -85,7 +85,7 @@ def test_a_look_up_that_failed_is_done_again_later() -> None:
             raise problem
         return "found"
 
-    once = Once(look_up)
+    once = LookupCache(look_up)
 
     with pytest.raises(ValueError, match="down"):
         once("zone")
@@ -98,7 +98,7 @@ def test_a_look_up_that_failed_is_done_again_later() -> None:
 def test_one_name_is_waited_for_by_its_name() -> None:
     """A single certificate: which values, at which name, at which nameservers."""
     assert ["waiting until ns1.example.net, ns2.example.net show 2 values at _acme-challenge.a.test"] == (
-        waiting_for([expected("a.test", "apex", "wildcard")])
+        describe_wait([expected("a.test", "apex", "wildcard")])
     )
 
 
@@ -109,4 +109,4 @@ def test_many_names_are_one_line_for_their_nameservers() -> None:
     assert [
         "waiting until ns1.example.net, ns2.example.net show 40 values at 20 names",
         "waiting until no nameserver show 1 value at _acme-challenge.b.test",
-    ] == waiting_for([*many, expected("b.test", "apex", servers=())])
+    ] == describe_wait([*many, expected("b.test", "apex", servers=())])
