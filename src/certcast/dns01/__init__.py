@@ -11,5 +11,4 @@
     alidns/           one provider: Alibaba Cloud DNS
 
 A second provider is a folder beside alidns/ that keeps the contract, and its choice in accounts.py.
-tests/contract/test_dns_provider.py then has a second implementation to run with.
 """

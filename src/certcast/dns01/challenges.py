@@ -23,7 +23,7 @@ from certcast.dns01.accounts import Accounts
 from certcast.dns01.ledger import Entry, Ledger, Process
 from certcast.dns01.records import Records
 from certcast.dns01.threads import LookupCache, Threads
-from certcast.dns01.visibility.reach import names_text, values_text
+from certcast.dns01.visibility.reach import count_text
 from certcast.report.errors import CertcastError, DnsFailed
 from certcast.report.names import readable
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from certcast.config.model import Config, DnsConfig
     from certcast.dns01.visibility.delegation import AliasFinder, RecordLocation
-    from certcast.dns01.visibility.nameservers import Nameservers
     from certcast.dns01.visibility.waiting import PropagationWait
 
 logger = logging.getLogger(__name__)
@@ -61,6 +60,10 @@ class Challenge(NamedTuple):
         """The name that the CA looks at (RFC 8555 section 8.4)."""
         return f"_acme-challenge.{self.domain}"
 
+    def entry(self, at: RecordLocation, process: Process, now: datetime, order: str = "") -> Entry:
+        """Return what the ledger is to know of the value at this location."""
+        return Entry(self.name, self.validation, at.zone, at.rr, process, now, order=order)
+
 
 class Challenges:
     """The challenges of one process; zones and nameservers are looked up once each.
@@ -80,8 +83,8 @@ class Challenges:
         self._config = config
         self._accounts = Accounts(config)
         self._records = Records(self._accounts, self.ledger, [zone.name for zone in config.zones])
-        self._nameservers = LookupCache(self._new_nameservers)
-        self._aliases = LookupCache(self._new_aliases)
+        # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
+        self._alias_finder = LookupCache(self._new_alias_finder)
         self._threads = Threads()
         self._progress = progress
         self._warn = warn
@@ -134,9 +137,7 @@ class Challenges:
         Raises what the provider raises; the ledger then still knows whatever may have been added.
         """
         at = self._locate(challenge.name)
-        (entry,) = self.ledger.intend(
-            [Entry(challenge.name, challenge.validation, at.zone, at.rr, process, now)]
-        )
+        (entry,) = self.ledger.intend([challenge.entry(at, process, now)])
         self._progress(f"adding TXT {entry.value} at {entry.owner}")
         return self._records.add(entry)
 
@@ -179,10 +180,11 @@ class Challenges:
     def sweep(self, now: datetime) -> list[Entry]:
         """Remove what processes that have ended left behind; return these entries.
 
-        An order of certcast's own has ended with its process. What certbot's hooks added is left alone
-        for two hours. All are tried; then the first failure is raised.
+        certcast's own orders end with their process. What certbot's hooks added stays for two hours. All are
+        tried; then the first failure is raised.
         """
-        old = [entry for entry in self._left_behind() if entry.order or now - entry.created > SWEEP_AFTER]
+        before = now - SWEEP_AFTER
+        old = [entry for entry in self._left_behind() if entry.order or entry.created < before]
         _raise_first(self._remove_each(old))
         return old
 
@@ -193,9 +195,8 @@ class Challenges:
         what this very process has added for its orders and never tried to remove. `sweep` and
         `cleanup_orders` report the rest.
         """
-        hooks = [
-            entry for entry in self._left_behind() if not entry.order and now - entry.created <= SWEEP_AFTER
-        ]
+        since = now - SWEEP_AFTER
+        hooks = [entry for entry in self._left_behind() if not entry.order and entry.created >= since]
         this = Process.current()
         own = [
             entry
@@ -220,8 +221,8 @@ class Challenges:
 
     def _remove_each(self, entries: Sequence[Entry]) -> list[CertcastError]:
         if len(entries) > _FEW:
-            owners = {entry.owner for entry in entries}
-            self._progress(f"removing TXT: {values_text(len(entries))} at {names_text(len(owners))}")
+            owners = count_text(len({entry.owner for entry in entries}), "name")
+            self._progress(f"removing TXT: {count_text(len(entries), 'value')} at {owners}")
         else:
             for entry in entries:
                 if entry.ours:
@@ -230,21 +231,15 @@ class Challenges:
 
     # -- look-ups
 
-    # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
-    def _new_nameservers(self, _dns: DnsConfig) -> Nameservers:
-        from certcast.dns01.visibility.nameservers import Nameservers
-
-        return Nameservers(self._config, self._accounts)
-
-    def _new_aliases(self, dns: DnsConfig) -> AliasFinder:
+    def _new_alias_finder(self, _dns: DnsConfig) -> AliasFinder:
         from certcast.dns01.visibility.delegation import AliasFinder
 
-        return AliasFinder(self._config, self._accounts, self._nameservers(dns))
+        return AliasFinder(self._config, self._accounts)
 
     def _locate(self, name: str) -> RecordLocation:
         from certcast.dns01.visibility.delegation import locate_record
 
-        return locate_record(name, self._accounts.zones, self._aliases(self._config.dns).find)
+        return locate_record(name, self._accounts.zones, self._alias_finder(self._config.dns).find)
 
     def _new_wait(self) -> PropagationWait:
         from certcast.dns01.visibility.listing import ZoneListing
@@ -261,7 +256,7 @@ class Challenges:
 
         return PropagationWait(
             self._config.dns,
-            nameservers_of=lambda zone: self._nameservers(self._config.dns).of(zone),
+            nameservers_of=self._alias_finder(self._config.dns).nameservers.of,
             threads=self._threads,
             listing=ZoneListing(self._accounts.provider_of, self._threads),
             group=WatchGroup(self._config.dns.resolvers, self._progress),

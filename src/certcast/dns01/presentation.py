@@ -5,13 +5,10 @@
     add       and the ledger, at each answer
     watch     one asyncio loop for all orders: the caller hears of each order at once
 
-An order that fails has its records removed; the others go on. The loop does no blocking call by itself: those
-have ten threads for all orders together (threads.py).
-
-Where the run is to end, nothing more is begun, and calls under way are waited for: an Add that outlived the
-clean-up would leave its record. The ledger then knows every record, and the caller cleans up.
-
-Not here: adding and removing one record (records.py), the wait (visibility/waiting.py).
+- An order that fails has its records removed; the others go on.
+- The loop does no blocking call by itself: those have ten threads for all orders together (threads.py).
+- Where the run is to end, nothing more is begun, and calls under way are waited for: an Add that outlived the
+  clean-up would leave its record. The ledger then knows every record, and the caller cleans up.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from certcast.dns01.ledger import Entry, Process
 from certcast.dns01.threads import OrderThreads
-from certcast.dns01.visibility.reach import names_text, values_text
+from certcast.dns01.visibility.reach import count_text
 from certcast.dns01.visibility.waiting import describe_wait
 from certcast.report.errors import CertcastError
 
@@ -105,7 +102,8 @@ class Presentation:
         """Return when each order was told of, or the run is to end. Raises defects."""
         if len(self._orders) > 1:
             names = [challenge.name for order in self._orders for challenge in order.challenges]
-            self._progress(f"adding TXT: {values_text(len(names))} at {names_text(len(set(names)))}")
+            values, owners = count_text(len(names), "value"), count_text(len(set(names)), "name")
+            self._progress(f"adding TXT: {values} at {owners}")
         try:
             asyncio.run(self._until_all_told())
         finally:
@@ -166,15 +164,7 @@ class Presentation:
         names = list(dict.fromkeys(challenge.name for challenge in order.challenges))
         found = dict(zip(names, await order.threads.each(self._locate, names), strict=True))
         wanted = [
-            Entry(
-                challenge.name,
-                challenge.validation,
-                found[challenge.name].zone,
-                found[challenge.name].rr,
-                self._process,
-                self._now,
-                order=order.url,
-            )
+            challenge.entry(found[challenge.name], self._process, self._now, order.url)
             for challenge in order.challenges
         ]
 

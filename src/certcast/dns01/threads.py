@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from certcast.report.errors import CertcastError
@@ -62,21 +62,21 @@ class LookupCache(Generic[K, V]):
 
 
 class Threads:
-    """The pool. It starts with the first call, and ends with this object."""
+    """The pool. Its threads start with the calls, and end with this object."""
 
     def __init__(self) -> None:
-        self._pool = LookupCache(_start_pool)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "dns01")
         self._running: set[Future[Any]] = set()
 
     def each(self, do: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return what `do` returns for each of the items. Raises its first exception."""
-        return list(self._pool(_AT_ONCE).map(do, items))
+        return list(self._pool.map(do, items))
 
     async def call(self, do: Callable[[T], R], item: T) -> R:
         """Return `do(item)`. Cancelled before it has begun, it never begins."""
         import asyncio
 
-        future = self._pool(_AT_ONCE).submit(do, item)
+        future = self._pool.submit(do, item)
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         return await asyncio.wrap_future(future)
@@ -84,10 +84,6 @@ class Threads:
     def wait_for_running(self) -> None:
         """Wait for the calls that were running when `call` was cancelled, to their ends."""
         concurrent.futures.wait(list(self._running))
-
-
-def _start_pool(at_once: int) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(at_once, "dns01")
 
 
 class OrderThreads:

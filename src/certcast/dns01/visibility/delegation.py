@@ -1,22 +1,19 @@
 """Where a validation's TXT record belongs.
 
 The CA looks at `_acme-challenge.<domain>` and follows CNAMEs from there (RFC 8555 section 8.4 leaves that to
-DNS as usual). So the record belongs at the end of the chain, in the managed zone with the longest name that
-holds it. An AccessKey can then be confined to a zone that has nothing but challenges.
+DNS as usual). The record belongs at the end of the chain, in the managed zone with the longest name there. So
+an AccessKey can be confined to a zone with nothing but challenges.
 
-    _acme-challenge.www.example.com        zone example.com, rr _acme-challenge.www
-    _acme-challenge.example.com  CNAME → example-com.acme.example.net
-                                           zone acme.example.net, rr example-com
+    _acme-challenge.www.example.com                zone example.com, rr _acme-challenge.www
+    _acme-challenge.example.com CNAME
+        example-com.acme.example.net               zone acme.example.net, rr example-com
 
-    a name in a managed zone   the provider's listing tells: no cache, private zone or filter is in between,
-                               and a wildcard is a record of its own, which a TXT at the name outranks
-                               (RFC 4592 section 2.2.1)
-    a name outside             a resolver tells; a CNAME counts unless a random name beside it gets the same
-    a sub-zone in other hands  NS records of the listing, and the zone's servers: Alidns splits a name off
-                               into another account's zone without any record
-                               (https://help.aliyun.com/document_detail/128693.html). Silence is no error.
-
-Not here: which zones are managed (the configuration, or the provider).
+- In a managed zone the provider's listing counts: no cache, private zone or filter is in between, and a
+  wildcard is a record of its own, which a TXT at the name outranks (RFC 4592 section 2.2.1).
+- Outside, a resolver's CNAME counts, unless a random name beside it gets the same one from a wildcard.
+- A sub-zone in other hands shows as NS records of the listing. Alidns also splits a name off into another
+  account's zone without any record (https://help.aliyun.com/document_detail/128693.html): the zone's servers
+  name the zone that they answer from. Their silence is no error here.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ import dns.resolver
 from certcast.dns01.provider import zone_of
 from certcast.dns01.threads import LookupCache
 from certcast.dns01.visibility.exchange import Unanswered
-from certcast.dns01.visibility.nameservers import ask
+from certcast.dns01.visibility.nameservers import Nameservers, ask
 from certcast.dns01.visibility.resolvers import stub_resolver
 from certcast.report.errors import DnsFailed, ZoneMissing
 
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 
     from certcast.config.model import Config, Resolver
     from certcast.dns01.accounts import Accounts
-    from certcast.dns01.visibility.nameservers import Nameserver, Nameservers
+    from certcast.dns01.visibility.nameservers import Nameserver
 
 # Resolvers give up after about as many; Let's Encrypt's too.
 _LONGEST_CHAIN = 10
@@ -102,9 +99,9 @@ class AliasFinder:
     Any number of threads may ask.
     """
 
-    def __init__(self, config: Config, accounts: Accounts, nameservers: Nameservers) -> None:
+    def __init__(self, config: Config, accounts: Accounts) -> None:
+        self.nameservers = Nameservers(config, accounts)
         self._dns = config.dns
-        self._nameservers = nameservers
         self._cuts: LookupCache[str, Sequence[str]] = LookupCache(
             lambda zone: accounts.provider_of(zone).subzones(zone)
         )
@@ -131,7 +128,7 @@ class AliasFinder:
         if self._dns.propagation is not None or zone in self._silent:
             return Alias()
         try:
-            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self._nameservers.of(zone))))
+            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self.nameservers.of(zone))))
         except Unanswered:
             self._silent.add(zone)
             return Alias()

@@ -11,14 +11,13 @@ Not here: how a question is sent (exchange.py), what the answers mean (reach.py,
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import dns.exception
-import dns.flags
+import dns.inet
 import dns.resolver
 
 from certcast.config.model import Address
@@ -76,11 +75,7 @@ class Nameservers:
             )
 
     def _addresses(self, host: str) -> list[str]:
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            pass
-        else:
+        if dns.inet.is_address(host):
             return [host]
         if self._resolver is None:
             return []
@@ -107,8 +102,3 @@ async def ask(address: Address, name: str, rdtype: str) -> dns.message.Message:
     Raises Unanswered, and Unreachable where not even a refusal came.
     """
     return require_answer(await exchange(address, name, rdtype, recursive=False))
-
-
-def is_authoritative(reply: dns.message.Message) -> bool:
-    """Return whether the server answered from its own zone data (AA), not from a cache or a parent's."""
-    return bool(reply.flags & dns.flags.AA)

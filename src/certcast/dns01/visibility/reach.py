@@ -1,17 +1,11 @@
 """What the answers of nameservers and resolvers amount to: decisions without any network.
 
-    nameservers_agree   the nameservers show the values, so the CA may look
-    resolvers_agree     the resolvers show them
-    Reachability        which addresses cannot be reached
-
-An address cannot be reached if a question to it got no DNS message, neither by UDP nor by TCP, and then a
-second question, asked after the first had failed, got none either. A zone's servers cannot be reached if
-that is so for every address of all of them. A firewall that refuses is found out in 0.1 s, one that drops
-packets in 8 s.
-
-An address that has ever answered, in whatever way, counts as reachable for the rest of the wait. certcast
-waits for a slow server, and for one that says SERVFAIL or REFUSED: those answers pass, and while they last
-the CA gets them, too. Nothing else is asked in such a server's place.
+- An address cannot be reached if two questions to it, the second asked after the first had failed, got no DNS
+  message, neither by UDP nor by TCP. A zone's servers cannot be reached if that is so for every address of
+  all of them. A firewall that refuses is found out in 0.1 s, one that drops packets in 8 s.
+- An address that has ever answered, in whatever way, counts as reachable for the rest of the wait. certcast
+  waits for a slow server, and for one that says SERVFAIL or REFUSED: those answers pass, and while they last
+  the CA gets them, too. Nothing else is asked in such a server's place.
 """
 
 from __future__ import annotations
@@ -113,11 +107,6 @@ class Reachability:
         return all(peer in self._silent - self._reached for peer in peers)
 
 
-def values_text(count: int) -> str:
+def count_text(count: int, noun: str) -> str:
     """Return "1 value", "2 values"."""
-    return "1 value" if count == 1 else f"{count} values"
-
-
-def names_text(count: int) -> str:
-    """Return "1 name", "2 names"."""
-    return "1 name" if count == 1 else f"{count} names"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

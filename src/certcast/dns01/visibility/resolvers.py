@@ -26,13 +26,7 @@ from requests import RequestException, Session
 from urllib3.exceptions import HTTPError
 
 from certcast.config.model import Address, Resolver
-from certcast.dns01.visibility.exchange import (
-    Unanswered,
-    Unreachable,
-    exchange,
-    make_query,
-    require_answer,
-)
+from certcast.dns01.visibility.exchange import Unanswered, Unreachable, exchange, make_query, require_answer
 from certcast.host.transport import BoundedAdapter, Cutter, reason
 from certcast.report.errors import DnsFailed
 
@@ -144,19 +138,15 @@ class DohServer(dns.nameserver.Nameserver):
         return self.url
 
     def kind(self) -> str:
-        """Return dnspython's name for it."""
         return "DoH"
 
     def is_always_max_size(self) -> bool:
-        """Return that no answer is truncated for want of room."""
-        return True
+        return True  # no answer is truncated for want of room
 
     def answer_nameserver(self) -> str:
-        """Return where an answer came from."""
         return self.url
 
     def answer_port(self) -> int:
-        """Return at which port."""
         return urlsplit(self.url).port or 443
 
     def query(

@@ -1,23 +1,18 @@
 """From the last value's adding to the moment at which the CA may look, for each order by itself.
 
-    propagation = "wait:…"            sleep that long, and ask nothing
-    the nameservers show all values   dns.settle, for servers of the provider that this host does not meet
-    the resolvers show them           dns.settle, and a warning
-    neither does                      the API lists them: dns.fallback_wait, and a warning
-    at the end, in each case          the API still lists every value (listing.py)
+    propagation = "wait:…"     sleep that long, and ask nothing
+    nameservers show all       dns.settle, for servers of the provider that this host does not meet
+    resolvers show all         dns.settle, and a warning
+    neither do                 the API lists the values: dns.fallback_wait, and a warning
+    at the end, in each case   the API still lists every value (listing.py)
 
-The CA asks any of the zone's servers, from several places (BR section 3.2.2.9). So every server is polled at
-each of its addresses, and the wait is over as soon as each has answered or failed once, all that answer have
-every value, and half of the servers answer. SERVFAIL and silence are no answers: such a server is asked
-again, and does not hold up the others.
-
-Where no server can be reached (reach.py), resolvers are asked beside them, for half of the time that is left.
-They prove less: that some nameserver has the values, not that all have. A resolver also remembers a "no" for
-the zone's SOA minimum (RFC 2308 section 5; 600 s at Alidns), longer than any wait here. So the nameservers
-get a `head_start`, and a resolver's lasting "no" stops nothing.
-
-The last resort is what other clients do that sleep and hope. The CA may look too early, and that costs one of
-five failed validations an hour (https://letsencrypt.org/docs/rate-limits/).
+- The CA asks any of the zone's servers, from several places (BR section 3.2.2.9), so all are asked. SERVFAIL
+  and silence are no answers: such a server is asked again, and does not hold up the others.
+- Resolvers are asked where no server can be reached (reach.py), for half of the time that is left. They prove
+  less: that some nameserver has the values. They remember a "no" for the zone's SOA minimum (RFC 2308
+  section 5; 600 s at Alidns), so the nameservers get a `head_start`, and a resolver's "no" stops nothing.
+- The fixed wait comes last: the CA may look too early, and that costs one of five failed validations an hour
+  (https://letsencrypt.org/docs/rate-limits/).
 
 Not here: the polling of one name (watching.py), and the question itself (nameservers.py, resolvers.py).
 """
@@ -30,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.dns01.visibility.reach import ExpectedTxt, names_text, values_text
+from certcast.dns01.visibility.reach import ExpectedTxt, count_text
 from certcast.dns01.visibility.watching import Watch
 from certcast.report.errors import DnsDenied, DnsFailed, NotPropagated, ZoneMissing
 
@@ -131,17 +126,17 @@ async def watch_all(
     """
     now = time.monotonic()
     watches = [Watch(txt, group, now + head_start, now + deadline) for txt in expected]
-    ends = [asyncio.create_task(watch.end()) for watch in watches]
+    tasks = [asyncio.create_task(watch.run()) for watch in watches]
     try:
-        if ends:
-            await asyncio.wait(ends, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
-        results = [end.result() for end in ends if end.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline, return_when=asyncio.FIRST_EXCEPTION)
+        results = [task.result() for task in tasks if task.done()]
     finally:
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
-    if len(results) < len(ends):
-        unmet = [watch for watch, end in zip(watches, ends, strict=True) if end.cancelled()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if len(results) < len(tasks):
+        unmet = [watch for watch, task in zip(watches, tasks, strict=True) if task.cancelled()]
         raise _not_propagated(unmet, deadline)
     return results
 
@@ -149,7 +144,7 @@ async def watch_all(
 def _not_propagated(unmet: Sequence[Watch], deadline: float) -> NotPropagated:
     first = unmet[0].expected
     address = next((address for server in first.servers for address in server.addresses), None)
-    count = values_text(len(first.values))
+    count = count_text(len(first.values), "value")
     at = f"@{address.host} -p {address.port} " if address else ""
     return NotPropagated(
         f"the nameservers did not show {count} at {first.name} within {deadline:g} s",
@@ -172,55 +167,39 @@ def describe_wait(expected: Sequence[ExpectedTxt]) -> list[str]:
     lines = []
     for servers, same in by_servers.items():
         names = {txt.name for txt in same}
-        at = names_text(len(names)) if len(names) > 1 else same[0].name
-        count = values_text(sum(len(txt.values) for txt in same))
+        at = count_text(len(names), "name") if len(names) > 1 else same[0].name
+        count = count_text(sum(len(txt.values) for txt in same), "value")
         lines.append(f"waiting until {', '.join(servers) or 'no nameserver'} show {count} at {at}")
     return lines
 
 
 def _warnings(results: Sequence[WatchResult], fallback_wait: float) -> list[str]:
     """Return a text for each way around the nameservers that was used: perhaps all that a person reads."""
+    ways = {
+        "resolvers": (
+            "resolvers showed the TXT values instead, and cannot know whether every nameserver has them",
+            "",
+        ),
+        "none": (
+            f"waited {fallback_wait:g} s without looking, after the API had shown the TXT values",
+            "; or set resolvers in [dns] to some that this host reaches "
+            '("https://…/dns-query" is DNS by HTTPS); or set propagation = "wait:60s" to ask nothing',
+        ),
+    }
     texts = []
-    if by_resolvers := [result for result in results if result.shown_by == "resolvers"]:
-        texts.append(
-            _warning(
-                by_resolvers,
-                "resolvers showed the TXT values instead, and cannot know whether every nameserver has them",
-                _open_port(by_resolvers),
+    for shown_by, (instead, otherwise) in ways.items():
+        if found := [result for result in results if result.shown_by == shown_by]:
+            servers = [server for result in found for server in result.expected.servers]
+            zones = sorted({result.expected.zone for result in found})
+            answers = _without_repeats(line for result in found for line in result.answers)
+            addresses = _without_repeats(str(address) for server in servers for address in server.addresses)
+            texts.append(
+                f"the nameservers of {', '.join(zones)} cannot be reached from this host; {instead}\n"
+                "  found    " + "\n           ".join(answers) + "\n"
+                f"  next     let this host ask {', '.join(addresses) or 'the nameservers'} by UDP and TCP"
+                + otherwise
             )
-        )
-    if unseen := [result for result in results if result.shown_by == "none"]:
-        texts.append(
-            _warning(
-                unseen,
-                f"waited {fallback_wait:g} s without looking, after the API had shown the TXT values",
-                f"{_open_port(unseen)}; or set resolvers in [dns] to some that this host reaches "
-                '("https://…/dns-query" is DNS by HTTPS); or set propagation = "wait:60s" to ask nothing',
-            )
-        )
     return texts
-
-
-def _warning(results: Sequence[WatchResult], instead: str, better: str) -> str:
-    zones = ", ".join(sorted({result.expected.zone for result in results}))
-    answers = _without_repeats(line for result in results for line in result.answers)
-    return "\n".join(
-        [
-            f"the nameservers of {zones} cannot be reached from this host; {instead}",
-            "  found    " + "\n           ".join(answers),
-            f"  next     {better}",
-        ]
-    )
-
-
-def _open_port(results: Sequence[WatchResult]) -> str:
-    addresses = _without_repeats(
-        str(address)
-        for result in results
-        for server in result.expected.servers
-        for address in server.addresses
-    )
-    return "let this host ask " + (", ".join(addresses) or "the nameservers") + " by UDP and TCP"
 
 
 def _without_repeats(lines: Iterable[str]) -> list[str]:

@@ -17,18 +17,19 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import dns.flags
 import dns.name
 import dns.rdatatype
 
 from certcast.dns01.visibility.exchange import Unanswered, Unreachable
-from certcast.dns01.visibility.nameservers import ask, is_authoritative
+from certcast.dns01.visibility.nameservers import ask
 from certcast.dns01.visibility.reach import (
     Answer,
     Reachability,
     WatchResult,
+    count_text,
     nameservers_agree,
     resolvers_agree,
-    values_text,
 )
 from certcast.dns01.visibility.resolvers import RecursiveResolver, choose_resolvers
 
@@ -117,7 +118,7 @@ class Watch:
         self._polls: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
 
-    async def end(self) -> WatchResult:
+    async def run(self) -> WatchResult:
         """Poll until it is settled what shows the values."""
         self._group.news.add(self._news)
         try:
@@ -227,22 +228,21 @@ class Watch:
         for server in self.expected.servers:
             if not server.addresses:
                 lines.append(f"{server.name}: its address was not found")
-            lines += [self._line(server.name, address) for address in server.addresses]
-        return lines + [self._line("resolver", each.resolver) for each in self._resolvers or ()]
+            lines += [self._describe_answer(server.name, address) for address in server.addresses]
+        return lines + [self._describe_answer("resolver", each.resolver) for each in self._resolvers or ()]
 
-    def _line(self, name: str, at: Peer) -> str:
-        wanted = self.expected.values
-        answer = self._latest.get((name, at))
+    def _describe_answer(self, server: str, peer: Peer) -> str:
+        answer, wanted = self._latest.get((server, peer)), self.expected.values
+        at = server if server == str(peer) else f"{server} ({peer})"
         if answer is None:
-            said = "no answer yet"
-        else:
-            said = answer.problem or f"has {len(wanted & answer.values)} of {values_text(len(wanted))}"
-        return f"{name if name == str(at) else f'{name} ({at})'}: {said}"
+            return f"{at}: no answer yet"
+        has = f"has {len(wanted & answer.values)} of {count_text(len(wanted), 'value')}"
+        return f"{at}: {answer.problem or has}"
 
 
 async def _ask_nameserver(address: Address, name: str) -> frozenset[str]:
     reply = await ask(address, name, "TXT")
-    if not is_authoritative(reply):
+    if not reply.flags & dns.flags.AA:  # from a cache, or a parent's zone data
         raise Unanswered("an answer that is not authoritative (no AA flag)")
     return _txt_values(reply, name)
 
