@@ -85,7 +85,7 @@ class Services:
         )
 
 
-class Told:
+class OrderResults:
     """What `present_orders` tells of its orders; `stop` is asked whether the run is to end."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
@@ -93,9 +93,9 @@ class Told:
         self.failed: dict[str, CertcastError] = {}
         self._stop = stop
 
-    def present(self, desk: Challenges, orders: Mapping[str, Sequence[Challenge]]) -> None:
+    def present(self, presenter: Challenges, orders: Mapping[str, Sequence[Challenge]]) -> None:
         """Present the orders; no order is told of twice."""
-        desk.present_orders(orders, NOW, seen=self._seen, failed=self._failed, stopped=self._stop)
+        presenter.present_orders(orders, NOW, seen=self._seen, failed=self._failed, stopped=self._stop)
 
     def _seen(self, order: str) -> None:
         assert order not in {*self.seen, *self.failed}
@@ -106,13 +106,13 @@ class Told:
         self.failed[order] = failure
 
 
-def present(desk: Challenges, challenges: Sequence[Challenge], order: str = URL) -> None:
+def present(presenter: Challenges, challenges: Sequence[Challenge], order: str = URL) -> None:
     """Present one order; return when the CA may look, or raise what ended the order."""
-    told = Told()
-    told.present(desk, {order: challenges})
-    for failure in told.failed.values():
+    results = OrderResults()
+    results.present(presenter, {order: challenges})
+    for failure in results.failed.values():
         raise failure
-    assert [order] == told.seen
+    assert [order] == results.seen
 
 
 def end_the_process(config: Config) -> None:

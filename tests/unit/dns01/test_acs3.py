@@ -89,7 +89,7 @@ def test_a_query_is_encoded_as_rfc_3986_says(query, canonical):
     assert canonical == acs3.canonical_query(query)
 
 
-def test_a_thousand_drawn_requests_are_signed_as_the_sdk_does(pytestconfig):
+def test_a_thousand_requests_are_signed_as_the_sdk_does(pytestconfig):
     """For every request that certcast could send, ours is the official SDK's signature to the letter."""
     drawn = random.Random(8)
     for number in range(10_000 if pytestconfig.getoption("--long") else 1_000):

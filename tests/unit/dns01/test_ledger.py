@@ -44,7 +44,7 @@ def test_an_entry_comes_back_from_disk_as_it_was(tmp_path):
     assert written == Ledger(tmp_path).find(NAME, "value")
 
 
-def test_an_intention_takes_over_what_an_earlier_run_wrote_down(tmp_path):
+def test_an_intention_takes_over_an_earlier_entry(tmp_path):
     """The CA hands out a pending value again: the new run owns the record that the crashed one made."""
     ledger = Ledger(tmp_path)
     dead = Process(pid=2**22 + 1, started=1, boot="an earlier one")
@@ -66,7 +66,7 @@ def test_an_intention_at_another_place_is_a_new_one(tmp_path):
     assert (None, False) == (fresh.record_id, fresh.inherited)
 
 
-def test_a_run_is_alive_exactly_as_long_as_its_process():
+def test_a_process_is_alive_until_it_ends():
     """A record is nobody's leftover while its certbot lives, and is one from the moment it ends."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as certbot:
         run = Process.find(certbot.pid)
@@ -79,7 +79,7 @@ def test_a_run_is_alive_exactly_as_long_as_its_process():
     assert not run.is_alive()
 
 
-def test_a_process_id_that_was_given_out_again_is_another_run():
+def test_a_reused_process_id_is_another_process():
     """A new process with a dead certbot's id doesn't keep its records alive."""
     living = Process.find(os.getpid())
     assert living is not None
@@ -88,7 +88,7 @@ def test_a_process_id_that_was_given_out_again_is_another_run():
     assert not replace(living, boot="before the reboot").is_alive()
 
 
-def test_a_process_that_never_was_is_no_run():
+def test_a_process_that_never_was_is_none():
     """Asking for a process that doesn't exist gives nothing, not an error."""
     assert Process.find(2**22 + 1) is None
 
@@ -215,7 +215,7 @@ def test_todays_ledger_is_read_and_written_back_as_it_was(tmp_path):
     assert TODAYS_FILE == ledger.path.read_text()
 
 
-def test_threads_of_one_run_write_one_after_the_other(tmp_path):
+def test_threads_of_one_process_take_turns_at_the_file(tmp_path):
     """Ten answers that come at the same moment are ten entries with their ids."""
     ledger = Ledger(tmp_path)
     intended = ledger.intend([entry(f"value-{number}") for number in range(10)])

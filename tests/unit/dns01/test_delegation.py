@@ -85,7 +85,7 @@ def test_cnames_without_an_end_are_given_up():
         locate_record("_acme-challenge.example.com", ["example.com"], endless)
 
 
-def test_a_name_in_no_managed_zone_is_refused_with_the_zones_that_there_are():
+def test_a_name_in_no_managed_zone_is_refused():
     """Whoever forgot a zone reads which name is homeless and which zones are managed."""
     with pytest.raises(ZoneMissing, match=r"no managed zone holds _acme-challenge\.example\.org") as failure:
         locate_record("_acme-challenge.example.org", ["example.net", "example.com"], Names({}))
@@ -93,7 +93,7 @@ def test_a_name_in_no_managed_zone_is_refused_with_the_zones_that_there_are():
     assert "a name in one of: example.com, example.net" == failure.value.expected
 
 
-def test_a_name_in_a_sub_zone_that_is_managed_elsewhere_is_refused():
+def test_a_name_in_a_foreign_sub_zone_is_refused():
     """A record in the parent of a delegated zone would never be seen: said at once, not after a time-out."""
     names = Names({}, {"_acme-challenge.sub.example.com": "sub.example.com"})
 
