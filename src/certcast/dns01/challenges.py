@@ -195,14 +195,10 @@ class Challenges:
         what this very process has added for its orders and never tried to remove. `sweep` and
         `cleanup_orders` report the rest.
         """
-        since = now - SWEEP_AFTER
+        since, this = now - SWEEP_AFTER, Process.current()
         hooks = [entry for entry in self._left_behind() if not entry.order and entry.created >= since]
-        this = Process.current()
-        own = [
-            entry
-            for entry in self.ledger.entries()
-            if entry.order and entry.run == this and not entry.leaving
-        ]
+        entries = self.ledger.entries()
+        own = [entry for entry in entries if entry.order and entry.run == this and not entry.leaving]
         if left := hooks + own:
             raise DnsFailed(
                 "TXT records of orders that have ended were not removed",

@@ -36,8 +36,8 @@ class LookupCache(Generic[K, V]):
 
     Twenty orders of one zone begin with the same questions. Callers that come while the first is looking
     wait for its answer. A failure goes to all that wait: with an API that is down, twenty threads would
-    otherwise lose their patience one after the other. A failure is not kept for later callers, and nobody
-    may change it, since several threads have the same object.
+    otherwise lose their patience one after the other. A failure is not kept for later callers. No
+    caller may change it, since several threads have the same object.
     """
 
     def __init__(self, look_up: Callable[[K], V]) -> None:

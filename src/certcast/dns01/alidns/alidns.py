@@ -149,7 +149,7 @@ class Alidns:
             f"Alidns says something else about the TXT value at {rr} in {zone} each time",
             expected="twice the same RecordId, or twice none",
             found=f"another answer each of {_MOST_ANSWERS} times",
-            next="look at what stands between this host and the endpoint in [dns], then run again",
+            next="look at what is between this host and the endpoint in [dns], then run again",
         )
 
     def _find_once(self, zone: str, rr: str, value: str) -> str | None:
@@ -265,7 +265,7 @@ def _explained(refusal: Refused, account: str, action: str, zone: str | None) ->
             + (f"domain/{zone}" if zone else "*"),
             found=f"{said}\nwith {account}",
             next="add that to the RAM user's policy"
-            + ("" if zone else ", or name the zones as [[zone]], so that nobody needs to list them"),
+            + ("" if zone else ", or name the zones as [[zone]]: certcast then lists none"),
         )
     if code in _NO_ZONE:
         return ZoneMissing(

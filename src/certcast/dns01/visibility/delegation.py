@@ -14,6 +14,8 @@ an AccessKey can be confined to a zone with nothing but challenges.
 - A sub-zone in other hands shows as NS records of the listing. Alidns also splits a name off into another
   account's zone without any record (https://help.aliyun.com/document_detail/128693.html): the zone's servers
   name the zone that they answer from. Their silence is no error here.
+
+Not here: which zones are managed (accounts.py).
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ class AliasFinder:
         if zone is None:
             if not self._dns.follow_cname:
                 raise _not_followed(name)
-            return _ask_resolver(name, self._dns.resolvers)
+            return _find_by_resolver(name, self._dns.resolvers)
         rr = zone_of(name, [zone])[1]  # type: ignore[index]  # it was found in this zone
         if cuts := [cut for cut in self._cuts(zone) if rr == cut or rr.endswith("." + cut)]:
             return Alias(subzone=f"{min(cuts, key=len)}.{zone}")
@@ -145,7 +147,7 @@ class AliasFinder:
         return targets[0] if targets else None
 
 
-def _ask_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
+def _find_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
     """Ask a resolver for the CNAME of `name`, and of a random name beside it. Raises DnsFailed."""
     target = _cname(name, resolvers)
     if target is None:

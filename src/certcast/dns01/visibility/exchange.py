@@ -11,7 +11,7 @@
 UDP goes through a connected socket: only there does Linux hand over the ICMP message of a firewall that
 refuses (ip(7), udp(7)). Otherwise refusal would look like silence, and cost as much time.
 
-Not here: who is asked, and what the answer means.
+Not here: the choice of an address, and what its answer means.
 """
 
 from __future__ import annotations

@@ -42,10 +42,9 @@ if TYPE_CHECKING:
     from certcast.dns01.visibility.nameservers import Nameserver
     from certcast.dns01.visibility.reach import ExpectedTxt, Peer, ShownBy
 
-# Seconds between two questions to one address about one name. A value that is there is found out one
-# pause later at the worst, so a pause in proportion to what was waited lets a wait overshoot by that
-# proportion. A quick provider costs nothing and a slow one isn't flooded: after 2 s of waiting the pause
-# is still the shortest, after 20 s it is 1 s, and from 40 s on the longest.
+# Seconds between two questions to one address about one name. A wait overshoots by a pause at the worst: by
+# a twentieth of what was waited. A quick provider costs nothing and a slow one isn't flooded: after 2 s of
+# waiting the pause is still the shortest, after 20 s it is 1 s, and from 40 s on the longest.
 _PROPORTION, _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.1, 2.0
 # And to one address about all names together: nameservers answer fewer questions than they are asked
 # if they take these for an attack. A hundred names are asked for every 0.5 s.
@@ -101,9 +100,9 @@ class _Question(NamedTuple):
 
 
 class Watch:
-    """One expectation, and each address's latest answer.
+    """What is expected of one name, and each address's latest answer.
 
-    Monotonic seconds: resolvers may be asked from `not_before` on, and patience ends at `until`.
+    Times are monotonic seconds: resolvers may be asked from `not_before` on, and patience ends at `until`.
     """
 
     def __init__(self, expected: ExpectedTxt, group: WatchGroup, not_before: float, until: float) -> None:
@@ -174,10 +173,10 @@ class Watch:
         self._polls.append(poll)
 
     async def _poll(self, question: _Question, slots: asyncio.Semaphore, begin: float) -> None:
-        """Ask until all values are there.
+        """Ask until all values are there, or the watch is over.
 
-        Or the watch is over: until Python 3.12, a wait_for (dnspython's) that is cancelled in the moment in
-        which its answer comes returns that answer, and the cancellation is lost.
+        Until Python 3.12, a wait_for (dnspython's) that is cancelled in the moment in which its answer comes
+        returns that answer, and the cancellation is lost.
         """
         await asyncio.sleep(max(0.0, begin - time.monotonic()))
         self._group.names_asked_of[question.peer] += 1
@@ -197,22 +196,18 @@ class Watch:
     async def _answer(self, question: _Question) -> Answer:
         reachability, asked = self._group.reachability, time.monotonic()
         try:
-            values = await question.ask()
-        except Unreachable as problem:
-            reachability.note_silence(question.peer, asked, time.monotonic())
-            self._group.wake_all()  # names that wait for a slot need not ask to know it
-            return Answer(question.server, question.peer, problem=str(problem))
+            answer = Answer(question.server, question.peer, await question.ask())
         except Unanswered as problem:
-            reachability.note_answer(question.peer)
-            return Answer(question.server, question.peer, problem=str(problem))
+            answer = Answer(question.server, question.peer, problem=str(problem))
+            if isinstance(problem, Unreachable):
+                reachability.note_silence(question.peer, asked, time.monotonic())
+                self._group.wake_all()  # names that wait for a slot need not ask to know it
+                return answer
         reachability.note_answer(question.peer)
-        return Answer(question.server, question.peer, values)
+        return answer
 
     async def _next_answer(self) -> None:
-        """Wait for the next answer, or the end of patience.
-
-        A defect in a poll is raised here; it must not pass for a nameserver's silence.
-        """
+        """Wait for the next answer, or the end of patience. Raises a poll's defect, which is no silence."""
         await self._news.wait()
         self._news.clear()
         for poll in self._polls:
