@@ -18,7 +18,7 @@ from certcast.config.model import (
     ZoneConfig,
 )
 from certcast.dns01.challenges import Challenge, Challenges
-from certcast.dns01.ledger import Run
+from certcast.dns01.ledger import Process
 from certcast.report.errors import CertcastError
 from certcast_lab.cloud import NAMESERVERS, Cloud
 from certcast_lab.nameservers import NameService
@@ -26,7 +26,7 @@ from certcast_lab.serve import Server
 from certcast_lab.zones import Zone
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
-ENDED = Run(pid=2**22 + 1, started=1, boot="a process that has ended")
+ENDED = Process(pid=2**22 + 1, started=1, boot="a process that has ended")
 URL = "https://ca.test/order/1"
 
 
@@ -85,7 +85,7 @@ class Services:
         )
 
 
-class Told:
+class OrderResults:
     """What `present_orders` tells of its orders; `stop` is asked whether the run is to end."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
@@ -93,9 +93,9 @@ class Told:
         self.failed: dict[str, CertcastError] = {}
         self._stop = stop
 
-    def present(self, desk: Challenges, orders: Mapping[str, Sequence[Challenge]]) -> None:
+    def present(self, presenter: Challenges, orders: Mapping[str, Sequence[Challenge]]) -> None:
         """Present the orders; no order is told of twice."""
-        desk.present_orders(orders, NOW, seen=self._seen, failed=self._failed, stopped=self._stop)
+        presenter.present_orders(orders, NOW, seen=self._seen, failed=self._failed, stopped=self._stop)
 
     def _seen(self, order: str) -> None:
         assert order not in {*self.seen, *self.failed}
@@ -106,13 +106,13 @@ class Told:
         self.failed[order] = failure
 
 
-def present(desk: Challenges, challenges: Sequence[Challenge], order: str = URL) -> None:
+def present(presenter: Challenges, challenges: Sequence[Challenge], order: str = URL) -> None:
     """Present one order; return when the CA may look, or raise what ended the order."""
-    told = Told()
-    told.present(desk, {order: challenges})
-    for failure in told.failed.values():
+    results = OrderResults()
+    results.present(presenter, {order: challenges})
+    for failure in results.failed.values():
         raise failure
-    assert [order] == told.seen
+    assert [order] == results.seen
 
 
 def end_the_process(config: Config) -> None:

@@ -22,8 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from certcast.config.model import Address, HttpUrl, Resolver
-from certcast.dns01.visibility import resolvers
-from certcast.dns01.visibility.doh import DohServer
+from certcast.dns01.visibility.resolvers import DohServer, find_addresses, stub_resolver
 from certcast_lab.ca import Authority
 from certcast_lab.doh import MESSAGE, DohDoor
 from certcast_lab.nameservers import NameService
@@ -87,18 +86,18 @@ def test_the_door_is_a_doh_server(door: DohDoor, method: str) -> None:
 @pytest.mark.usefixtures("trusted")
 def test_names_are_resolved_through_doh_alone(service: NameService, door: DohDoor) -> None:
     """With nothing but a DoH server in [dns] resolvers, the addresses of nameservers are found."""
-    stub = resolvers.resolver([Resolver(HttpUrl(door.url))])
+    stub = stub_resolver([Resolver(HttpUrl(door.url))])
 
-    assert ["192.0.2.1"] == resolvers.addresses(stub, "www.example.test")
+    assert ["192.0.2.1"] == find_addresses(stub, "www.example.test")
     assert {"https"} == {query.transport for query in service.resolver.queries}
 
 
 def test_a_resolver_that_fails_at_ipv6_has_told_of_ipv4(service: NameService) -> None:
     """SERVFAIL for AAAA, which some resolvers give, does not lose a nameserver its IPv4 address."""
     service.resolver.fails_for = frozenset({"AAAA"})
-    stub = resolvers.resolver([Resolver(Address(*service.resolver.address))])
+    stub = stub_resolver([Resolver(Address(*service.resolver.address))])
 
-    assert ["192.0.2.1"] == resolvers.addresses(stub, "www.example.test")
+    assert ["192.0.2.1"] == find_addresses(stub, "www.example.test")
 
 
 @pytest.mark.usefixtures("trusted")
@@ -106,11 +105,11 @@ def test_a_dead_doh_server_yields_to_the_next_resolver(service: NameService, doo
     """Resolvers are asked in the configured order, and one that cannot be reached is passed over."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    stub = resolvers.resolver(
+    stub = stub_resolver(
         [Resolver(HttpUrl(f"https://127.0.0.1:{port}/dns-query")), Resolver(HttpUrl(door.url))]
     )
 
-    assert ["192.0.2.1"] == resolvers.addresses(stub, "www.example.test")
+    assert ["192.0.2.1"] == find_addresses(stub, "www.example.test")
 
 
 def test_a_doh_server_that_nobody_vouches_for_is_refused(door: DohDoor) -> None:

@@ -18,7 +18,7 @@ import stamina
 from certcast.config.model import Address, Resolver, ZoneConfig
 from certcast.dns01.alidns import acs3, alidns, alidns_api
 from certcast.dns01.challenges import Challenge, Challenges
-from certcast.dns01.ledger import Run
+from certcast.dns01.ledger import Process
 from certcast.dns01.visibility import exchange
 from certcast.report.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
@@ -831,7 +831,7 @@ def test_a_record_that_is_gone_from_the_zone_is_not_waited_for(cloud, configured
             zones=(ZoneConfig("example.test", (address,)),),
         )
         desk = Challenges(config)
-        entries = [desk.add(challenge, Run.current(), NOW) for challenge in ORDER]
+        entries = [desk.add(challenge, Process.current(), NOW) for challenge in ORDER]
         cloud.zones.delete(cloud.zones.by_id(entries[1].record_id))
 
         begun = time.monotonic()
@@ -934,7 +934,7 @@ def test_silent_nameservers_delay_the_placing_of_records_once(cloud, configured,
     begun = time.monotonic()
 
     for number in range(4):
-        desk.add(Challenge(f"n{number}.example.test", f"{number}" * 43), Run.current(), NOW)
+        desk.add(Challenge(f"n{number}.example.test", f"{number}" * 43), Process.current(), NOW)
 
     assert time.monotonic() - begun < 3
     assert 4 == len(values(cloud))

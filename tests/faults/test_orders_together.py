@@ -30,7 +30,7 @@ from certcast.dns01.challenges import Challenge, Challenges
 from certcast.report.errors import DnsFailed, NotPropagated, ZoneMissing
 from certcast_lab.blocked import Blocked
 from certcast_lab.cloud import Cloud
-from presenting import NOW, Services, Told, values
+from presenting import NOW, OrderResults, Services, values
 
 ONE, TWO = "https://ca.test/order/1", "https://ca.test/order/2"
 
@@ -84,10 +84,10 @@ def test_a_lagging_zone_does_not_hold_up_the_other(services: Services, cloud: Cl
     """The CA may look at the one order while the nameservers of the other have nothing yet."""
     slow = services.dns.servers[1]
     slow.lag = 3600
-    told = Told()
+    results = OrderResults()
 
     def seen(url: str) -> None:
-        told.seen.append(url)
+        results.seen.append(url)
         slow.work_well()
 
     Challenges(config).present_orders(
@@ -98,34 +98,34 @@ def test_a_lagging_zone_does_not_hold_up_the_other(services: Services, cloud: Cl
         stopped=lambda: False,
     )
 
-    assert [ONE, TWO] == told.seen
+    assert [ONE, TWO] == results.seen
 
 
 def test_a_missing_zone_ends_its_order_alone(cloud: Cloud, config: Config) -> None:
     """An order with a name in no zone is refused before anything of it is added; the other goes on."""
-    told = Told()
+    results = OrderResults()
 
-    told.present(
+    results.present(
         Challenges(config), {ONE: order("example.test"), TWO: [*order("other.test"), *order("nowhere.test")]}
     )
 
-    assert [ONE] == told.seen
-    assert isinstance(told.failed[TWO], ZoneMissing)
-    assert "no challenge was answered, and no TXT record is left" == told.failed[TWO].kept
+    assert [ONE] == results.seen
+    assert isinstance(results.failed[TWO], ZoneMissing)
+    assert "no challenge was answered, and no TXT record is left" == results.failed[TWO].kept
     assert 2 == len(values(cloud)) == cloud.alidns.count("AddDomainRecord")
 
 
 def test_a_zone_that_fails_ends_its_order_alone(cloud: Cloud, config: Config) -> None:
     """The API fails for one zone to the end: its order leaves nothing, and the other goes on."""
     cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord", target="other.test")
-    told = Told()
+    results = OrderResults()
 
     with stamina.set_testing(True, attempts=2, cap=True):
-        told.present(Challenges(config), {ONE: order("example.test"), TWO: order("other.test", 4)})
+        results.present(Challenges(config), {ONE: order("example.test"), TWO: order("other.test", 4)})
 
-    assert [ONE] == told.seen
-    assert isinstance(told.failed[TWO], DnsFailed)
-    assert "no challenge was answered, and no TXT record is left" == told.failed[TWO].kept
+    assert [ONE] == results.seen
+    assert isinstance(results.failed[TWO], DnsFailed)
+    assert "no challenge was answered, and no TXT record is left" == results.failed[TWO].kept
     assert {ONE} == {entry.order for entry in Challenges(config).ledger.entries()}
 
 
@@ -136,12 +136,12 @@ def test_values_that_are_never_shown_end_their_order_alone(
     services.dns.servers[1].lag = 3600
     first, second = services.addresses
     config = services.config({"example.test": (first,), "other.test": (second,)}, tmp_path, deadline=1.0)
-    told = Told()
+    results = OrderResults()
 
-    told.present(Challenges(config), {ONE: order("example.test"), TWO: order("other.test")})
+    results.present(Challenges(config), {ONE: order("example.test"), TWO: order("other.test")})
 
-    assert [ONE] == told.seen
-    assert isinstance(told.failed[TWO], NotPropagated)
+    assert [ONE] == results.seen
+    assert isinstance(results.failed[TWO], NotPropagated)
     assert [] == values(cloud, cloud.zones.get("other.test"))
     assert 2 == len(values(cloud))
 
@@ -150,7 +150,7 @@ def test_cleaning_up_spares_the_other_order_at_the_same_name(cloud: Cloud, confi
     """Two certificates with one name in common: when one is done, the CA may still look for the other."""
     theirs, ours = order("example.test", 4)[:2], order("example.test", 4)[2:]
     desk = Challenges(config)
-    Told().present(desk, {ONE: theirs, TWO: ours})
+    OrderResults().present(desk, {ONE: theirs, TWO: ours})
 
     assert [] == desk.cleanup_orders([TWO])
 
@@ -161,11 +161,11 @@ def test_cleaning_up_spares_the_other_order_at_the_same_name(cloud: Cloud, confi
 def test_an_order_with_nothing_to_show_is_seen_at_once(cloud: Cloud, config: Config) -> None:
     """All its authorizations are valid already: no record, no wait."""
     config = replace(config, dns=replace(config.dns, propagation=600.0))
-    told = Told()
+    results = OrderResults()
 
-    told.present(Challenges(config), {ONE: []})
+    results.present(Challenges(config), {ONE: []})
 
-    assert [ONE] == told.seen
+    assert [ONE] == results.seen
     assert [] == cloud.alidns.log
 
 
@@ -206,7 +206,7 @@ def test_ten_calls_are_in_flight_and_never_more(
     desk, wanted, app = Challenges(config), many(orders, each), cloud.alidns.app
 
     added = cloud.alidns.app = Held(app, "AddDomainRecord", most)  # type: ignore[assignment]
-    Told().present(desk, wanted)
+    OrderResults().present(desk, wanted)
     removed = cloud.alidns.app = Held(app, "DeleteDomainRecord", 10)  # type: ignore[assignment]
     assert [] == desk.cleanup_orders(wanted)
 
@@ -243,7 +243,7 @@ def test_keys_are_looked_for_once(cloud: Cloud, config: Config, monkeypatch: pyt
     monkeypatch.setattr(credentials, "provider", provider)
     cloud.alidns.app = Held(cloud.alidns.app, "AddDomainRecord", 9)  # type: ignore[assignment]
 
-    Told().present(Challenges(config), many(3, 8))
+    OrderResults().present(Challenges(config), many(3, 8))
 
     assert 1 == len(looked)
 
@@ -263,7 +263,7 @@ def test_twenty_orders_share_look_ups_and_words(services: Services, cloud: Cloud
             cloud.alidns.faults.turn_on("delay", action="DescribeDomainRecords", seconds=1.0)
             server.work_well()
 
-    Told().present(Challenges(config, progress=progress), many(20, 2))
+    OrderResults().present(Challenges(config, progress=progress), many(20, 2))
 
     host, port = server.address
     assert [
@@ -282,10 +282,10 @@ def test_of_many_orders_one_warns(services: Services, cloud: Cloud, tmp_path: Pa
     with Blocked("refuse") as filtered:
         zones = {"example.test": (Address(*filtered.address),)}
         config = services.config(zones, tmp_path, fallback_wait=0.3)
-        told = Told()
-        told.present(Challenges(config, warn=warnings.append), many(3, 1))
+        results = OrderResults()
+        results.present(Challenges(config, warn=warnings.append), many(3, 1))
 
-    assert 3 == len(told.seen)
+    assert 3 == len(results.seen)
     assert 1 == len(warnings)
 
 
@@ -306,14 +306,14 @@ def test_a_run_that_ends_while_adding_knows_its_records(cloud: Cloud, config: Co
             signal.raise_signal(signal.SIGINT)
         return bool(values(cloud)) and how == "told"
 
-    told = Told(stop)
+    results = OrderResults(stop)
     if how == "told":
-        told.present(desk, wanted)
+        results.present(desk, wanted)
     else:
         with pytest.raises(KeyboardInterrupt):
-            told.present(desk, wanted)
+            results.present(desk, wanted)
 
-    assert ([], {}) == (told.seen, told.failed)
+    assert ([], {}) == (results.seen, results.failed)
     assert 1 <= len(values(cloud)) <= 10
     assert values(cloud) == sorted(entry.value for entry in desk.ledger.entries())
     assert None not in {entry.record_id for entry in desk.ledger.entries()}
@@ -334,11 +334,11 @@ def test_a_run_that_ends_while_waiting_does_so_soon(services: Services, cloud: C
             begun.append(time.monotonic())
         return bool(begun)
 
-    told = Told(stop)
-    told.present(desk, wanted)
+    results = OrderResults(stop)
+    results.present(desk, wanted)
 
     assert time.monotonic() - begun[0] < 1.0
-    assert ([], {}) == (told.seen, told.failed)
+    assert ([], {}) == (results.seen, results.failed)
     assert [] == desk.cleanup_orders(wanted)
     assert [] == values(cloud)
 

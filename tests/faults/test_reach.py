@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from contextlib import ExitStack
 import pytest
 
 from certcast.config.model import Address, Resolver
-from certcast.dns01.visibility import exchange, propagation
+from certcast.dns01.visibility import exchange
 from certcast.dns01.visibility.nameservers import Nameserver
-from certcast.dns01.visibility.reach import Expected, Seen
+from certcast.dns01.visibility.reach import ExpectedTxt, WatchResult
+from certcast.dns01.visibility.waiting import watch_all
+from certcast.dns01.visibility.watching import WatchGroup
 from certcast.report.errors import NotPropagated
 from certcast_lab.blocked import Blocked
 from certcast_lab.nameservers import NameService
@@ -53,14 +56,21 @@ def all_of(dns: NameService) -> tuple[Nameserver, ...]:
 
 def wait(
     dns: NameService, servers: tuple[Nameserver, ...], *, deadline: float = 20.0, head_start: float = 0.0
-) -> Seen:
+) -> WatchResult:
     """Wait for both values, with the lab's resolver to fall back to."""
-    expected = Expected(CHALLENGE, "example.test", frozenset({"apex", "wildcard"}), servers)
-    fallback = [Resolver(Address(*dns.resolver.address))]
-    (seen,) = propagation.wait(
-        [expected], fallback=fallback, head_start=head_start, deadline=deadline, progress=lambda _text: None
-    )
-    return seen
+    expected = ExpectedTxt(CHALLENGE, "example.test", frozenset({"apex", "wildcard"}), servers)
+    (result,) = wait_for([expected], dns, deadline=deadline, head_start=head_start)
+    return result
+
+
+def wait_for(
+    expected: list[ExpectedTxt], dns: NameService, *, deadline: float, head_start: float = 0.0
+) -> list[WatchResult]:
+    async def until_seen() -> list[WatchResult]:
+        group = WatchGroup([Resolver(Address(*dns.resolver.address))], progress=lambda _text: None)
+        return await watch_all(expected, group, head_start=head_start, deadline=deadline)
+
+    return asyncio.run(until_seen())
 
 
 @pytest.fixture
@@ -81,7 +91,7 @@ def test_servfail_is_an_answer_and_waited_for(dns: NameService) -> None:
     seen = wait(dns, all_of(dns))
 
     mended.join()
-    assert "nameservers" == seen.by
+    assert "nameservers" == seen.shown_by
     assert [] == dns.resolver.queries
 
 
@@ -105,7 +115,7 @@ def test_one_transport_is_enough(dns: NameService, dropped: str, seconds: float)
 
     seen = wait(dns, all_of(dns))
 
-    assert "nameservers" == seen.by
+    assert "nameservers" == seen.shown_by
     assert time.monotonic() - begun < seconds
 
 
@@ -117,7 +127,7 @@ def test_a_truncated_answer_without_tcp_is_none(zones: Zones, zone: Zone, dns: N
     for server in dns.servers:
         server.drops = frozenset({"tcp"})
 
-    assert "resolvers" == wait(dns, all_of(dns)).by
+    assert "resolvers" == wait(dns, all_of(dns)).shown_by
 
 
 @pytest.mark.usefixtures("zone")
@@ -126,7 +136,7 @@ def test_a_server_older_than_edns_is_asked_without(dns: NameService) -> None:
     for server in dns.servers:
         server.knows_edns = False
 
-    assert "nameservers" == wait(dns, all_of(dns)).by
+    assert "nameservers" == wait(dns, all_of(dns)).shown_by
 
 
 @pytest.mark.usefixtures("zone")
@@ -135,7 +145,7 @@ def test_one_server_that_can_be_reached_is_asked_alone(dns: NameService) -> None
     with Blocked("drop") as filtered:
         seen = wait(dns, nameservers(filtered.address, dns.servers[0].address))
 
-    assert "nameservers" == seen.by
+    assert "nameservers" == seen.shown_by
     assert [] == dns.resolver.queries
 
 
@@ -145,7 +155,7 @@ def test_many_names_for_one_address_are_as_many_servers(dns: NameService, zone: 
 
     seen = wait(dns, tuple(Nameserver(f"ns{number}.example.net", (at,)) for number in range(4)), deadline=5.0)
 
-    assert "nameservers" == seen.by
+    assert "nameservers" == seen.shown_by
 
 
 @pytest.mark.usefixtures("impatient")
@@ -174,7 +184,7 @@ def test_a_firewall_that_refuses_is_heard_at_once(dns: NameService) -> None:
     with Blocked("refuse") as filtered:
         seen = wait(dns, nameservers(filtered.address))
 
-    assert "resolvers" == seen.by
+    assert "resolvers" == seen.shown_by
     assert time.monotonic() - begun < 1.0
 
 
@@ -185,7 +195,7 @@ def test_no_resolver_is_asked_before_the_head_start_is_over(dns: NameService) ->
     with Blocked("refuse") as filtered:
         seen = wait(dns, nameservers(filtered.address), head_start=2.0)
 
-    assert "resolvers" == seen.by
+    assert "resolvers" == seen.shown_by
     assert dns.resolver.queries[0].at - begun >= 2.0
 
 
@@ -205,15 +215,9 @@ def test_a_filter_costs_the_same_for_many_names(dns: NameService, zones: Zones) 
         for number in range(50):
             zones.add(zone, f"_acme-challenge.n{number}", "TXT", "value")
             name = f"_acme-challenge.n{number}.example.test"
-            expected.append(Expected(name, "example.test", frozenset({"value"}), servers))
+            expected.append(ExpectedTxt(name, "example.test", frozenset({"value"}), servers))
         begun = time.monotonic()
-        seen = propagation.wait(
-            expected,
-            fallback=[Resolver(Address(*dns.resolver.address))],
-            head_start=0.0,
-            deadline=60.0,
-            progress=lambda _text: None,
-        )
+        results = wait_for(expected, dns, deadline=60.0)
 
-    assert {"resolvers"} == {one.by for one in seen}
+    assert {"resolvers"} == {result.shown_by for result in results}
     assert time.monotonic() - begun < 15.0

@@ -25,7 +25,7 @@ from certcast.acme import account, limits, pending
 from certcast.acme.pending import Pending
 from certcast.config import reading
 from certcast.config.model import AbsolutePath, KeySource, MailAddress, MailConfig
-from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.dns01.ledger import Entry, Ledger, Process
 from certcast.notify import mail
 from certcast.renewal import last_look
 from certcast.report.errors import CertcastError, LocalFault, MailNotSent, SecretExposed
@@ -397,7 +397,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
     ledger, ca, place = Ledger(state), state / "acme/ca.test", state / "issued/example.test"
     key = ec.generate_private_key(ec.SECP256R1())
     entry = Entry(
-        "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Run.current(), now
+        "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Process.current(), now
     )
     order = Pending("https://ca.test", "", "", ("example.test",), "p256", None, now, b"a key")
     look = last_look.Looked("1-0", "0" * 64, now, now, "0", now)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from certcast.dns01.challenges import Challenge, Challenges
-from certcast.dns01.ledger import Run
+from certcast.dns01.ledger import Process
 from certcast.report.errors import CertbotFailed, CertcastError, LineageUnusable, SourceUndecided
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _given(environ: Mapping[str, str], variable: _Variable) -> str:
     return value
 
 
-def _certbot(validation: str) -> Run:
+def _certbot(validation: str) -> Process:
     """Return the certbot process that called this hook, directly or through shells and wrappers.
 
     Those in between were started with this CERTBOT_VALIDATION in their environment; certbot itself put it
@@ -177,4 +177,4 @@ def _certbot(validation: str) -> Run:
     except OSError:
         # Another user's process: a wrapper never is, so this is certbot, or what stands for it.
         pass
-    return Run.of(pid) or Run.current()
+    return Process.find(pid) or Process.current()

@@ -1,15 +1,13 @@
-"""Which account holds a zone: the one of [dns], or the one that its [[zone]] names.
+"""The provider and account of each zone: the account of [dns], or the one that its [[zone]] names.
 
     [dns]                                          profile, role_arn, endpoint: for every zone, unless
     [[zone]] name = "example.com"
     [[zone]] name = "example.org"  profile = ...   another account
     [[zone]] name = "example.net"  endpoint = ...  another place where the API is served
 
-An account is its source of keys and its endpoint. (The API's documentation has one
-endpoint for everybody. That a site with another one doesn't know this one's keys is
-an assumption.) An account is opened, and so its keys
-are looked for, when a zone of its is first worked on, and only for the zones that
-it holds: nobody else's zones are mentioned to it.
+An account is its source of keys and its endpoint. (The API's documentation has one endpoint for all sites.
+That a site with another endpoint doesn't know this one's keys is an assumption.) An account is opened, and
+its keys are looked for, when the first of its zones is worked on. It never hears of another account's zones.
 
 Not here: the keys of an account (certcast/credentials.py).
 """
@@ -19,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from certcast.dns01.once import Once
+from certcast.dns01.threads import LookupCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +31,10 @@ class Accounts:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._open = Once(_opened)
-        self._listed: Once[DnsConfig, Sequence[str]] = Once(lambda account: self._open(account).zones())
+        self._open = LookupCache(_open_provider)
+        self._listed: LookupCache[DnsConfig, Sequence[str]] = LookupCache(
+            lambda account: self._open(account).zones()
+        )
 
     @property
     def zones(self) -> Sequence[str]:
@@ -46,22 +46,22 @@ class Accounts:
         return self._open(account_of(self._config, zone))
 
 
-def _opened(account: DnsConfig) -> DnsProvider:
-    """Return the provider for a [dns] as it would be written for that account."""
+def _open_provider(account: DnsConfig) -> DnsProvider:
+    """Return the provider of an account. A second kind of provider would be chosen here."""
     from certcast.dns01.alidns.alidns import Alidns
 
     return Alidns(account)
 
 
-def account_of(config: Config, zone: str) -> DnsConfig:
+def account_of(config: Config, name: str) -> DnsConfig:
     """Return the account of a zone, as a [dns] would be written for it alone."""
     dns = config.dns
-    for one in config.zones:
-        if one.name == zone:
-            source = one.source or dns.source
+    for zone in config.zones:
+        if zone.name == name:
+            source = zone.source or dns.source
             return replace(
                 dns,
-                endpoint=one.endpoint or dns.endpoint,
+                endpoint=zone.endpoint or dns.endpoint,
                 profile=source.profile,
                 role_arn=source.role_arn,
                 sts_endpoint=source.sts_endpoint,

@@ -6,11 +6,11 @@
     cleanup           remove the values that certbot's cleanup hook names
     sweep             remove what ended processes have left
 
-An order's values are added together, because apex and wildcard are two at one name: a
-resolver that has seen the name with one of them keeps that answer for the TTL, 600 s
-at least with Alidns, and the CA may ask that resolver for the second.
+An order's values are added together, because apex and wildcard are two at one name: a resolver that has seen
+the name with one of them keeps that answer for the TTL, 600 s at least with Alidns, and the CA may ask that
+resolver for the second.
 
-Not here: many orders at once (presenting.py), one record (records.py), the wait (waiting.py).
+Not here: many orders at once (presentation.py), one record (records.py), the wait (visibility/).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from certcast.dns01.accounts import Accounts
-from certcast.dns01.calls import Calls
-from certcast.dns01.ledger import Entry, Ledger, Run
-from certcast.dns01.once import Once
+from certcast.dns01.ledger import Entry, Ledger, Process
 from certcast.dns01.records import Records
-from certcast.dns01.visibility.reach import names_text, values_text
+from certcast.dns01.threads import LookupCache, Threads
+from certcast.dns01.visibility.reach import count_text
 from certcast.report.errors import CertcastError, DnsFailed
 from certcast.report.names import readable
 
@@ -33,21 +32,20 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.config.model import Config, DnsConfig
-    from certcast.dns01.visibility.delegation import Names, Place
-    from certcast.dns01.visibility.nameservers import Nameservers
-    from certcast.dns01.visibility.waiting import Wait
+    from certcast.dns01.visibility.delegation import AliasFinder, RecordLocation
+    from certcast.dns01.visibility.waiting import PropagationWait
 
 logger = logging.getLogger(__name__)
 
 # For certbot's hooks alone. The process that the ledger names may not be certbot but a wrapper that ends
 # earlier (sudo). certbot's authorizations are done within minutes; no record of this age is waited for.
 SWEEP_AFTER = timedelta(hours=2)
-# So many removals are told one by one.
+# Up to so many removals are told one by one.
 _FEW = 2
 
 
 def log_warning(text: str) -> None:
-    """Say it where there is no `certcast renew` to say it: Python prints warnings to stderr."""
+    """Warn where no `certcast renew` prints warnings: Python's logging writes them to stderr."""
     logger.warning("warning: %s", readable(text))
 
 
@@ -59,15 +57,19 @@ class Challenge(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Where the CA looks (RFC 8555 section 8.4)."""
+        """The name that the CA looks at (RFC 8555 section 8.4)."""
         return f"_acme-challenge.{self.domain}"
+
+    def entry(self, at: RecordLocation, process: Process, now: datetime, order: str = "") -> Entry:
+        """Return what the ledger is to know of the value at this location."""
+        return Entry(self.name, self.validation, at.zone, at.rr, process, now, order=order)
 
 
 class Challenges:
     """The challenges of one process; zones and nameservers are looked up once each.
 
-    `progress` is told, in words for a person, what is being done; `warn`, what went well by other means
-    than it should. Any thread may call a method, several at a time.
+    `progress` gets, in words for a person, what is being done; `warn`, what went well by other means than it
+    should. Any thread may call a method, several at a time.
     """
 
     def __init__(
@@ -81,9 +83,9 @@ class Challenges:
         self._config = config
         self._accounts = Accounts(config)
         self._records = Records(self._accounts, self.ledger, [zone.name for zone in config.zones])
-        self._nameservers = Once(self._new_nameservers)
-        self._names = Once(self._new_names)
-        self._calls = Calls()
+        # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
+        self._alias_finder = LookupCache(self._new_alias_finder)
+        self._threads = Threads()
         self._progress = progress
         self._warn = warn
 
@@ -103,22 +105,20 @@ class Challenges:
         `seen(url)`: the CA may look at all values of the order. `failed(url, why)`: the order cannot go
         on, and its records have been removed, or `why.kept` says that some may be left; RenewalError or
         LocalFault. Both are called from one thread while the others are waited for, so they should return
-        soon. As soon as `stopped()` is true, this returns and tells of no further order; so it is, too,
-        when an exception passes through, and `cleanup_orders` removes what was added.
+        soon. As soon as `stopped()` is true, or one of the three raises, this ends and tells of no further
+        order; `cleanup_orders` then removes what was added.
         Raises what `seen`, `failed` and `stopped` raise, and LocalFault without a /proc.
         """
-        from certcast.dns01.presenting import Presenting, Told
+        from certcast.dns01.presentation import Callbacks, Presentation
 
-        Presenting(
+        Presentation(
             orders,
             now,
-            place=self._place,
-            ledger=self.ledger,
+            locate=self._locate,
             records=self._records,
-            calls=self._calls,
-            wait=self._wait(),
+            wait=self._new_wait(),
             progress=self._progress,
-            told=Told(seen, failed, stopped),
+            callbacks=Callbacks(seen, failed, stopped),
         ).run()
 
     def cleanup_orders(self, orders: Iterable[str]) -> list[CertcastError]:
@@ -131,32 +131,30 @@ class Challenges:
 
     # -- certbot's hooks
 
-    def add(self, challenge: Challenge, run: Run, now: datetime) -> Entry:
-        """Add one value and don't wait; return its entry in the ledger.
+    def add(self, challenge: Challenge, process: Process, now: datetime) -> Entry:
+        """Add one value for this process and don't wait; return its entry in the ledger.
 
         Raises what the provider raises; the ledger then still knows whatever may have been added.
         """
-        where = self._place(challenge.name)
-        (entry,) = self.ledger.intend(
-            [Entry(challenge.name, challenge.validation, where.zone, where.rr, run, now)]
-        )
+        at = self._locate(challenge.name)
+        (entry,) = self.ledger.intend([challenge.entry(at, process, now)])
         self._progress(f"adding TXT {entry.value} at {entry.owner}")
         return self._records.add(entry)
 
     def wait(self, entries: Sequence[Entry]) -> None:
-        """Return when all these values may be looked at: agreed by the nameservers, or the best to be had.
+        """Return when the CA may look at all these values.
 
         Raises NotPropagated, and what the provider raises.
         """
         import asyncio
 
-        from certcast.dns01.visibility.propagation import waiting_for
+        from certcast.dns01.visibility.waiting import describe_wait
 
-        wait = self._wait()
+        wait = self._new_wait()
 
         async def until_visible() -> None:
-            expected = await wait.expected(entries)
-            for line in waiting_for(expected):
+            expected = await wait.expect(entries)
+            for line in describe_wait(expected):
                 self._progress(line)
             await wait.until_visible(entries, expected, self._progress)
 
@@ -172,33 +170,35 @@ class Challenges:
 
     def cleanup_unlisted(self, challenge: Challenge, record_id: str) -> None:
         """Remove a record that the ledger has lost, if this id still holds this very value."""
-        where = self._place(challenge.name)
-        provider = self._accounts.provider_of(where.zone)
-        if provider.find_txt(where.zone, where.rr, challenge.validation, record_id) == record_id:
-            provider.remove(where.zone, record_id)
+        at = self._locate(challenge.name)
+        provider = self._accounts.provider_of(at.zone)
+        if provider.find_txt(at.zone, at.rr, challenge.validation, record_id) == record_id:
+            provider.remove(at.zone, record_id)
 
-    # -- what processes have left that have ended
+    # -- leftovers of processes that have ended
 
     def sweep(self, now: datetime) -> list[Entry]:
         """Remove what processes that have ended left behind; return these entries.
 
-        An order of certcast's own has ended with its process. What certbot's hooks added is left alone
-        for two hours. All are tried; then the first failure is raised.
+        certcast's own orders end with their process. What certbot's hooks added stays for two hours. All are
+        tried; then the first failure is raised.
         """
-        old = [entry for entry in self._left_behind() if entry.order or now - entry.created > SWEEP_AFTER]
+        before = now - SWEEP_AFTER
+        old = [entry for entry in self._left_behind() if entry.order or entry.created < before]
         _raise_first(self._remove_each(old))
         return old
 
     def require_nothing_left(self, now: datetime) -> None:
-        """Raise DnsFailed for records of no further use of which no other failure tells.
+        """Raise DnsFailed for leftover records that no other failure reports.
 
         These are what certbot's hooks have added in the last two hours, for a process that has ended, and
-        what this very process has added for its orders and never tried to remove. The rest is told of by
-        `sweep` and `cleanup_orders`.
+        what this very process has added for its orders and never tried to remove. `sweep` and
+        `cleanup_orders` report the rest.
         """
-        hooks = [one for one in self._left_behind() if not one.order and now - one.created <= SWEEP_AFTER]
-        me = Run.current()
-        own = [one for one in self.ledger.entries() if one.order and one.run == me and not one.leaving]
+        since, this = now - SWEEP_AFTER, Process.current()
+        hooks = [entry for entry in self._left_behind() if not entry.order and entry.created >= since]
+        entries = self.ledger.entries()
+        own = [entry for entry in entries if entry.order and entry.run == this and not entry.leaving]
         if left := hooks + own:
             raise DnsFailed(
                 "TXT records of orders that have ended were not removed",
@@ -213,55 +213,49 @@ class Challenges:
             )
 
     def _left_behind(self) -> list[Entry]:
-        return [entry for entry in self.ledger.entries() if not entry.run.alive()]
+        return [entry for entry in self.ledger.entries() if not entry.run.is_alive()]
 
     def _remove_each(self, entries: Sequence[Entry]) -> list[CertcastError]:
         if len(entries) > _FEW:
-            owners = {entry.owner for entry in entries}
-            self._progress(f"removing TXT: {values_text(len(entries))} at {names_text(len(owners))}")
+            owners = count_text(len({entry.owner for entry in entries}), "name")
+            self._progress(f"removing TXT: {count_text(len(entries), 'value')} at {owners}")
         else:
             for entry in entries:
                 if entry.ours:
                     self._progress(f"removing TXT {entry.value} at {entry.owner}")
-        return [failure for failure in self._calls.each(self._records.try_to_remove, entries) if failure]
+        return [failure for failure in self._threads.each(self._records.try_to_remove, entries) if failure]
 
-    # -- what is looked up
+    # -- look-ups
 
-    # By [dns], of which there is one: a whole Config has dictionaries in it, and no hash.
-    def _new_nameservers(self, _dns: DnsConfig) -> Nameservers:
-        from certcast.dns01.visibility.nameservers import Nameservers
+    def _new_alias_finder(self, _dns: DnsConfig) -> AliasFinder:
+        from certcast.dns01.visibility.delegation import AliasFinder
 
-        return Nameservers(self._config, self._accounts)
+        return AliasFinder(self._config, self._accounts)
 
-    def _new_names(self, dns: DnsConfig) -> Names:
-        from certcast.dns01.visibility.delegation import Names
+    def _locate(self, name: str) -> RecordLocation:
+        from certcast.dns01.visibility.delegation import locate_record
 
-        return Names(self._config, self._accounts, self._nameservers(dns))
+        return locate_record(name, self._accounts.zones, self._alias_finder(self._config.dns).find)
 
-    def _place(self, name: str) -> Place:
-        from certcast.dns01.visibility.delegation import place
+    def _new_wait(self) -> PropagationWait:
+        from certcast.dns01.visibility.listing import ZoneListing
+        from certcast.dns01.visibility.waiting import PropagationWait
+        from certcast.dns01.visibility.watching import WatchGroup
 
-        return place(name, self._accounts.zones, self._names(self._config.dns).alias_of)
-
-    def _wait(self) -> Wait:
-        from certcast.dns01.visibility.listed import Listed
-        from certcast.dns01.visibility.waiting import Wait
-        from certcast.dns01.visibility.watching import Common
-
-        said: set[str] = set()
+        warned: set[str] = set()
 
         def warn_once(text: str) -> None:
-            """Of many orders that find the same nameservers out of reach, one says it."""
-            if text not in said:
-                said.add(text)
+            """Warn once, though many orders may find the same nameservers out of reach."""
+            if text not in warned:
+                warned.add(text)
                 self._warn(text)
 
-        return Wait(
+        return PropagationWait(
             self._config.dns,
-            nameservers_of=lambda zone: self._nameservers(self._config.dns).of(zone),
-            calls=self._calls,
-            listed=Listed(self._accounts.provider_of, self._calls),
-            common=Common(self._config.dns.resolvers, self._progress),
+            nameservers_of=self._alias_finder(self._config.dns).nameservers.of,
+            threads=self._threads,
+            listing=ZoneListing(self._accounts.provider_of, self._threads),
+            group=WatchGroup(self._config.dns.resolvers, self._progress),
             warn=warn_once,
         )
 

@@ -1,20 +1,13 @@
-"""Which TXT records are ours: a file that outlives the process that made them.
+"""Which TXT records certcast made: a file that outlives the process that made them.
 
-A record is written down twice: as an intention before the API is asked, and
-with its id afterwards. So whatever moment a run dies at, the next one knows
-every record that may be left over, and removes that one and no other.
+A record is written down twice: as an intention before the API is asked, and with its id afterwards. So the
+next process knows every record that a crash may have left, and removes no other.
 
-Keyed by (name, value): the apex and the wildcard of a domain are validated at
-the same name with two values (RFC 8555 section 8.4), and certbot's hooks say
-the name and the value when they clean up.
+The key is (name, value): apex and wildcard of a domain have two values at one name (RFC 8555 section 8.4),
+and certbot's cleanup hook names a record by both.
 
     {state_dir}/dns01/ledger.json     replaced by fsync and rename
     {state_dir}/dns01/ledger.lock     flock, held for one read and write
-
-An entry belongs to an order, by the order's URL, and to a process (`Run`). With
-certcast's own orders that is the process that placed them. certbot's hooks know no
-URL, so the order is empty, and the process is certbot: between two hooks certcast
-has none that could hold an flock. An entry whose process has ended is a leftover.
 
 Not here: the API calls between the two writes (records.py).
 """
@@ -24,22 +17,22 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from certcast.host import files
-from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.release import documents
 from certcast.report.errors import LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
 
 
 @dataclass(frozen=True)
-class Run:
-    """A process that wants records: its id, the moment it began (clock ticks since boot) and that boot.
+class Process:
+    """A process: its id, the moment it began (clock ticks since boot) and that boot.
 
     A process id alone is given out again; the three together are not.
     """
@@ -49,8 +42,8 @@ class Run:
     boot: str
 
     @classmethod
-    def of(cls, pid: int) -> Run | None:
-        """Return the run that a living process is, or None if there is no such process."""
+    def find(cls, pid: int) -> Process | None:
+        """Return the living process with this id, or None."""
         try:
             # proc(5): the second field, the command in parentheses, may hold anything; count after it.
             after_command = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -62,37 +55,40 @@ class Run:
         return cls(pid, int(after_command[19]), boot)
 
     @classmethod
-    def current(cls) -> Run:
-        """Return the run that this process is."""
-        run = cls.of(os.getpid())
-        if run is None:
+    def current(cls) -> Process:
+        """Return this process. LocalFault without a /proc."""
+        process = cls.find(os.getpid())
+        if process is None:
             raise LocalFault(
-                "this process is not to be seen in /proc",
-                expected="a mounted /proc: it tells a living run's TXT records from a dead one's",
+                "this process is not listed in /proc",
+                expected="a mounted /proc: it tells a living process's TXT records from a dead one's",
                 next="mount proc, then run again",
             )
-        return run
+        return process
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the process still lives."""
-        return Run.of(self.pid) == self
+        return Process.find(self.pid) == self
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One TXT record that certcast made, means to make, or (`ours` false) found standing.
+    """One TXT record: certcast made it, intends to make it, or (`ours` false) found it at the name.
 
-    `name` is the challenge's name, `_acme-challenge.` and the domain; after CNAMEs the record
-    itself stands at `rr` in `zone`. `record_id` is None from the intention until the API's answer.
-    `inherited`: an earlier run had meant to add the same. `leaving`: it is waited for no more, but its
-    removal failed. `order` is the order's URL, empty where certbot's hooks made the entry.
+    The CA looks at `name`. The record itself is at `rr` in `zone`, where CNAMEs lead. `record_id` is None
+    until the API has answered. `inherited`: an earlier process had intended the same record. `leaving`: no
+    order needs the record, but its removal failed.
+
+    An entry belongs to an `order`, by the order's URL, and to a process, `run`. certcast's own orders are
+    run by certcast. certbot's hooks know no URL: there the order is empty and `run` is certbot, since no
+    process of certcast lives between two hooks. An entry whose process has ended is a leftover.
     """
 
     name: str
     value: str
     zone: str
     rr: str
-    run: Run
+    run: Process
     created: datetime
     record_id: str | None = None
     ours: bool = True
@@ -102,17 +98,23 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str]:
+        """Name and value: what the ledger is keyed by."""
         return self.name, self.value
 
     @property
-    def wanted_by(self) -> tuple[str, Run]:
+    def belongs_to(self) -> tuple[str, Process]:
         """The order and the process that the entry belongs to."""
         return self.order, self.run
 
     @property
     def owner(self) -> str:
-        """The fully qualified name at which the record stands."""
+        """The record's owner name (RFC 1034 section 3.6), fully qualified."""
         return self.zone if self.rr == "@" else f"{self.rr}.{self.zone}"
+
+
+@dataclass(frozen=True)
+class _Document:
+    records: tuple[Entry, ...]
 
 
 class Ledger:
@@ -125,8 +127,8 @@ class Ledger:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "dns01"
         self.path = self._folder / "ledger.json"
-        # Before the flock: two threads that both wait for that one sleep 0.05 s at a time.
-        self._turn = threading.Lock()
+        # Taken before the flock: threads that wait for an flock sleep 0.05 s at a time.
+        self._thread_lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
         """Return all entries, oldest first."""
@@ -140,68 +142,55 @@ class Ledger:
 
     def of_orders(self, orders: Iterable[str]) -> list[Entry]:
         """Return the entries that belong to these orders, by their URLs."""
-        wanted = set(orders)
-        return [entry for entry in self.entries() if entry.order in wanted]
+        urls = set(orders)
+        return [entry for entry in self.entries() if entry.order in urls]
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Add these entries, or replace those with the same keys, in one write."""
+        """Write these entries beside the others, or in place of those with the same keys."""
         with self._locked():
-            known = self._read()
-            known.update({entry.key: entry for entry in entries})
-            self._write(known)
+            self._write({**self._read(), **{entry.key: entry for entry in entries}})
 
     def intend(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Write down in one write what is about to be added; return the entries as the ledger has them now.
+        """Write down in one write what is about to be added; return the entries as they are now on disk.
 
-        Where the ledger knows name and value already (an earlier run's record: the CA hands out a
-        pending authorization again, RFC 8555 section 7.1.4, so the value comes back too), the entry
-        keeps its record id and origin, and belongs to the new order and run from here on.
+        The ledger may know name and value already: the CA gives a pending authorization to the next order,
+        too (RFC 8555 section 7.1.4), and with it the same value. Such an entry keeps its record id and its
+        origin, and belongs to the new order and process.
         """
         with self._locked():
             known = self._read()
-            intended = [_inheriting(entry, known.get(entry.key)) for entry in entries]
+            intended = [_inherit(entry, known.get(entry.key)) for entry in entries]
             self._write({**known, **{entry.key: entry for entry in intended}})
         return intended
 
     def drop(self, *entries: Entry) -> None:
-        """Forget entries whose records are gone, but not where another order or run has taken one over."""
+        """Forget entries whose records are gone, unless another order or process has taken one over."""
         if not entries:
             return
         with self._locked():
             known = self._read()
-            gone = [one for one in entries if one.key in known and known[one.key].wanted_by == one.wanted_by]
-            if gone:
-                keys = {entry.key for entry in gone}
-                self._write({key: entry for key, entry in known.items() if key not in keys})
+            dropped = {entry.key: entry.belongs_to for entry in entries}
+            kept = {key: entry for key, entry in known.items() if dropped.get(key) != entry.belongs_to}
+            if len(kept) < len(known):
+                self._write(kept)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._turn, files.lock(self._folder / "ledger.lock", wait=10.0):
+        with self._thread_lock, files.lock(self._folder / "ledger.lock", wait=10.0):
             yield
 
     def _read(self) -> dict[tuple[str, str], Entry]:
-        # Starting a new one silently would forget records that only this file knows.
+        # A new ledger in place of a damaged one would forget records that only this file knows.
         advice = f"look for leftover _acme-challenge records in the zones, then `rm {self.path}`"
-        document = files.read_json(self.path, advice=advice)
-        if document is None:
-            return {}
-        with files.understood(self.path, advice=advice):
-            entries = [_entry(fields) for fields in document["records"]]
-        return {entry.key: entry for entry in entries}
+        document = documents.read(self.path, _Document, advice=advice)
+        return {entry.key: entry for entry in document.records} if document else {}
 
     def _write(self, entries: dict[tuple[str, str], Entry]) -> None:
-        records = [{**asdict(entry), "created": utc_text(entry.created)} for entry in entries.values()]
-        with files.reported(
-            f"write {self.path}", kept="no TXT record is there that the ledger does not know"
-        ):
-            files.write_json(self.path, {"records": records})
+        with files.reported(f"write {self.path}", kept="the ledger knows every TXT record that was added"):
+            documents.write(self.path, _Document(tuple(entries.values())))
 
 
-def _inheriting(entry: Entry, before: Entry | None) -> Entry:
+def _inherit(entry: Entry, before: Entry | None) -> Entry:
     if before is None or before.owner != entry.owner:
         return entry
     return replace(entry, record_id=before.record_id, ours=before.ours, inherited=True)
-
-
-def _entry(fields: dict[str, Any]) -> Entry:
-    return Entry(**{**fields, "run": Run(**fields["run"]), "created": from_utc_text(fields["created"])})

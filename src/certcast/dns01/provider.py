@@ -1,31 +1,28 @@
 """What certcast needs of a DNS provider: the seam between DNS-01 and an API.
 
-A provider manages zones. In a zone stands, at a name below it (`rr`, the
-relative name; `@` is the zone itself), any number of TXT values; each pair of
-name and value is one record with an id of its own.
+A provider manages zones. A zone has, at a name below it (`rr`, the relative name; `@` is the zone itself),
+any number of TXT values. Each pair of name and value is one record with an id of its own.
 
 MUST hold, for every implementation (tests/contract/test_dns_provider.py):
 
-- `add_txt` adds one value beside whatever stands at the name. It never changes
-  or removes another record.
-- It retries what can be retried, and says truly whether the record came to be
-  through it (`Added.ours`): a value that stood there before its first attempt
-  is somebody else's. An attempt whose fate is not known counts as ours; where
-  it ends in an error, that is MaybeAdded, and after any other nothing was added.
-- `find_txt` matches zone, relative name, type and value exactly, however many
-  records the zone has. No single damaged reply makes it say something wrong.
-- `cnames` and `subzones` say what the zone itself holds at a name, as the owner of the
-  zone wrote it: no wildcard's answer, nothing that is switched off.
-- `remove` takes away this one record, whatever it holds: who has the id from a
-  reply, or from a file, asks `find_txt` first. A record that is gone already is fine:
-  removal is what a crashed run's successor repeats.
+- `add_txt` adds one value beside whatever is at the name. It never changes or removes another record.
+- It retries what can be retried, and says truly whether the record came to be through it (`Added.ours`): a
+  value that was there before its first attempt is somebody else's. An attempt whose fate is not known counts
+  as ours; where it ends in an error, that is MaybeAdded, and after any other nothing was added.
+- `find_txt` matches zone, relative name, type and value exactly, however many records the zone has. No single
+  damaged reply makes it say something wrong.
+- `cnames` and `subzones` say what the zone itself holds at a name, as the owner of the zone wrote it: no
+  wildcard's answer, nothing that is switched off.
+- `remove` takes away this one record, whatever it holds: a caller that has the id from a reply, or from a
+  file, asks `find_txt` first. A record that is gone already is fine: the next run after a crash repeats
+  removals.
 - Any number of threads may call at a time.
-- Each raises only DnsDenied, ZoneMissing or DnsFailed (MaybeAdded is one), and no text of these
-  holds a key, a token or a signature.
+- Each raises only DnsDenied, ZoneMissing or DnsFailed (MaybeAdded is one), and no text of these holds a key,
+  a token or a signature.
 
-NOT promised: that a nameserver shows the record when `add_txt` returns
-(propagation.py waits for that), that ids are numbers, that two processes that
-add the same name and value at the same moment both learn which of them did.
+NOT promised: that a nameserver shows the record when `add_txt` returns (visibility/ waits for that), that ids
+are numbers, that two processes that add the same name and value at the same moment both learn which of them
+did.
 """
 
 from __future__ import annotations
@@ -53,7 +50,7 @@ class Added:
 
 
 class MaybeAdded(DnsFailed):
-    """Whether `add_txt` made the record is not known: who wants it gone looks for it by its value."""
+    """Whether `add_txt` made the record is not known; only its value finds it."""
 
     @classmethod
     def after(cls, failure: RenewalError) -> MaybeAdded:

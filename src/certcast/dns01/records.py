@@ -1,26 +1,23 @@
 """One TXT record, from the ledger's intention to its removal.
 
-    add       the API, then the ledger: the record's id, and whether it is ours
-    remove    a look at the record, the API, then the ledger
+    add       the API, then the ledger: the record's id, and whether certcast made it
+    remove    a look-up of the record, the API, then the ledger
 
-Only what certcast made is ever removed. A value that stood there before the first
-attempt is used and left (Added.ours). Removal goes by the record's id, and only if
-the id still holds this name and value.
+Only what certcast made is ever removed. A value that was at the name before the first attempt is used and
+left there (Added.ours). Removal goes by the record's id, and only if the id still holds this name and value.
 
-Not here: what is intended (challenges.py, presenting.py). Any number of threads may add
-and remove at a time.
+Not here: what is intended (challenges.py, presentation.py).
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from certcast.dns01.provider import MaybeAdded
-from certcast.report.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing
+from certcast.report.errors import CertcastError, DnsFailed, LocalFault, ZoneMissing, within
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,15 +29,18 @@ logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The records of one ledger. `configured` are the zones with a [[zone]], if any has one."""
+    """The records of one ledger. `configured` are the zones with a [[zone]], if any has one.
+
+    Any number of threads may add and remove at a time.
+    """
 
     def __init__(self, accounts: Accounts, ledger: Ledger, configured: Collection[str]) -> None:
+        self.ledger = ledger
         self._accounts = accounts
-        self._ledger = ledger
         self._configured = configured
 
     def add(self, entry: Entry) -> Entry:
-        """Add the value of an intended entry; return the entry as the ledger has it now.
+        """Add the value of an intended entry; return the entry as it is now in the ledger.
 
         Raises what the provider raises, and LocalFault. The ledger then still knows whatever may have
         been added.
@@ -50,54 +50,53 @@ class Records:
         except MaybeAdded:
             raise
         except CertcastError:
-            # Refused outright, so there is no record: nothing for a cleanup to fail at once more, and
-            # whatever stands there with this value is somebody else's.
+            # Refused outright: there is no record for a cleanup to fail at, and a record with this value
+            # would be somebody else's.
             self.forget([entry])
             raise
-        # "It is there already" is no news where an earlier run of ours may have added it.
+        # "It is there already" is no news where an earlier process of ours may have added it.
         ours = added.ours or (entry.inherited and entry.ours)
         entry = replace(entry, record_id=added.record_id, ours=ours)
-        self._ledger.put([entry])
+        self.ledger.put([entry])
         return entry
 
     def forget(self, entries: Collection[Entry]) -> None:
-        """Drop intentions that came to nothing. An earlier run may have added what it meant to add."""
-        self._ledger.drop(*(entry for entry in entries if not entry.inherited))
+        """Drop intentions that came to nothing, but not those that an earlier process had, too."""
+        self.ledger.drop(*(entry for entry in entries if not entry.inherited))
 
     def try_to_remove(self, entry: Entry) -> CertcastError | None:
-        """Remove the entry's record, if it is ours, and forget it; return what went wrong with that."""
+        """Remove the entry's record, if certcast made it, and forget the entry; return what went wrong."""
         try:
-            self._remove(entry)
-        except CertcastError as shared:
-            failure = copy(shared)  # once.py: others may have the same one
-            failure.kept = failure.kept or (
-                f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
-            )
+            with within(
+                kept=f"TXT {entry.value} at {entry.owner} stays until a later `certcast renew` removes it"
+            ):
+                self._remove(entry)
+        except CertcastError as failure:
             return failure
         return None
 
     def _remove(self, entry: Entry) -> None:
         try:
             if entry.ours:
-                self._take_away(entry)
+                self._remove_from_zone(entry)
         except ZoneMissing:
             if self._configured and entry.zone not in self._configured:
-                self._ledger.drop(entry)
+                self.ledger.drop(entry)
                 raise _of_no_account(entry) from None
             # A zone that has left its account has taken the record along.
             logger.info("%s is no longer in the account", entry.zone)
         except CertcastError:
             with suppress(LocalFault):
-                self._ledger.put([replace(entry, leaving=True)])
+                self.ledger.put([replace(entry, leaving=True)])
             raise
-        self._ledger.drop(entry)
+        self.ledger.drop(entry)
 
-    def _take_away(self, entry: Entry) -> None:
+    def _remove_from_zone(self, entry: Entry) -> None:
         """Remove the record, if its id holds this name and value.
 
-        Looked at first, always. The API deletes whatever has the id, and the ledger's may be wrong:
-        much happens in a zone after a crash, and a reply may have been damaged (alidns.py). What then
-        is at the name is left, since nobody here can tell whose it is, and not kept quiet about.
+        The record is always looked up first. The API deletes whatever has the id, and the ledger's id may be
+        wrong: much happens in a zone after a crash, and a reply may have been damaged (alidns.py). A value
+        with another id is left, since certcast cannot tell whose it is, and reported.
         """
         provider = self._accounts.provider_of(entry.zone)
         found = provider.find_txt(entry.zone, entry.rr, entry.value, entry.record_id)
@@ -116,7 +115,7 @@ class Records:
 
 
 def _of_no_account(entry: Entry) -> DnsFailed:
-    """Say it once of a record whose zone had a [[zone]] when it was made, perhaps another account's."""
+    """Return the only report of a record whose zone had a [[zone]] when it was made, but has none now."""
     return DnsFailed(
         f"TXT {entry.value} at {entry.owner} may be there still: which account has {entry.zone} is not known",
         expected=f"a [[zone]] for {entry.zone}, as there was when certcast added the record",

@@ -13,15 +13,15 @@ from datetime import datetime, timezone
 
 import pytest
 
-from certcast.dns01.ledger import Entry, Ledger, Run
+from certcast.dns01.ledger import Entry, Ledger, Process
 from certcast.report.errors import LocalFault
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
 NAME = "_acme-challenge.example.com"
 
 
-def entry(value: str, run: Run | None = None, *, zone: str = "example.com") -> Entry:
-    return Entry(NAME, value, zone, "_acme-challenge", run or Run.current(), NOW)
+def entry(value: str, run: Process | None = None, *, zone: str = "example.com") -> Entry:
+    return Entry(NAME, value, zone, "_acme-challenge", run or Process.current(), NOW)
 
 
 def test_two_values_at_one_name_are_two_entries(tmp_path):
@@ -44,15 +44,15 @@ def test_an_entry_comes_back_from_disk_as_it_was(tmp_path):
     assert written == Ledger(tmp_path).find(NAME, "value")
 
 
-def test_an_intention_takes_over_what_an_earlier_run_wrote_down(tmp_path):
+def test_an_intention_takes_over_an_earlier_entry(tmp_path):
     """The CA hands out a pending value again: the new run owns the record that the crashed one made."""
     ledger = Ledger(tmp_path)
-    dead = Run(pid=2**22 + 1, started=1, boot="an earlier one")
+    dead = Process(pid=2**22 + 1, started=1, boot="an earlier one")
     ledger.put([replace(entry("value", dead), record_id="7")])
 
     (taken_over,) = ledger.intend([entry("value")])
 
-    assert ("7", True, Run.current()) == (taken_over.record_id, taken_over.inherited, taken_over.run)
+    assert ("7", True, Process.current()) == (taken_over.record_id, taken_over.inherited, taken_over.run)
     assert [taken_over] == ledger.entries()
 
 
@@ -66,31 +66,31 @@ def test_an_intention_at_another_place_is_a_new_one(tmp_path):
     assert (None, False) == (fresh.record_id, fresh.inherited)
 
 
-def test_a_run_is_alive_exactly_as_long_as_its_process():
+def test_a_process_is_alive_until_it_ends():
     """A record is nobody's leftover while its certbot lives, and is one from the moment it ends."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as certbot:
-        run = Run.of(certbot.pid)
+        run = Process.find(certbot.pid)
         assert run is not None
-        assert run.alive()
+        assert run.is_alive()
         os.kill(certbot.pid, signal.SIGKILL)
         os.waitid(os.P_PID, certbot.pid, os.WEXITED | os.WNOWAIT)
-        assert not run.alive(), "it has ended, even if its parent did not collect it yet"
+        assert not run.is_alive(), "it has ended, even if its parent did not collect it yet"
 
-    assert not run.alive()
+    assert not run.is_alive()
 
 
-def test_a_process_id_that_was_given_out_again_is_another_run():
+def test_a_reused_process_id_is_another_process():
     """A new process with a dead certbot's id doesn't keep its records alive."""
-    living = Run.of(os.getpid())
+    living = Process.find(os.getpid())
     assert living is not None
 
-    assert not replace(living, started=living.started - 1).alive()
-    assert not replace(living, boot="before the reboot").alive()
+    assert not replace(living, started=living.started - 1).is_alive()
+    assert not replace(living, boot="before the reboot").is_alive()
 
 
-def test_a_process_that_never_was_is_no_run():
+def test_a_process_that_never_was_is_none():
     """Asking for a process that doesn't exist gives nothing, not an error."""
-    assert Run.of(2**22 + 1) is None
+    assert Process.find(2**22 + 1) is None
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"records": [{"name": 1}]}', '{"records": 3}', "{}"])
@@ -154,7 +154,68 @@ def test_a_ledger_of_earlier_versions_is_read(tmp_path):
     assert [""] == [one.order for one in ledger.entries()]
 
 
-def test_threads_of_one_run_write_one_after_the_other(tmp_path):
+TODAYS_FILE = """{
+  "records": [
+    {
+      "name": "_acme-challenge.example.com",
+      "value": "apex",
+      "zone": "acme.example.net",
+      "rr": "example-com",
+      "run": {
+        "pid": 4711,
+        "started": 1234567,
+        "boot": "0b2f6f2e-6b8b-4c2e-9d5a-0e4a1c8f7d11"
+      },
+      "created": "2026-11-23T18:00:00Z",
+      "record_id": "176062010691676160",
+      "ours": false,
+      "inherited": true,
+      "leaving": true,
+      "order": "https://ca.example/order/1"
+    },
+    {
+      "name": "_acme-challenge.example.com",
+      "value": "wildcard",
+      "zone": "example.com",
+      "rr": "_acme-challenge",
+      "run": {
+        "pid": 4711,
+        "started": 1234567,
+        "boot": "0b2f6f2e-6b8b-4c2e-9d5a-0e4a1c8f7d11"
+      },
+      "created": "2026-11-23T18:00:00Z",
+      "record_id": null,
+      "ours": true,
+      "inherited": false,
+      "leaving": false,
+      "order": ""
+    }
+  ]
+}
+"""
+
+
+def test_todays_ledger_is_read_and_written_back_as_it_was(tmp_path):
+    """Every field of a ledger on disk means the same after an upgrade, and is written as it was read."""
+    ledger = Ledger(tmp_path)
+    ledger.put([])
+    ledger.path.write_text(TODAYS_FILE)
+    process = Process(pid=4711, started=1234567, boot="0b2f6f2e-6b8b-4c2e-9d5a-0e4a1c8f7d11")
+    apex = replace(
+        Entry(NAME, "apex", "acme.example.net", "example-com", process, NOW, "176062010691676160"),
+        ours=False,
+        inherited=True,
+        leaving=True,
+        order=ONE,
+    )
+    wildcard = Entry(NAME, "wildcard", "example.com", "_acme-challenge", process, NOW)
+
+    assert [apex, wildcard] == ledger.entries()
+    ledger.put([])
+    assert TODAYS_FILE == ledger.path.read_text()
+
+
+def test_threads_of_one_process_take_turns_at_the_file(tmp_path):
     """Ten answers that come at the same moment are ten entries with their ids."""
     ledger = Ledger(tmp_path)
     intended = ledger.intend([entry(f"value-{number}") for number in range(10)])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass, replace
 from datetime import timezone
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -37,53 +38,45 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def signed(
-    headers: Mapping[str, str],
-    *,
-    method: str,
-    path: str,
-    query: Mapping[str, str],
-    keys: Keys,
-    now: datetime,
-    nonce: str,
-    body: bytes = b"",
-) -> dict[str, str]:
-    """Return `headers`, completed and with their Authorization: all that the request must carry.
+@dataclass(frozen=True)
+class ApiRequest:
+    """A request to be signed: `path` is percent-encoded, `query` is not, `headers` have lower-case names."""
 
-    `headers` has lower-case names, among them host, x-acs-action and x-acs-version; `path` is
-    percent-encoded, `query` is not. `now` is an aware datetime. Temporary keys add their token.
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+def sign(request: ApiRequest, keys: Keys, now: datetime, nonce: str) -> dict[str, str]:
+    """Return the request's headers, completed and with their Authorization: all that it must carry.
+
+    Among its headers are host, x-acs-action and x-acs-version. `now` is an aware datetime. Temporary keys
+    add their token.
     """
-    body_sha256 = hashlib.sha256(body).hexdigest()
-    complete = {
-        **headers,
+    body_sha256 = hashlib.sha256(request.body).hexdigest()
+    headers = {
+        **request.headers,
         "x-acs-date": f"{now.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
         "x-acs-signature-nonce": nonce,
         "x-acs-content-sha256": body_sha256,
     }
     if keys.security_token:
-        complete["x-acs-accesskey-id"] = keys.access_key_id
-        complete["x-acs-security-token"] = keys.security_token
-    complete["Authorization"] = authorization(
-        method=method, path=path, query=query, headers=complete, body_sha256=body_sha256, keys=keys
-    )
-    return complete
+        headers["x-acs-accesskey-id"] = keys.access_key_id
+        headers["x-acs-security-token"] = keys.security_token
+    headers["Authorization"] = authorization(replace(request, headers=headers), body_sha256, keys)
+    return headers
 
 
-def authorization(
-    *,
-    method: str,
-    path: str,
-    query: Mapping[str, str],
-    headers: Mapping[str, str],
-    body_sha256: str,
-    keys: Keys,
-) -> str:
+def authorization(request: ApiRequest, body_sha256: str, keys: Keys) -> str:
     """Return the Authorization header: whose key, which headers are signed, the signature in hexadecimal."""
-    names = sorted(name for name in headers if name in _SIGNED or name.startswith("x-acs-"))
+    names = sorted(name for name in request.headers if name in _SIGNED or name.startswith("x-acs-"))
     signed_names = ";".join(names)
-    canonical_headers = "".join(f"{name}:{headers[name].strip()}\n" for name in names)
+    canonical_headers = "".join(f"{name}:{request.headers[name].strip()}\n" for name in names)
+    query = canonical_query(request.query)
     canonical_request = "\n".join(
-        [method, path, canonical_query(query), canonical_headers, signed_names, body_sha256]
+        [request.method, request.path, query, canonical_headers, signed_names, body_sha256]
     )
     string_to_sign = f"{_ALGORITHM}\n{hashlib.sha256(canonical_request.encode()).hexdigest()}"
     signature = hmac.new(keys.access_key_secret.encode(), string_to_sign.encode(), hashlib.sha256).hexdigest()

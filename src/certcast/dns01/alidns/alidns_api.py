@@ -2,15 +2,13 @@
 
     keys → signature → the request, under a deadline → Code or body → perhaps again
 
-acs3.py signs and requests sends. The official SDK does neither: its import costs
-more than the call (ADR 0019), and its sending takes no deadline for the whole
-(ADR 0004). Each attempt is signed anew, since Alidns refuses a nonce that it has
-seen (SignatureNonceUsed).
-
-What an answer means is decided by its Code, not by the HTTP status: the
-documented statuses and those on the wire differ. An attempt without an answer
-may have been carried out: what the call ends in says so (`maybe_done`), also
-when a later attempt was refused.
+- acs3.py signs and requests sends, not the official SDK: its import costs more than the call (ADR 0019), and
+  its sending takes no deadline for the whole (ADR 0004).
+- Each attempt is signed anew, since Alidns refuses a nonce that it has seen (SignatureNonceUsed).
+- An answer's Code says what it means, not its HTTP status: the documented statuses and those on the wire
+  differ.
+- An attempt without an answer may have been carried out. The call's end says so (`maybe_done`), also when a
+  later attempt was refused.
 
 Not here: which calls there are, and what a refusal means (alidns.py).
 """
@@ -22,18 +20,22 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+import stamina
+from requests import RequestException, Session
+from urllib3.exceptions import HTTPError
+
 from certcast import credentials
 from certcast.dns01.alidns import acs3
 from certcast.host import clock
+from certcast.host.transport import BoundedAdapter, Cutter, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from requests import PreparedRequest, Response, Session
+    from requests import PreparedRequest, Response
 
     from certcast.config.model import DnsConfig
     from certcast.host.clock import WrongClock
-    from certcast.host.transport import Cutter
 
 logger = logging.getLogger(__name__)
 
@@ -60,25 +62,27 @@ _TRY_AGAIN = {
 }
 
 
-class Refused(Exception):
+class CallFailed(Exception):
+    """A call's end; `maybe_done`: this attempt, or an earlier one, may have been carried out all the same."""
+
+    def __init__(self, why: str, *, maybe_done: bool) -> None:
+        super().__init__(why)
+        self.maybe_done = maybe_done
+
+
+class Refused(CallFailed):
     """An answer with a Code; `clock` where its Date shows that this host's clock is wrong."""
 
     def __init__(self, code: str, message: str, request_id: str, wrong: WrongClock | None = None) -> None:
-        super().__init__(code)
+        super().__init__(f"{code} (request {request_id})", maybe_done=_TRY_AGAIN.get(code, False))
         self.code = code
         self.message = message
         self.request_id = request_id
         self.clock = wrong
-        self.account = ""  # whose keys these were
-        self.maybe_done = _TRY_AGAIN.get(code, False)  # by this attempt, or an earlier one of its call
 
 
-class NoReply(Exception):
+class NoReply(CallFailed):
     """No answer, or one that isn't the API's."""
-
-    def __init__(self, why: str, *, maybe_done: bool = True) -> None:
-        super().__init__(why)
-        self.maybe_done = maybe_done  # by this attempt, or an earlier one of its call
 
 
 class Api:
@@ -104,8 +108,6 @@ class Api:
         Raises Refused and NoReply when the attempts are used up or no repetition helps, and
         CredentialsMissing.
         """
-        import stamina
-
         # Their own words for a retry and for a broken header, warnings, say nothing to an operator.
         for noisy in ("stamina", "urllib3.connection"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -116,23 +118,13 @@ class Api:
             with attempt:
                 try:
                     return _taken(take, _body(self._send(action, parameters)))
-                except NoReply as silence:
-                    maybe_done = silence.maybe_done = maybe_done or silence.maybe_done
-                    logger.info("Alidns %s: %s", action, silence)
-                    raise
-                except Refused as refusal:
-                    refusal.account = self.account
-                    maybe_done = refusal.maybe_done = maybe_done or refusal.maybe_done
-                    logger.info("Alidns %s: %s (request %s)", action, refusal.code, refusal.request_id)
+                except CallFailed as failure:
+                    maybe_done = failure.maybe_done = maybe_done or failure.maybe_done
+                    logger.info("Alidns %s: %s", action, failure)
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send(self, action: str, parameters: Mapping[str, str]) -> Response:
-        from requests import RequestException
-        from urllib3.exceptions import HTTPError
-
-        from certcast.host.transport import reason
-
         try:
             keys = self._keys()
         except credentials.StsUnavailable as silence:
@@ -148,21 +140,15 @@ class Api:
                 )
         except (RequestException, HTTPError, OSError, ValueError) as error:
             if self._cutter.has_cut:
-                raise NoReply(f"no complete reply within {_DEADLINE:g} s") from None
-            raise NoReply(reason(error)) from None
+                raise NoReply(f"no complete reply within {_DEADLINE:g} s", maybe_done=True) from None
+            raise NoReply(reason(error), maybe_done=True) from None
 
     @cached_property
     def _cutter(self) -> Cutter:
-        from certcast.host.transport import Cutter
-
         return Cutter()
 
     @cached_property
     def _session(self) -> Session:
-        from requests import Session
-
-        from certcast.host.transport import BoundedAdapter
-
         session = Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, BoundedAdapter(self._cutter))
@@ -179,17 +165,8 @@ def _sign(
         "x-acs-action": action,
         "x-acs-version": VERSION,
     }
-    prepared.headers.update(
-        acs3.signed(
-            headers,
-            method="POST",
-            path="/",
-            query=parameters,
-            keys=keys,
-            now=clock.now(),
-            nonce=acs3.new_nonce(),
-        )
-    )
+    request = acs3.ApiRequest("POST", "/", parameters, headers)
+    prepared.headers.update(acs3.sign(request, keys, clock.now(), acs3.new_nonce()))
     return prepared
 
 
@@ -207,9 +184,9 @@ def _body(reply: Response) -> Any:
             clock.wrong_clock(reply.headers.get("Date"), clock.now()),
         )
     if reply.status_code != 200 or body is None:
-        # A refusal that is not to be read (4xx, damaged or a proxy's) is one all the same (RFC 9110
-        # section 15.5). If it counted as "perhaps done", the next attempt's DomainRecordDuplicate would
-        # make somebody else's record ours.
+        # An unreadable refusal (4xx, damaged or a proxy's) is one all the same (RFC 9110 section 15.5). If it
+        # counted as "perhaps done", the next attempt's DomainRecordDuplicate would make somebody else's
+        # record ours.
         raise NoReply(
             f"HTTP {reply.status_code} without "
             + ("a reply of Alidns" if reply.status_code == 200 else "an error code of Alidns"),
@@ -222,7 +199,7 @@ def _taken(take: Callable[[Any], T], body: Any) -> T:
     try:
         return take(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NoReply(f"a reply in another form than documented ({error!r})") from None
+        raise NoReply(f"a reply in another form than documented ({error!r})", maybe_done=True) from None
 
 
 def _is_worth_another(error: Exception) -> bool:

@@ -1,28 +1,21 @@
 """Where a validation's TXT record belongs.
 
-The CA looks at `_acme-challenge.<domain>` and follows CNAMEs from there (RFC
-8555 section 8.4 leaves that to DNS as usual). So do we, before anything is
-written: the record belongs at the end of the chain, in the managed zone with
-the longest name that holds it. That lets an AccessKey be confined to a zone
-that has nothing but challenges.
+The CA looks at `_acme-challenge.<domain>` and follows CNAMEs from there (RFC 8555 section 8.4 leaves that to
+DNS as usual). The record belongs at the end of the chain, in the managed zone with the longest name there. So
+an AccessKey can be confined to a zone with nothing but challenges.
 
-    _acme-challenge.www.example.com        zone example.com, rr _acme-challenge.www
-    _acme-challenge.example.com  CNAME → example-com.acme.example.net
-                                           zone acme.example.net, rr example-com
+    _acme-challenge.www.example.com                zone example.com, rr _acme-challenge.www
+    _acme-challenge.example.com CNAME
+        example-com.acme.example.net               zone acme.example.net, rr example-com
 
-Whom to believe. What a name in a managed zone is, the zone's own listing at the
-provider says: no cache, private zone or filter stands before that, and a
-wildcard is a record of its own there, which a TXT at the name outranks (RFC 4592
-section 2.2.1). A name outside is asked of a resolver, and a CNAME counts if a
-name beside it that nobody has made does not get the same one from a wildcard.
+- In a managed zone the provider's listing counts: no cache, private zone or filter is in between, and a
+  wildcard is a record of its own, which a TXT at the name outranks (RFC 4592 section 2.2.1).
+- Outside, a resolver's CNAME counts, unless a random name beside it gets the same one from a wildcard.
+- A sub-zone in other hands shows as NS records of the listing. Alidns also splits a name off into another
+  account's zone without any record (https://help.aliyun.com/document_detail/128693.html): the zone's servers
+  name the zone that they answer from. Their silence is no error here.
 
-A sub-zone in other hands shows as NS records of the listing. Alidns also splits
-a name off into another account's zone without any such record
-(https://help.aliyun.com/document_detail/128693.html), so the zone's servers are
-asked once, too: they name the zone that they answer from. Their silence is no
-answer, and no error here.
-
-Not here: which zones are managed (the configuration, or the provider).
+Not here: which zones are managed (accounts.py).
 """
 
 from __future__ import annotations
@@ -32,11 +25,15 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from certcast.dns01.once import Once
+import dns.exception
+import dns.name
+import dns.resolver
+
 from certcast.dns01.provider import zone_of
+from certcast.dns01.threads import LookupCache
 from certcast.dns01.visibility.exchange import Unanswered
-from certcast.dns01.visibility.nameservers import ask
-from certcast.dns01.visibility.resolvers import resolver
+from certcast.dns01.visibility.nameservers import Nameservers, ask
+from certcast.dns01.visibility.resolvers import stub_resolver
 from certcast.report.errors import DnsFailed, ZoneMissing
 
 if TYPE_CHECKING:
@@ -46,16 +43,16 @@ if TYPE_CHECKING:
 
     from certcast.config.model import Config, Resolver
     from certcast.dns01.accounts import Accounts
-    from certcast.dns01.visibility.nameservers import Nameserver, Nameservers
+    from certcast.dns01.visibility.nameservers import Nameserver
 
 # Resolvers give up after about as many; Let's Encrypt's too.
 _LONGEST_CHAIN = 10
-# Seconds for one look at the zone's servers. Where they can't be reached that is lost once for a zone.
+# Seconds for one question to the zone's servers. Where these can't be reached, that is lost once for a zone.
 _PATIENCE = 1.5
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordLocation:
     """A managed zone and the relative name at which the TXT record belongs."""
 
     zone: str
@@ -64,29 +61,31 @@ class Place:
 
 @dataclass(frozen=True)
 class Alias:
-    """What a name is: its CNAME's target; the sub-zone that it lies in; or a wildcard's target, ignored."""
+    """What DNS has at a name: a CNAME's target, the name's sub-zone, or a wildcard's target (ignored)."""
 
     target: str | None = None
     subzone: str | None = None
     wildcard: str | None = None
 
 
-def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None], Alias]) -> Place:
+def locate_record(
+    name: str, zones: Sequence[str], find_alias: Callable[[str, str | None], Alias]
+) -> RecordLocation:
     """Follow CNAMEs from `name` and return where its TXT record belongs.
 
-    `alias_of(name, zone)` says what a name in this managed zone, or (zone None) outside of all, is.
-    Raises ZoneMissing, and what `alias_of` raises.
+    `find_alias` takes a name and its managed zone, or None for a name outside of all.
+    Raises ZoneMissing, and what `find_alias` raises.
     """
     chain = [name]
     while True:
         found = zone_of(chain[-1], zones)
-        alias = alias_of(chain[-1], found[0] if found else None)
+        alias = find_alias(chain[-1], found[0] if found else None)
         if alias.target is None:
             if found is None:
                 raise _no_zone(chain, zones, alias.wildcard)
             if alias.subzone is not None:
                 raise _in_subzone(chain, found[0], alias.subzone)
-            return Place(*found)
+            return RecordLocation(*found)
         if alias.target in chain or len(chain) == _LONGEST_CHAIN:
             raise ZoneMissing(
                 f"the CNAMEs from {name} do not end",
@@ -96,40 +95,42 @@ def place(name: str, zones: Sequence[str], alias_of: Callable[[str, str | None],
         chain.append(alias.target)
 
 
-class Names:
-    """What names are, for one run: a zone's listing is read once for all names that look alike.
+class AliasFinder:
+    """What DNS has at names, for one run: a zone's listing is read once for all names with the same label.
 
     Any number of threads may ask.
     """
 
-    def __init__(self, config: Config, accounts: Accounts, nameservers: Nameservers) -> None:
+    def __init__(self, config: Config, accounts: Accounts) -> None:
+        self.nameservers = Nameservers(config, accounts)
         self._dns = config.dns
-        self._nameservers = nameservers
-        self._cuts: Once[str, Sequence[str]] = Once(lambda zone: accounts.provider_of(zone).subzones(zone))
-        self._cnames: Once[tuple[str, str], Mapping[str, Sequence[str]]] = Once(
+        self._cuts: LookupCache[str, Sequence[str]] = LookupCache(
+            lambda zone: accounts.provider_of(zone).subzones(zone)
+        )
+        self._cnames: LookupCache[tuple[str, str], Mapping[str, Sequence[str]]] = LookupCache(
             lambda at: accounts.provider_of(at[0]).cnames(*at)
         )
         self._silent: set[str] = set()
 
-    def alias_of(self, name: str, zone: str | None) -> Alias:
-        """Say what `name` in the managed zone, or outside of all, is; `place` asks this.
+    def find(self, name: str, zone: str | None) -> Alias:
+        """Return the alias of `name` in this managed zone, or (None) outside of all.
 
         Raises what the provider raises, DnsFailed and ZoneMissing.
         """
         if zone is None:
             if not self._dns.follow_cname:
                 raise _not_followed(name)
-            return alias_by_resolver(name, self._dns.resolvers)
+            return _find_by_resolver(name, self._dns.resolvers)
         rr = zone_of(name, [zone])[1]  # type: ignore[index]  # it was found in this zone
         if cuts := [cut for cut in self._cuts(zone) if rr == cut or rr.endswith("." + cut)]:
             return Alias(subzone=f"{min(cuts, key=len)}.{zone}")
         if self._dns.follow_cname and (target := self._target(name, zone, rr)):
             return Alias(target)
-        # Who waits a fixed time may have no way to the nameservers.
+        # Where a fixed wait is configured, this host may have no way to the nameservers.
         if self._dns.propagation is not None or zone in self._silent:
             return Alias()
         try:
-            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self._nameservers.of(zone))))
+            return Alias(subzone=asyncio.run(_answering_subzone(name, zone, self.nameservers.of(zone))))
         except Unanswered:
             self._silent.add(zone)
             return Alias()
@@ -146,7 +147,7 @@ class Names:
         return targets[0] if targets else None
 
 
-def alias_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
+def _find_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
     """Ask a resolver for the CNAME of `name`, and of a random name beside it. Raises DnsFailed."""
     target = _cname(name, resolvers)
     if target is None:
@@ -156,11 +157,8 @@ def alias_by_resolver(name: str, resolvers: Sequence[Resolver]) -> Alias:
 
 
 def _cname(name: str, resolvers: Sequence[Resolver]) -> str | None:
-    import dns.exception
-    import dns.resolver
-
     try:
-        answer = resolver(resolvers).resolve(name, "CNAME", search=False)
+        answer = stub_resolver(resolvers).resolve(name, "CNAME", search=False)
     except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
         return None
     except dns.exception.DNSException as error:
@@ -176,8 +174,8 @@ def _cname(name: str, resolvers: Sequence[Resolver]) -> str | None:
 async def _answering_subzone(name: str, zone: str, servers: Sequence[Nameserver]) -> str | None:
     """Return the sub-zone of `zone` that its servers answer from for `name`; None for the zone itself.
 
-    The first answer counts. Raises Unanswered if none comes. Not asked for TXT: whatever stands between
-    could remember that there is none.
+    The first answer counts. Raises Unanswered if none comes. The question is not for TXT, since a cache on
+    the way could remember that there is none.
     """
     asking = [
         asyncio.create_task(ask(address, name, "CNAME")) for server in servers for address in server.addresses
@@ -198,9 +196,7 @@ async def _answering_subzone(name: str, zone: str, servers: Sequence[Nameserver]
 
 
 def _subzone(reply: dns.message.Message, zone: str) -> str | None:
-    """A referral names the sub-zone by its NS, a server of both zones by its SOA (RFC 2308 section 2)."""
-    import dns.name
-
+    """Return the sub-zone of a referral's NS, or of a SOA from a server of both (RFC 2308 section 2)."""
     apex = dns.name.from_text(zone)
     for rrset in reply.authority:
         if rrset.name != apex and rrset.name.is_subdomain(apex):

@@ -3,16 +3,15 @@
     UDP, offering 1232 octets (EDNS, RFC 6891)
         → without EDNS, for a server that says FORMERR or NOTIMP to it
     TCP, where the answer was truncated (TC), and where none came: some networks
-        only let one of the two out
+        let only one of the two out
 
-1232 octets pass everywhere unfragmented (DNS Flag Day 2020), and hold some twenty
-TXT values at one name; 512, the limit without EDNS, hold seven.
+1232 octets pass everywhere unfragmented (DNS Flag Day 2020), and hold some twenty TXT values at one name;
+512, the limit without EDNS, hold seven.
 
-UDP goes through a connected socket: only there does Linux hand over the ICMP
-message of a firewall that refuses (ip(7), udp(7)). Otherwise refusal would look
-like silence, and cost as much.
+UDP goes through a connected socket: only there does Linux hand over the ICMP message of a firewall that
+refuses (ip(7), udp(7)). Otherwise refusal would look like silence, and cost as much time.
 
-Not here: who is asked, and what the answer means.
+Not here: the choice of an address, and what its answer means.
 """
 
 from __future__ import annotations
@@ -21,9 +20,15 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import dns.message
+import dns.asyncbackend
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.inet
+import dns.message
+import dns.rcode
 
+if TYPE_CHECKING:
     from certcast.config.model import Address
 
 _EDNS_OCTETS = 1232
@@ -45,9 +50,6 @@ async def exchange(address: Address, name: str, rdtype: str, *, recursive: bool)
 
     Raises Unreachable, and Unanswered for what is no reply.
     """
-    import dns.exception
-    import dns.rcode
-
     query = make_query(name, rdtype, recursive=recursive)
     udp_timeout = RESOLVER_UDP_TIMEOUT if recursive else UDP_TIMEOUT
     try:
@@ -66,11 +68,15 @@ async def exchange(address: Address, name: str, rdtype: str, *, recursive: bool)
     return reply
 
 
+def require_answer(reply: dns.message.Message) -> dns.message.Message:
+    """Return a reply that answers: NOERROR or NXDOMAIN. Raises Unanswered with any other RCODE."""
+    if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise Unanswered(dns.rcode.to_text(reply.rcode()))
+    return reply
+
+
 def make_query(name: str, rdtype: str, *, recursive: bool) -> dns.message.QueryMessage:
     """Return the question with EDNS."""
-    import dns.flags
-    import dns.message
-
     query = dns.message.make_query(name, rdtype, use_edns=0, payload=_EDNS_OCTETS)
     if not recursive:
         query.flags &= ~dns.flags.RD
@@ -80,10 +86,6 @@ def make_query(name: str, rdtype: str, *, recursive: bool) -> dns.message.QueryM
 async def _udp_then_tcp(
     query: dns.message.Message, address: Address, udp_timeout: float
 ) -> dns.message.Message:
-    import dns.asyncquery
-    import dns.exception
-    import dns.message
-
     try:
         return await _udp(query, address, udp_timeout)
     except (dns.message.Truncated, dns.exception.Timeout, OSError):
@@ -91,10 +93,6 @@ async def _udp_then_tcp(
 
 
 async def _udp(query: dns.message.Message, address: Address, timeout: float) -> dns.message.Message:
-    import dns.asyncbackend
-    import dns.asyncquery
-    import dns.inet
-
     family = dns.inet.af_for_address(address.host)
     backend = dns.asyncbackend.get_default_backend()
     destination = (address.host, address.port)
@@ -105,7 +103,7 @@ async def _udp(query: dns.message.Message, address: Address, timeout: float) -> 
             address.host,
             port=address.port,
             timeout=timeout,
-            # Datagrams that don't fit the question may be anybody's; go on waiting for ours.
+            # Datagrams that don't fit the question may come from anywhere; go on waiting for ours.
             ignore_unexpected=True,
             ignore_errors=True,
             raise_on_truncation=True,

@@ -1,16 +1,11 @@
 """What the answers of nameservers and resolvers amount to: decisions without any network.
 
-    agreed    the nameservers show the values, so the CA may look
-    shown     the resolvers show them
-    Silence   who cannot be reached at all
-
-*Cannot be reached* is said of an address that gave no DNS message, neither by UDP
-nor by TCP, to a question and again to a second one that was asked after the first
-had failed; and of a zone's servers when it holds for every address of all of them.
-A firewall that refuses is found out in 0.1 s, one that drops in 8 s. Whoever ever
-answered, in whatever way, is reachable for the rest of the wait: a slow server is
-waited for, and so is one that says SERVFAIL or REFUSED. Those pass, and while they
-last the CA gets the same answers; nobody should be asked in such a server's place.
+- An address cannot be reached if two questions to it, the second asked after the first had failed, got no DNS
+  message, neither by UDP nor by TCP. A zone's servers cannot be reached if that is so for every address of
+  all of them. A firewall that refuses is found out in 0.1 s, one that drops packets in 8 s.
+- An address that has ever answered, in whatever way, counts as reachable for the rest of the wait. certcast
+  waits for a slow server, and for one that says SERVFAIL or REFUSED: those answers pass, and while they last
+  the CA gets them, too. Nothing else is asked in such a server's place.
 """
 
 from __future__ import annotations
@@ -27,13 +22,13 @@ if TYPE_CHECKING:
     from certcast.dns01.visibility.nameservers import Nameserver
 
 
-By = Literal["nameservers", "resolvers", "nobody"]
-Asked = Address | Resolver
+ShownBy = Literal["nameservers", "resolvers", "none"]
+Peer = Address | Resolver
 """One address of a nameserver, or a resolver."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedTxt:
     """Values that a TXT name in a zone with these servers must show."""
 
     name: str
@@ -43,78 +38,75 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Who showed all values of an expectation, and the last that each server and resolver said of it."""
+class WatchResult:
+    """What shows all expected values, and a line for the last answer of each server and resolver."""
 
-    expected: Expected
-    by: By
-    said: tuple[str, ...]
+    expected: ExpectedTxt
+    shown_by: ShownBy
+    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The latest that one address of a server, or a resolver, said: TXT values, or its problem in words."""
+    """The latest answer of one address of a server, or of a resolver: TXT values, or a problem in words."""
 
     server: str
-    address: Asked
+    peer: Peer
     values: frozenset[str] = frozenset()
     problem: str | None = None
 
 
-def agreed(servers: Collection[Nameserver], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
-    """Return whether the CA may look: all that answer have all of `wanted`, and half the servers answer.
+def nameservers_agree(
+    servers: Collection[Nameserver], answers: Collection[Answer], wanted: frozenset[str]
+) -> bool:
+    """Return whether all that answer have all of `wanted`, and at least half of the servers answer.
 
-    `answers` are the latest of each address; an address that has not spoken at all yet is waited for.
-    Counted are servers by name, so that an address family that this host can't reach is no lost server.
+    `answers` are the latest of each address. An address without any answer or problem is waited for.
+    Servers are counted by name: an unreachable address family does not count as a lost server.
     """
-    asked = {address for server in servers for address in server.addresses}
-    heard = [answer for answer in answers if answer.problem is None]
-    answering = {answer.server for answer in heard}
+    addresses = {address for server in servers for address in server.addresses}
+    good = [answer for answer in answers if answer.problem is None]
+    answering = {answer.server for answer in good}
     return (
         bool(servers)
-        and asked <= {answer.address for answer in answers}
+        and addresses <= {answer.peer for answer in answers}
         and len(answering) >= math.ceil(len(servers) / 2)
-        and all(wanted <= answer.values for answer in heard)
+        and all(wanted <= answer.values for answer in good)
     )
 
 
-def shown(resolvers: Collection[Asked], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
-    """Return whether all resolvers that answer have all of `wanted`, and one does; each must have spoken."""
-    heard = [answer for answer in answers if answer.problem is None]
+def resolvers_agree(resolvers: Collection[Peer], answers: Collection[Answer], wanted: frozenset[str]) -> bool:
+    """Return whether each resolver has answered or failed, one has answered, and all answers are complete."""
+    good = [answer for answer in answers if answer.problem is None]
     return (
-        bool(heard)
-        and set(resolvers) <= {answer.address for answer in answers}
-        and all(wanted <= answer.values for answer in heard)
+        bool(good)
+        and set(resolvers) <= {answer.peer for answer in answers}
+        and all(wanted <= answer.values for answer in good)
     )
 
 
-class Silence:
-    """Which addresses cannot be reached; times are monotonic seconds."""
+class Reachability:
+    """Which addresses can be reached; times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._first_failed: dict[Asked, float] = {}
-        self._silent: set[Asked] = set()
-        self._reached: set[Asked] = set()
+        self._first_failed: dict[Peer, float] = {}
+        self._silent: set[Peer] = set()
+        self._reached: set[Peer] = set()
 
-    def heard(self, address: Asked) -> None:
+    def note_answer(self, peer: Peer) -> None:
         """Note that a DNS message came from there."""
-        self._reached.add(address)
+        self._reached.add(peer)
 
-    def heard_nothing(self, address: Asked, asked: float, failed: float) -> None:
-        """Note that none came to a question of `asked` until `failed`."""
-        if asked >= self._first_failed.setdefault(address, failed):
-            self._silent.add(address)
+    def note_silence(self, peer: Peer, asked: float, failed: float) -> None:
+        """Note that a question of the moment `asked` had no answer until `failed`."""
+        if asked >= self._first_failed.setdefault(peer, failed):
+            self._silent.add(peer)
 
-    def of_all(self, addresses: Collection[Asked]) -> bool:
+    def lacks_all(self, peers: Collection[Peer]) -> bool:
         """Return whether none of these can be reached; so too where there is none."""
-        return all(address in self._silent - self._reached for address in addresses)
+        return all(peer in self._silent - self._reached for peer in peers)
 
 
-def values_text(count: int) -> str:
+def count_text(count: int, noun: str) -> str:
     """Return "1 value", "2 values"."""
-    return "1 value" if count == 1 else f"{count} values"
-
-
-def names_text(count: int) -> str:
-    """Return "1 name", "2 names"."""
-    return "1 name" if count == 1 else f"{count} names"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from certcast.dns01.provider import zone_of
-from certcast.dns01.visibility.delegation import Alias, Place, place
+from certcast.dns01.visibility.delegation import Alias, RecordLocation, locate_record
 from certcast.report.errors import ZoneMissing
 
 
@@ -53,9 +53,9 @@ def test_a_chain_of_cnames_is_followed_across_zones():
         }
     )
 
-    where = place("_acme-challenge.shop.org", ["example.com", "acme.example.com"], names)
+    where = locate_record("_acme-challenge.shop.org", ["example.com", "acme.example.com"], names)
 
-    assert Place("acme.example.com", "shop-org") == where
+    assert RecordLocation("acme.example.com", "shop-org") == where
     assert [
         ("_acme-challenge.shop.org", None),
         ("shop.hosting.net", None),
@@ -70,7 +70,7 @@ def test_cnames_in_a_circle_end_with_an_error_that_shows_it():
     )
 
     with pytest.raises(ZoneMissing, match="do not end") as failure:
-        place("_acme-challenge.example.com", ["example.com"], names)
+        locate_record("_acme-challenge.example.com", ["example.com"], names)
 
     assert "_acme-challenge.example.com → a.example.com → _acme-challenge.example.com" == failure.value.found
 
@@ -82,20 +82,20 @@ def test_cnames_without_an_end_are_given_up():
         return Alias("x" + name)
 
     with pytest.raises(ZoneMissing, match="do not end"):
-        place("_acme-challenge.example.com", ["example.com"], endless)
+        locate_record("_acme-challenge.example.com", ["example.com"], endless)
 
 
-def test_a_name_in_no_managed_zone_is_refused_with_the_zones_that_there_are():
+def test_a_name_in_no_managed_zone_is_refused():
     """Whoever forgot a zone reads which name is homeless and which zones are managed."""
     with pytest.raises(ZoneMissing, match=r"no managed zone holds _acme-challenge\.example\.org") as failure:
-        place("_acme-challenge.example.org", ["example.net", "example.com"], Names({}))
+        locate_record("_acme-challenge.example.org", ["example.net", "example.com"], Names({}))
 
     assert "a name in one of: example.com, example.net" == failure.value.expected
 
 
-def test_a_name_in_a_sub_zone_that_is_managed_elsewhere_is_refused():
+def test_a_name_in_a_foreign_sub_zone_is_refused():
     """A record in the parent of a delegated zone would never be seen: said at once, not after a time-out."""
     names = Names({}, {"_acme-challenge.sub.example.com": "sub.example.com"})
 
     with pytest.raises(ZoneMissing, match=r"lies in sub\.example\.com, which example\.com delegates away"):
-        place("_acme-challenge.sub.example.com", ["example.com"], names)
+        locate_record("_acme-challenge.sub.example.com", ["example.com"], names)
