@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime  # the documents' converter looks it up
 from typing import TYPE_CHECKING, Any
 
 from certcast.host import files, private_files
-from certcast.release.lifetime import utc_text
+from certcast.release import documents
 from certcast.report.errors import AccountUnusable, LocalFault
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ class Account:
     key: PrivateKeyTypes = field(repr=False)
 
 
+@dataclass(frozen=True)
+class AccountRecord:
+    """account.json: the account's URL at a CA."""
+
+    directory: str
+    uri: str
+    recorded_at: datetime
+
+
 def key_file(folder: Path) -> Path:
     """Where the account's private key lies, PEM, 0600."""
     return folder / "account.key"
@@ -45,9 +55,8 @@ def key_file(folder: Path) -> Path:
 
 def recorded_uri(folder: Path) -> str | None:
     """Return the account's URL as it is written down, for `certcast check`; None without one. LocalFault."""
-    document = files.read_json(folder / "account.json") or {}
-    found = document.get("uri")
-    return found if isinstance(found, str) else None
+    record = documents.read(folder / "account.json", AccountRecord)
+    return None if record is None else record.uri
 
 
 def open_account(ca: Ca, renewal: RenewalConfig) -> Account:
@@ -81,7 +90,7 @@ def save(ca: Ca, account: Account) -> Account:
     """Write the account's record; its key lies there already. LocalFault."""
     path = ca.folder / "account.json"
     with files.reported(f"write {path}", kept=_KEPT):
-        files.write_json(path, {"directory": ca.url, "uri": account.uri, "recorded_at": utc_text(ca.clock())})
+        documents.write(path, AccountRecord(ca.url, account.uri, ca.clock()))
     return account
 
 

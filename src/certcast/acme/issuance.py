@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from certcast.acme.order import Order, Request, Stopped
+from certcast.acme.order import Interruption, Order, OrderRequest
 from certcast.host.interrupts import interrupts_held
 from certcast.report.errors import CertcastError
 
@@ -60,7 +60,7 @@ class Issuance:
         self._ended: dict[str, Release | CertcastError] = {}
         self._defect: BaseException | None = None
 
-    def issue(self, requests: Sequence[Request]) -> Mapping[str, Release | CertcastError]:
+    def issue(self, requests: Sequence[OrderRequest]) -> Mapping[str, Release | CertcastError]:
         """Order all of them; return, by the certificate's name, what was stored or what failed.
 
         KeyboardInterrupt after a signal, with no TXT record left.
@@ -73,7 +73,7 @@ class Issuance:
             raise self._defect
         return self._ended
 
-    def _round(self, together: Sequence[Request]) -> None:
+    def _round(self, together: Sequence[OrderRequest]) -> None:
         orders: dict[str, Order] = {}
         with ThreadPoolExecutor(AT_ONCE) as ca_pool, ThreadPoolExecutor(1) as beside:
             opening = [
@@ -100,7 +100,7 @@ class Issuance:
                 wait(ending)
                 beside.submit(self._clean, list(orders)).result()
 
-    def _open(self, request: Request) -> Order:
+    def _open(self, request: OrderRequest) -> Order:
         order = Order(
             request,
             self._ca,
@@ -141,11 +141,11 @@ class Issuance:
         """Remove the records that are left of these orders; what could not be removed stays in the ledger."""
         self.left += self._challenges.cleanup_orders(urls)
 
-    def _guarded(self, request: Request, work: Callable[[], Order | None]) -> Order | None:
+    def _guarded(self, request: OrderRequest, work: Callable[[], Order | None]) -> Order | None:
         """Do one order's step; a failure is this order's alone, a signal and a defect are the run's."""
         try:
             return work()
-        except Stopped:
+        except Interruption:
             return None
         except CertcastError as failure:
             self._ended[request.wanted.name] = failure
@@ -154,9 +154,9 @@ class Issuance:
         return None
 
 
-def rounds(requests: Sequence[Request]) -> list[list[Request]]:
+def rounds(requests: Sequence[OrderRequest]) -> list[list[OrderRequest]]:
     """Return the requests in rounds, so that no two of a round share a name."""
-    found: list[list[Request]] = []
+    found: list[list[OrderRequest]] = []
     for request in requests:
         names = set(request.wanted.names)
         # After the last round that shares a name, so that the order of the configuration is kept.

@@ -53,18 +53,17 @@ def suggestion(ca: Ca, certificate_id: str, now: datetime) -> Suggestion:
     if not isinstance(base, str):
         return silent
     try:
-        found, response = ca.reader.read(f"{base.rstrip('/')}/{certificate_id}")
-        window = found["suggestedWindow"]
+        answer, response = ca.read(f"{base.rstrip('/')}/{certificate_id}")
+        window = answer["suggestedWindow"]
         start, end = _moment(window["start"]), _moment(window["end"])
         if end <= start:
             raise ValueError("the window ends before it begins")
     except (NoAnswer, Problem, ValueError, TypeError, KeyError, OverflowError):
         return silent
-    asked = retry_after(response, now) or now + _USUALLY
-    url = found.get("explanationURL")
-    return Suggestion(
-        min(max(asked, now + _SHORTEST), now + _LONGEST), start, end, url if isinstance(url, str) else None
-    )
+    ask_again = retry_after(response, now) or now + _USUALLY
+    ask_again = min(max(ask_again, now + _SHORTEST), now + _LONGEST)
+    url = answer.get("explanationURL")
+    return Suggestion(ask_again, start, end, url if isinstance(url, str) else None)
 
 
 def certificate_id(leaf: x509.Certificate) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 
 from certcast.acme.issuance import rounds
-from certcast.acme.order import Request
+from certcast.acme.order import OrderRequest
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
 
 
-def request(name: str, *names: str) -> Request:
-    return Request(CertificateConfig(CertificateName(name), tuple(DnsName(one) for one in names or (name,))))
+def request(name: str, *names: str) -> OrderRequest:
+    return OrderRequest(
+        CertificateConfig(CertificateName(name), tuple(DnsName(one) for one in names or (name,)))
+    )
 
 
-def named(requests: list[list[Request]]) -> list[list[str]]:
+def named(requests: list[list[OrderRequest]]) -> list[list[str]]:
     return [[one.wanted.name for one in together] for together in requests]
 
 

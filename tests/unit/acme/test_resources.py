@@ -12,10 +12,11 @@ import josepy as jose
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import strategies as st
+from requests import Response
 
-from certcast.acme.protocol.answers import Subproblem
-from certcast.acme.protocol.problems import explained
-from certcast.acme.protocol.resources import authorization, failed_challenges, order_state
+from certcast.acme.protocol import resources
+from certcast.acme.protocol.answers import Subproblem, explained
+from certcast.acme.protocol.resources import Authorization, read_failures
 from certcast.report.errors import CaAnswerInvalid
 from drawing import LATIN_1, for_all
 
@@ -42,10 +43,25 @@ AUTHORIZATION: dict[str, Any] = {
 ODD: list[Any] = [None, 3, True, "", "x", [], ["x"], [None], {}, {"a": 1}, "ftp://ca.test/1"]
 
 
+def answer(document: dict[str, Any]) -> Response:
+    response = Response()
+    response.status_code = 200
+    response._content = json.dumps(document).encode()
+    return response
+
+
+def read_order(document: dict[str, Any]) -> dict[str, Any]:
+    return resources.read_order(answer(document))
+
+
+def read_authorization(document: dict[str, Any], name: str = "example.test") -> Authorization:
+    return resources.read_authorization(URL, answer(document), [name], KEY)
+
+
 def test_a_whole_order_is_taken() -> None:
     """In each of the five states of RFC 8555, 7.1.6."""
     for status in ("pending", "ready", "processing", "valid", "invalid"):
-        assert status == order_state({**ORDER, "status": status})["status"]
+        assert status == read_order({**ORDER, "status": status})["status"]
 
 
 @pytest.mark.parametrize("field", ORDER)
@@ -53,12 +69,12 @@ def test_a_whole_order_is_taken() -> None:
 def test_an_order_with_an_odd_field_is_told(field: str, odd: Any) -> None:
     """No address is asked that is none, and no state is guessed: CA-ANSWER."""
     with pytest.raises(CaAnswerInvalid), explained("example.test", "placing the order"):
-        order_state({**ORDER, field: odd})
+        read_order({**ORDER, field: odd})
 
 
 def test_the_txt_value_is_the_one_of_the_rfc() -> None:
     """base64url of the SHA-256 of token and account key's thumbprint (RFC 8555, 8.1 and 8.4)."""
-    found = authorization(URL, AUTHORIZATION, ["example.test"], KEY)
+    found = read_authorization(AUTHORIZATION)
     thumbprint = base64.urlsafe_b64encode(KEY.thumbprint()).rstrip(b"=").decode()
     digest = hashlib.sha256(f"{TOKEN}.{thumbprint}".encode()).digest()
     assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == found.validation
@@ -71,21 +87,21 @@ def test_the_txt_value_is_the_one_of_the_rfc() -> None:
 
 def test_what_the_ca_knows_already_needs_no_challenge() -> None:
     """A valid authorization is used again, and no TXT record is added for it."""
-    found = authorization(URL, {**AUTHORIZATION, "status": "valid"}, ["example.test"], KEY)
+    found = read_authorization({**AUTHORIZATION, "status": "valid"})
     assert ("valid", "") == (found.status, found.validation)
 
 
 def test_a_name_that_was_not_ordered_is_never_validated() -> None:
     """A CA, or who speaks for it, gets no TXT record at a name of its choice."""
     with pytest.raises(ValueError, match="was not ordered"):
-        authorization(URL, AUTHORIZATION, ["other.test"], KEY)
+        read_authorization(AUTHORIZATION, "other.test")
 
 
 @pytest.mark.parametrize("status", ["invalid", "deactivated", "expired", "revoked", None, [], {}])
 def test_an_authorization_that_has_ended_is_told(status: Any) -> None:
     """Nothing is answered to what can become valid no more."""
     with pytest.raises(CaAnswerInvalid), explained("example.test", "placing the order"):
-        authorization(URL, {**AUTHORIZATION, "status": status}, ["example.test"], KEY)
+        read_authorization({**AUTHORIZATION, "status": status})
 
 
 @pytest.mark.parametrize("field", ["type", "url"])
@@ -93,7 +109,7 @@ def test_an_authorization_that_has_ended_is_told(status: Any) -> None:
 def test_a_challenge_with_an_odd_field_is_none(field: str, odd: Any) -> None:
     """What is not DNS-01 at an address is not answered; the kinds that were offered are there to be shown."""
     document = {**AUTHORIZATION, "challenges": [{**CHALLENGE, field: odd}]}
-    found = authorization(URL, document, ["example.test"], KEY)
+    found = read_authorization(document)
     assert ("", "") == (found.challenge_url, found.validation)
     assert 1 == len(found.offered)
 
@@ -102,7 +118,7 @@ def test_what_failed_is_told_with_its_name() -> None:
     """Of an authorization's challenges, those with an error."""
     error = {"type": "urn:ietf:params:acme:error:dns", "detail": "SERVFAIL"}
     document = {**AUTHORIZATION, "challenges": [CHALLENGE, {**CHALLENGE, "error": error}, {"error": "x"}, 3]}
-    assert [Subproblem("dns", "SERVFAIL", "example.test")] == failed_challenges(document)
+    assert [Subproblem("dns", "SERVFAIL", "example.test")] == read_failures(answer(document))
 
 
 def test_no_object_stumbles(request: pytest.FixtureRequest) -> None:
@@ -120,9 +136,9 @@ def test_no_object_stumbles(request: pytest.FixtureRequest) -> None:
 
     def holds(changed: dict[str, Any]) -> None:
         for use in (
-            lambda: order_state(json.loads(json.dumps({**ORDER, **changed}))),
-            lambda: authorization(URL, {**AUTHORIZATION, **changed}, ["example.test"], KEY),
-            lambda: failed_challenges({**AUTHORIZATION, **changed}),
+            lambda: read_order({**ORDER, **changed}),
+            lambda: read_authorization({**AUTHORIZATION, **changed}),
+            lambda: read_failures(answer({**AUTHORIZATION, **changed})),
         ):
             with suppress(CaAnswerInvalid), explained("example.test", "placing the order"):
                 use()

@@ -1,4 +1,4 @@
-"""What is certified: keys, the ordered certificate, its chain and the alternates."""
+"""The ordered certificate, its chain and the alternates."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from requests import Response
 
-from certcast.acme.certified import alternates, ends_at, new_key, require_linked, require_ordered
+from certcast.acme.chain import alternate_urls, is_issued_under, require_linked, require_ordered
+from certcast.acme.pending import new_key
 from certcast.release import certificate
 from certcast_lab.ca import Authority
 
@@ -31,18 +31,6 @@ def with_links(*links: str) -> Response:
     response = Response()
     response.headers["Link"] = ", ".join(links)
     return response
-
-
-@pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048", "rsa3072"])
-def test_a_key_is_of_the_kind_that_is_configured(kind: str) -> None:
-    """Curve and size are those of `key_type`; each key is another one."""
-    key = certificate.read_key(new_key(kind))
-    if isinstance(key, rsa.RSAPrivateKey):
-        assert f"rsa{key.key_size}" == kind
-    else:
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        assert f"p{key.curve.key_size}" == kind
-    assert new_key("p256") != new_key("p256")
 
 
 def ordered(**other: Any) -> None:
@@ -111,16 +99,16 @@ def test_a_certificate_alone_is_refused() -> None:
 def test_a_chain_ends_where_its_topmost_was_issued() -> None:
     """`preferred_chain` names the root, also where the CA does not send it."""
     chain = LEAF + ISSUER.pem + MIDDLE.pem
-    assert ends_at(chain, "Root X1")
-    assert ends_at(chain + ROOT.pem, "Root X1")
+    assert is_issued_under(chain, "Root X1")
+    assert is_issued_under(chain + ROOT.pem, "Root X1")
     for other in ("Middle R3", "Issuer E5", "root x1", "Root", ""):
-        assert not ends_at(chain, other)
+        assert not is_issued_under(chain, other)
 
 
 def test_what_is_no_chain_ends_nowhere() -> None:
     """Another file in the place of a chain is an error and no answer."""
     with pytest.raises(ValueError, match=r"."):
-        ends_at(b"<html>", "Root X1")
+        is_issued_under(b"<html>", "Root X1")
 
 
 def test_alternates_are_those_that_the_ca_names() -> None:
@@ -130,7 +118,7 @@ def test_alternates_are_those_that_the_ca_names() -> None:
         '<https://ca.test/cert/1/1>;rel="alternate"',
         '<https://ca.test/cert/1/2>; rel="alternate"; title="x"',
     )
-    assert ["https://ca.test/cert/1/1", "https://ca.test/cert/1/2"] == alternates(answer)
+    assert ["https://ca.test/cert/1/1", "https://ca.test/cert/1/2"] == alternate_urls(answer)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +126,11 @@ def test_alternates_are_those_that_the_ca_names() -> None:
 )
 def test_an_odd_link_is_no_alternate(link: str) -> None:
     """What is no address that can be asked is left out."""
-    assert [] == alternates(with_links(link))
-    assert [] == alternates(Response())
+    assert [] == alternate_urls(with_links(link))
+    assert [] == alternate_urls(Response())
 
 
 def test_no_ca_keeps_a_run_busy_with_chains() -> None:
     """Of a thousand alternates eight are looked at."""
     answer = with_links(*(f'<https://ca.test/{number}>;rel="alternate"' for number in range(1000)))
-    assert 8 == len(alternates(answer))
+    assert 8 == len(alternate_urls(answer))
