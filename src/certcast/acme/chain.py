@@ -48,7 +48,7 @@ def describe_pair(fullchain: bytes, privkey: bytes) -> Leaf:
     """Return the facts of the leaf. ValueError if a file is damaged, or `privkey` is not the leaf's key."""
     leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
     if not certificate.key_fits(certificate.read_key(privkey), leaf):
-        raise ValueError("a private key of another certificate")
+        raise ValueError("the private key does not belong to its certificate")
     return leaf
 
 

@@ -88,14 +88,14 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
             # Not those that an earlier hook failed to add: nobody will ever see them.
             challenges.wait([one for one in ledger if one.run == run and one.record_id and not one.leaving])
     except CertcastError as failure:
-        failure.kept = (
+        kept = (
             f"certbot goes on and lets the CA look at {challenge.name}: expect a failed validation, and no "
             "new certificate"
         )
         if remaining:
             # Each hook is a process of its own, and what ails one of an order often ails the next.
-            failure.kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
-        raise
+            kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
+        raise failure.but(kept=kept) from failure
 
 
 def cleanup(config: Config, environ: Mapping[str, str]) -> None:

@@ -93,7 +93,7 @@ def test_rubbish_is_no_moment(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_no_ca_silences_a_host_for_longer_than_its_limits_last(text: str) -> None:
+def test_no_ca_silences_a_host_longer_than_its_limits(text: str) -> None:
     """Let's Encrypt's longest limit is one of a week: a later moment is taken for eight days."""
     assert NOW + timedelta(days=8) == waits(text)
 

@@ -25,7 +25,7 @@ def test_certificates_without_a_common_name_go_together() -> None:
     assert [] == rounds([])
 
 
-def test_certificates_that_share_a_name_go_one_after_the_other() -> None:
+def test_certificates_that_share_a_name_go_in_turn() -> None:
     """The end of one order would take the other's record away."""
     found = rounds([request("a", "x", "y"), request("b", "y", "z"), request("c", "z"), request("d")])
     assert [["a", "d"], ["b"], ["c"]] == named(found)
