@@ -69,6 +69,8 @@ class Ca:
         self.note = note
         self._renewal = renewal
         self._lock = threading.RLock()
+        self._directory: dict[str, Any] | None = None
+        self._account: Account | None = None
         self._silence: NoAnswer | None = None
 
     # -- unsigned
@@ -77,15 +79,13 @@ class Ca:
     def directory(self) -> dict[str, Any]:
         """The directory object. Raises NoAnswer, Problem, ValueError if it is none."""
         with self._lock:
+            if self._directory is None:
+                directory = self.read(self.url)[0]
+                missing = [field for field in _NEEDED if not is_url(directory.get(field))]
+                if missing:
+                    raise ValueError(f"{self.url} has no {', '.join(missing)}: it is not an ACME directory")
+                self._directory = directory
             return self._directory
-
-    @cached_property
-    def _directory(self) -> dict[str, Any]:
-        directory = self.read(self.url)[0]
-        missing = [field for field in _NEEDED if not is_url(directory.get(field))]
-        if missing:
-            raise ValueError(f"{self.url} has no {', '.join(missing)}: it is not an ACME directory")
-        return directory
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -133,14 +133,12 @@ class Ca:
     @property
     def account(self) -> Account:
         """Our account there; found or made at its first use. Raises as `account.open_account` does."""
-        with self._lock:
-            return self._account
-
-    @cached_property
-    def _account(self) -> Account:
         from certcast.acme.account import open_account
 
-        return open_account(self, self._renewal)
+        with self._lock:
+            if self._account is None:
+                self._account = open_account(self, self._renewal)
+            return self._account
 
     def forget_account(self, uri: str) -> bool:
         """Let the next use of `account` look for it anew: the CA has said that it does not know this one.
@@ -153,7 +151,7 @@ class Ca:
             if self.account.uri != uri:
                 return False
             drop_record(self.folder)
-            self.__dict__.pop("_account", None)
+            self._account = None
             return True
 
     def network(self, *, signed_by: Any = None, uri: str | None = None) -> Network:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from certcast.acme.order import Interruption, Order, OrderRequest
-from certcast.host.interrupts import interrupts_held
+from certcast.host.interrupts import hold_interrupts
 from certcast.report.errors import CertcastError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from certcast.release.source import Release
 
 AT_ONCE = 8  # orders that talk to the CA
-
-Outcome = "Release | CertcastError"
 
 
 class Issuance:
@@ -65,7 +63,7 @@ class Issuance:
 
         KeyboardInterrupt after a signal, with no TXT record left.
         """
-        with interrupts_held(self._stopped.set):
+        with hold_interrupts(self._stopped.set):
             for together in rounds(requests):
                 if not self._stopped.is_set():
                     self._round(together)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
-from certcast.acme.ca import Ca, is_url
+from certcast.acme.ca import Ca
 from certcast.acme.chain import alternate_urls, is_issued_under, require_ordered
 from certcast.acme.issued import Issued, OrderRecord, PlacedOrder
 from certcast.acme.pending import Pending
@@ -32,7 +32,13 @@ from certcast.acme.protocol.answers import (
     json_object,
     problem_type,
 )
-from certcast.acme.protocol.resources import Authorization, read_authorization, read_failures, read_order
+from certcast.acme.protocol.resources import (
+    Authorization,
+    read_authorization,
+    read_failures,
+    read_location,
+    read_order,
+)
 from certcast.dns01.challenges import Challenge
 from certcast.report.errors import CaRefused, CaUnreachable
 
@@ -41,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from acme.messages import NewOrder
     from requests import Response
 
     from certcast.acme.protocol.network import Network
@@ -194,13 +199,10 @@ class Order:
             if problem.status < 500 or problem.type == "rateLimited":
                 limits.take_back(ca.folder, wanted.names, placed_at)
             raise
-        url = response.headers.get("Location")
-        if not is_url(url):
-            raise ValueError("newOrder was answered without the order's URL (Location)")
         placed = PlacedOrder(
             directory=ca.url,
             account=ca.account.uri,
-            order=str(url),
+            order=read_location(response, "newOrder"),
             names=wanted.names,
             key_type=wanted.key_type,
             profile=wanted.profile,
@@ -224,12 +226,15 @@ class Order:
 
     def _new_order(self) -> Response:
         """Send newOrder; once more without `replaces`, or with a new account, where the CA wants that."""
-        replaces = self.request.replaces
+        from certcast.acme.protocol.network import new_order
+
+        wanted, replaces = self.request.wanted, self.request.replaces
         has_forgotten = False
         while True:
             uri = self._ca.account.uri
             try:
-                return self._network.post(self._ca.directory["newOrder"], self._payload(replaces))
+                payload = new_order(wanted.names, wanted.profile, replaces)
+                return self._network.post(self._ca.directory["newOrder"], payload)
             except Problem as problem:
                 if replaces is not None and _is_about_replaces(problem):
                     replaces = None
@@ -242,11 +247,6 @@ class Order:
                         replaces = None  # it names the former account's certificate
                 else:
                     raise
-
-    def _payload(self, replaces: str | None) -> NewOrder:
-        from certcast.acme.protocol.network import new_order
-
-        return new_order(self.request.wanted.names, self.request.wanted.profile, replaces)
 
     def _authorization(self, url: str) -> Authorization:
         """Read one authorization. Raises CaRefused if there is no DNS-01 challenge for a name."""

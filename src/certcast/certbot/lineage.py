@@ -97,7 +97,6 @@ class Lineage:
             raise LineageUnusable(
                 f"{self.name}: certbot's files cannot be read",
                 found=f"{error.filename}: {error.strerror}",
-                kept=_STAYS,
                 next=f"run as root, or see whether `ls -lL {self._live}` lists four files",
             ) from None
         return self._release(int(match[1]), fullchain, privkey)
@@ -140,7 +139,6 @@ class Lineage:
             raise LineageUnusable(
                 f"{self.name}: version {version} in certbot's archive is not a certificate and its key",
                 found=str(error),
-                kept=_STAYS,
                 next=f"run `certbot renew --cert-name {self.name} --force-renewal`, then `certcast renew "
                 f"{self.name}`; if certbot cannot read it either, `certbot delete --cert-name {self.name}` "
                 "first",
@@ -203,7 +201,6 @@ class Lineage:
                 f"{self.name}: certbot has no such lineage yet",
                 expected=f"{self.conf_file}",
                 found=str(error.strerror or error),
-                kept=_STAYS,
                 next="let certbot issue it, with the three hooks as the README shows",
             ) from None
         except (ConfigObjError, UnicodeDecodeError) as error:
@@ -236,7 +233,6 @@ class Lineage:
             f"{self.name}: {what}; certbot would not renew it",
             expected=expected,
             found=found,
-            kept=_STAYS,
             # Not `certbot delete`: that one needs the conf to be well (5.8, storage.py, delete_files).
             next=f"restore {self.conf_file} and {self._live} from a backup (`cp -a`: with their links); "
             f"without one, `cd {shlex.quote(str(self.config_dir))}; for one in renewal/{self.name}.conf "
@@ -293,6 +289,5 @@ def require_fresh(live: Release, now: datetime) -> None:
         f"{live.name}: certbot says it renewed, but its certificate is not a fresh one",
         expected=f"now between {utc_text(life.not_before)} and {utc_text(life.window_start)}",
         found=f"valid until {utc_text(life.not_after)}, serial {live.leaf.serial}",
-        kept=_STAYS,
         next=f"run `certcast renew {live.name}` and read what certbot says",
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def interrupts_held(on_signal: Callable[[], None]) -> Iterator[None]:
+def hold_interrupts(on_signal: Callable[[], None]) -> Iterator[None]:
     """Call `on_signal` for SIGINT, SIGTERM and SIGHUP in the block; after it, raise KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's

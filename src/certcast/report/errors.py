@@ -251,7 +251,9 @@ class OrderCapReached(RenewalError, code="ORDER-CAP", exit_status=15):
     """The local cap on orders for one set of names is used up."""
 
 
-class LineageUnusable(RenewalError, code="LINEAGE", exit_status=16):
+class LineageUnusable(
+    RenewalError, code="LINEAGE", exit_status=16, kept="what is published and served stays"
+):
     """certbot's files for a certificate are missing, torn, or not fresh."""
 
 

@@ -123,11 +123,6 @@ class Problem(Exception):
         self.subproblems = subproblems
         self.retry_after = retry_after
 
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same request may succeed in a moment."""
-        return self.status >= 500 and self.retry_after is None
-
 
 # -- from the wire
 
@@ -243,7 +238,10 @@ def text_of(value: Any) -> str:
 
 
 def _is_passing(error: Exception) -> bool:
-    return isinstance(error, NoAnswer) or (isinstance(error, Problem) and error.is_passing)
+    """Whether the same request may succeed in a moment."""
+    if isinstance(error, Problem):
+        return error.status >= 500 and error.retry_after is None
+    return isinstance(error, NoAnswer)
 
 
 # -- to an operator

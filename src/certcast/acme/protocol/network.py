@@ -69,12 +69,13 @@ class Network(ClientNetwork):
     """
 
     def __init__(
-        self, key: PrivateKeyTypes | None, uri: str | None, new_nonce: str, now: Callable[[], datetime]
+        self, key: PrivateKeyTypes, uri: str | None, new_nonce: str, now: Callable[[], datetime]
     ) -> None:
+        jwk, algorithm = _signer(key)
         super().__init__(
-            key=jwk(key) if key is not None else None,
+            key=jwk,
             account={"uri": uri} if uri else None,  # type: ignore[arg-type]  # of it the library reads "uri" alone
-            alg=_algorithm(key),
+            alg=algorithm,
             user_agent=f"certcast/{version('certcast')} acme-python",
         )
         self._cutter = Cutter()
@@ -133,23 +134,15 @@ class Network(ClientNetwork):
                 return
 
 
-def jwk(key: PrivateKeyTypes) -> jose.JWK:
-    """Return an account or certificate key as the library signs with it."""
+def _signer(key: PrivateKeyTypes) -> tuple[jose.JWK, jose.JWASignature]:
+    """Return an account's or certificate's key as the library signs with it, and the algorithm."""
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     if isinstance(key, rsa.RSAPrivateKey):
-        return jose.JWKRSA(key=key)
+        return jose.JWKRSA(key=key), jose.RS256
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return jose.JWKEC(key=key)
+        return jose.JWKEC(key=key), {256: jose.ES256, 384: jose.ES384, 521: jose.ES512}[key.curve.key_size]
     raise ValueError(f"{type(key).__name__} is neither an RSA nor an ECDSA key")
-
-
-def _algorithm(key: PrivateKeyTypes | None) -> jose.JWASignature:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return {256: jose.ES256, 384: jose.ES384, 521: jose.ES512}[key.curve.key_size]
-    return jose.RS256
 
 
 def _is_bad_nonce(error: Exception) -> bool:

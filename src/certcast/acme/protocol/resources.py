@@ -36,6 +36,14 @@ class Authorization:
     validation: str = ""
 
 
+def read_location(response: Response, request: str) -> str:
+    """Return the URL of what a request like newOrder has made (RFC 8555, 7.3 and 7.4). ValueError."""
+    url = response.headers.get("Location")
+    if not is_url(url):
+        raise ValueError(f"{request} was answered without a URL (Location)")
+    return str(url)
+
+
 def read_order(response: Response) -> dict[str, Any]:
     """Return the order object of an answer; its fields are what they have to be. ValueError."""
     order = json_object(response)
