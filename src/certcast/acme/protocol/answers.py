@@ -103,6 +103,9 @@ class Subproblem:
     detail: str
     name: str = ""
 
+    def __str__(self) -> str:
+        return (f"{self.name}: " if self.name else "") + f"{self.type}: {self.detail}"
+
 
 class Problem(Exception):
     """The CA's refusal: `type` without its URN, `retry_after` as an aware datetime."""
@@ -268,19 +271,11 @@ def explained(name: str, doing: str, *, kept: str = _KEPT) -> Iterator[None]:
         ) from None
     except Problem as problem:
         raise explain(name, doing, problem, kept=kept) from None
-    # Whatever a mutated answer makes the library or us stumble over.
-    except (
-        JoseError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    # What a mutated answer makes the library or certcast stumble over.
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as odd:
         raise CaAnswerInvalid(
             f"{name}: the CA's answer is not what RFC 8555 describes ({doing})",
-            found=f"{type(error).__name__}: {str(error)[:300]}",
+            found=f"{type(odd).__name__}: {str(odd)[:300]}",
             kept=kept,
             next="run `certcast renew` again; if it repeats, is renewal.directory an ACME directory?",
         ) from None
@@ -288,7 +283,7 @@ def explained(name: str, doing: str, *, kept: str = _KEPT) -> Iterator[None]:
 
 def explain(name: str, doing: str, problem: Problem, *, kept: str = _KEPT) -> RenewalError:
     """Return the operator's error for a problem document."""
-    found = "\n".join([f"{problem} (HTTP {problem.status}, {doing})", *map(_line, problem.subproblems)])
+    found = "\n".join([f"{problem} (HTTP {problem.status}, {doing})", *map(str, problem.subproblems)])
     if problem.type == "rateLimited" or (problem.retry_after and problem.status in {429, 503}):
         until = problem.retry_after
         return RateLimited(
@@ -327,11 +322,7 @@ def explain_failures(name: str, failures: list[Subproblem], *, kept: str) -> Val
             f"a TXT record at _acme-challenge.{failure.name} that every nameserver shows"
             for failure in failures
         ),
-        found="\n".join(map(_line, failures)),
+        found="\n".join(map(str, failures)),
         kept=kept,
         next=f"{advice.replace('NAME', failures[0].name)}, then run `certcast renew {name}`",
     )
-
-
-def _line(part: Subproblem) -> str:
-    return (f"{part.name}: " if part.name else "") + f"{part.type}: {part.detail}"
