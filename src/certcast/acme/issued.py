@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime  # the documents' converter looks it up
 from typing import TYPE_CHECKING
 
-from certcast.acme.chain import describe_pair
 from certcast.host import files
-from certcast.release import documents
+from certcast.release import certificate, documents
 from certcast.release.source import Known, Release
 from certcast.report.errors import IssuedUnusable, LocalFault
 
@@ -186,7 +185,7 @@ class Issued:
 
     def _checked(self, version: str, fullchain: bytes, privkey: bytes) -> Leaf:
         try:
-            return describe_pair(fullchain, privkey)
+            return certificate.describe_pair(fullchain, privkey)
         except ValueError as error:
             raise self._damaged(version, str(error)) from None
 

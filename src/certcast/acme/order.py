@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
 from certcast.acme.ca import Ca
-from certcast.acme.chain import alternate_urls, is_issued_under, require_ordered
 from certcast.acme.issued import Issued, OrderRecord, PlacedOrder
 from certcast.acme.pending import Pending
 from certcast.acme.protocol.answers import (
@@ -34,10 +33,13 @@ from certcast.acme.protocol.answers import (
 )
 from certcast.acme.protocol.resources import (
     Authorization,
+    alternate_urls,
+    is_issued_under,
     read_authorization,
     read_failures,
     read_location,
     read_order,
+    require_ordered,
 )
 from certcast.dns01.challenges import Challenge
 from certcast.report.errors import CaRefused, CaUnreachable
@@ -153,12 +155,11 @@ class Order:
         except (NoAnswer, Problem, ValueError) as error:
             if not self._is_lost(placed, error):
                 raise
+            state = {"status": "lost"}
+        if state["status"] in {"lost", "invalid"}:
             pending.remove(self._store.place)
-            return
-        if state["status"] == "invalid":
-            pending.remove(self._store.place)
-            return
-        self._state = state
+        else:
+            self._state = state
 
     def _is_wanted(self, under_way: Pending) -> bool:
         """Whether an order under way is what would be ordered now."""

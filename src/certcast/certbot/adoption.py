@@ -104,7 +104,7 @@ def _adopt_account(lineage: Lineage, ca: Ca, *, new_account: bool) -> tuple[str,
 
 def _account_folder(lineage: Lineage, ca: Ca) -> Path | None:
     """Return where certbot keeps the lineage's account: by the directory's URL without its scheme (5.8)."""
-    account = lineage.conf().account
+    account = lineage.parameter("account")
     if account is None or "/" in account or account in {"", ".", ".."}:
         return None
     return lineage.config_dir / "accounts" / ca.url.split("://", 1)[1] / account

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certcast.acme.chain import describe_pair
 from certcast.host import files
 from certcast.release import certificate
 from certcast.release.lifetime import utc_text
@@ -36,14 +34,6 @@ if TYPE_CHECKING:
 _STAYS = "what is published and served stays"
 _FULLCHAIN = re.compile(r"fullchain(\d+)\.pem")
 KINDS = ("cert", "privkey", "chain", "fullchain")
-
-
-@dataclass(frozen=True)
-class RenewalConf:
-    """What renewal/{name}.conf says: the ACME directory, and the id of certbot's account there."""
-
-    server: str | None
-    account: str | None
 
 
 class Lineage:
@@ -107,7 +97,7 @@ class Lineage:
         Raises LocalFault if a file cannot be read.
         """
         matches = [_FULLCHAIN.fullmatch(path.name) for path in self.place.glob("fullchain*.pem")]
-        server = self.conf().server
+        server = self.parameter("server")
         known = []
         for number, file in sorted(((int(match[1]), match[0]) for match in matches if match), reverse=True):
             path = self.place / file
@@ -134,7 +124,7 @@ class Lineage:
 
     def _release(self, version: int, fullchain: bytes, privkey: bytes) -> Release:
         try:
-            leaf = describe_pair(fullchain, privkey)
+            leaf = certificate.describe_pair(fullchain, privkey)
         except ValueError as error:
             raise LineageUnusable(
                 f"{self.name}: version {version} in certbot's archive is not a certificate and its key",
@@ -143,22 +133,22 @@ class Lineage:
                 f"{self.name}`; if certbot cannot read it either, `certbot delete --cert-name {self.name}` "
                 "first",
             ) from None
-        return Release(self.name, str(version), fullchain, privkey, leaf, self.conf().server)
+        return Release(self.name, str(version), fullchain, privkey, leaf, self.parameter("server"))
 
     # -- what certbot needs
 
-    def conf(self) -> RenewalConf:
-        """Return what certbot has written down of the lineage; nothing of a file that cannot be read."""
+    def parameter(self, name: str) -> str | None:
+        """Return a text of [renewalparams]: `server` is the ACME directory, `account` certbot's id of it.
+
+        None if there is no such text, or renewal/{name}.conf cannot be read.
+        """
         from configobj import ConfigObjError
 
         try:
-            parameters = self._read_conf()["renewalparams"]
-            server, account = parameters.get("server"), parameters.get("account")
+            value = self._read_conf()["renewalparams"].get(name)
         except (OSError, KeyError, ConfigObjError, UnicodeDecodeError, AttributeError):
-            return RenewalConf(None, None)
-        return RenewalConf(
-            server if isinstance(server, str) else None, account if isinstance(account, str) else None
-        )
+            return None
+        return value if isinstance(value, str) else None
 
     def _read_conf(self) -> ConfigObj:
         from configobj import ConfigObj  # certbot's own reader of these files

@@ -139,9 +139,9 @@ def test_what_certbot_cannot_renew_can_still_be_taken_over(certbot: Certbot) -> 
 def test_a_lineage_says_which_ca_issued_it(certbot: Certbot) -> None:
     """A staging certificate is known as one; a conf that says nothing of it is no failure here."""
     assert DIRECTORY == certbot.lineage.live().directory
-    assert "0123456789abcdef" == certbot.lineage.conf().account
+    assert "0123456789abcdef" == certbot.lineage.parameter("account")
     certbot.files.conf.write_text("[renewalparams]\nserver =")
-    assert certbot.lineage.conf().account is None
+    assert certbot.lineage.parameter("account") is None
 
 
 def test_a_release_never_prints_its_key(certbot: Certbot) -> None:
