@@ -1,4 +1,4 @@
-"""One CA, by the URL of its ACME directory: what it offers, and our account there.
+"""One CA, by the URL of its ACME directory: its offers, and this host's account.
 
 {state_dir}/acme/{host}-{8 digits of the URL's SHA-256}/
     account.json    the account's URL (account.py)
@@ -46,7 +46,7 @@ _NEEDED = ("newNonce", "newAccount", "newOrder", "revokeCert")
 
 
 def folder_of(state_dir: Path, directory_url: str) -> Path:
-    """Return where this host keeps what belongs to the CA at `directory_url`."""
+    """Return the folder of the CA at `directory_url` on this host."""
     host = re.sub(r"[^a-z0-9.-]", "-", (urlsplit(directory_url).hostname or "").lower())[:60]
     return state_dir / "acme" / f"{host}-{hashlib.sha256(directory_url.encode()).hexdigest()[:8]}"
 
@@ -96,8 +96,8 @@ class Ca:
     def read(self, url: str) -> tuple[dict[str, Any], Response]:
         """Return the JSON object at `url`, and its answer. Raises Problem, NoAnswer, ValueError.
 
-        For one thread at a time. A CA that gave no answer is not asked again by this run: a slow CA must not
-        hold up what needs no CA.
+        For one thread at a time. After NoAnswer this run sends no further request: a slow CA must not hold up
+        work that needs no CA.
         """
         from certcast.acme.protocol.answers import NoAnswer, ask_patiently, json_object, require_success
 
@@ -132,7 +132,7 @@ class Ca:
 
     @property
     def account(self) -> Account:
-        """Our account there; found or made at its first use. Raises as `account.open_account` does."""
+        """This host's account, found or made at its first use. Raises as `account.open_account` does."""
         from certcast.acme.account import open_account
 
         with self._lock:
@@ -141,9 +141,9 @@ class Ca:
             return self._account
 
     def forget_account(self, uri: str) -> bool:
-        """Let the next use of `account` look for it anew: the CA has said that it does not know this one.
+        """Forget an account that the CA does not know any more; the next use of `account` looks for another.
 
-        Return whether there was anything to forget: another order may have done so. LocalFault.
+        Return whether there was anything to forget: another order may have been faster. LocalFault.
         """
         from certcast.acme.account import drop_record
 
@@ -155,7 +155,7 @@ class Ca:
             return True
 
     def network(self, *, signed_by: Any = None, uri: str | None = None) -> Network:
-        """Return a conversation that is signed by the account, or by the key `signed_by`."""
+        """Return the network for requests that the account signs, or the key `signed_by`."""
         from certcast.acme.protocol.network import Network
 
         if signed_by is None:

@@ -39,10 +39,9 @@ _STAYS = "what is published and served stays"
 
 @dataclass(frozen=True)
 class PlacedOrder:
-    """What was ordered: at which CA (`directory`), by which `account`, under which `order` URL.
+    """order.json of an order that is under way: the CA's `directory`, `account` and `order` by their URLs.
 
-    order.json of an order that is under way. `account` and `order` are empty where they are not known, as
-    for a lineage that was adopted.
+    For an adopted lineage, `order` is empty, and `account` may be.
     """
 
     directory: str
@@ -56,7 +55,7 @@ class PlacedOrder:
 
 @dataclass(frozen=True)
 class OrderRecord(PlacedOrder):
-    """Where a version came from: order.json of a version."""
+    """order.json of a version: the order that it came from."""
 
     issued_at: datetime
 
@@ -116,7 +115,7 @@ class Issued:
         return None
 
     def record(self, version: str) -> OrderRecord:
-        """Return where a version came from. LocalFault."""
+        """Return the order that a version came from. LocalFault."""
         path = self.place / version / "order.json"
         record = documents.read(path, OrderRecord)
         if record is None:

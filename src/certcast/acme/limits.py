@@ -1,4 +1,4 @@
-"""How many orders this host places at a CA, and not before when.
+"""Limits for orders at a CA: how many this host places, and not before when.
 
     {state_dir}/acme/{CA}/limits.json
         {"orders": {"a.example,b.example": [{"at": "2026-11-23T18:05:00Z", "issued": true}, …]},

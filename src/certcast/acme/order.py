@@ -70,7 +70,7 @@ class Interruption(Exception):
 
 @dataclass(frozen=True)
 class OrderRequest:
-    """What is wanted. `replaces` is the RFC 9773 identifier of the certificate that this one follows.
+    """The wanted certificate. `replaces` is the RFC 9773 identifier of the certificate before it.
 
     `privkey` is the key to certify again, PEM; None for a new one. An order under way that was placed before
     `not_before` is given up: its key may be in the wrong hands, too.

@@ -27,7 +27,7 @@ _KEPT = "no certificate was issued; what is published and served stays"
 
 @dataclass(frozen=True)
 class Pending:
-    """An order that is under way, and the key for which it is, PEM."""
+    """An order that is under way, and the key that it will certify, PEM."""
 
     placed: PlacedOrder
     privkey: bytes = field(repr=False)

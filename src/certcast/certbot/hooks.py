@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Variable(NamedTuple):
-    """What certbot sets: the names it has had, newest first, the form of its value, and that in words."""
+    """A variable of certbot's: its names, newest first, the form of its value, and the form in words."""
 
     names: tuple[str, ...]
     form: re.Pattern[str]
@@ -88,7 +88,7 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
             "new certificate"
         )
         if remaining:
-            # Each hook is a process of its own, and what ails one of an order often ails the next.
+            # Each hook is a process of its own, and often fails for the same reason as the one before.
             kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
         raise failure.but(kept=kept) from failure
 
@@ -96,7 +96,7 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
 def cleanup(config: Config, environ: Mapping[str, str]) -> None:
     """Remove the TXT value, if certcast added it.
 
-    By the record id of the ledger; where the ledger has lost it, by the one that `auth` wrote out.
+    By the record id in the ledger; where the ledger has lost it, by the id that `auth` wrote out.
     Raises RenewalError and LocalFault.
     """
     challenge = _challenge(environ)

@@ -232,12 +232,11 @@ class Lineage:
         )
 
     def exposed(self) -> SecretExposed | None:
-        """Return what to tell of private keys in certbot's archive that any user may read, or None.
+        """Return the alarm about private keys in certbot's archive that any user may read, or None.
 
-        certbot makes the folder `archive` 0700, and then the mode of a file in it opens nothing: old versions
-        of certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py,
-        compute_private_key_mode). The group's bits are let through: administrators set them for other
-        daemons, and certbot means to keep them.
+        Old versions of certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py,
+        compute_private_key_mode). In the folder `archive`, which certbot makes 0700, it opens nothing. The
+        group's bits raise no alarm: administrators set them for other daemons, and certbot keeps them.
         """
         folder = self.place
         try:
@@ -245,7 +244,7 @@ class Lineage:
                 return None
             modes = {path: path.stat().st_mode & 0o777 for path in sorted(folder.glob("privkey*.pem"))}
         except OSError:
-            return None  # `live` says what is the matter
+            return None  # `live` says why
         readable = [path for path, mode in modes.items() if mode & 0o007]
         if not readable:
             return None
@@ -267,10 +266,9 @@ def _stamp(path: Path) -> str:
 
 
 def require_fresh(live: Release, now: datetime) -> None:
-    """Raise LineageUnusable unless the certificate was just issued, as a deploy hook may expect.
+    """Raise LineageUnusable unless the certificate is inside its life and before its renewal window.
 
-    Fresh is: inside its life and before its renewal window. A number of days
-    (the 89 of older scripts) is wrong for every shorter life.
+    A deploy hook may expect that. A number of days (the 89 of older scripts) is wrong for a shorter life.
     """
     life = live.leaf.life
     if life.not_before <= now < life.window_start:

@@ -1,4 +1,4 @@
-"""What comes back from a CA: an answer, its refusal, or nothing; and what that means to an operator.
+"""Answers of a CA, and their meaning to an operator.
 
     Response   2xx, whole
     Problem    the CA's problem document (RFC 8555, 6.7)
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _URN = "urn:ietf:params:acme:error:"
-# Let's Encrypt's longest wait is one for its limits of 7 days.
+# Let's Encrypt's limits are for 7 days at most, and so are its waits.
 _LONGEST_WAIT = timedelta(days=8)
 # By the type of a problem: what it means, and the next step.
 _ADVICE = {
@@ -199,7 +199,7 @@ def retry_after(response: Response, now: datetime) -> datetime | None:
 
 
 def _problem(response: Response, now: datetime) -> Problem:
-    """Return an answer's problem document; an answer of another form is told in a few words."""
+    """Return an answer's problem document; for an answer of another form, a few words."""
     moment = retry_after(response, now)
     try:
         document = json_object(response)
@@ -221,7 +221,7 @@ def _problem(response: Response, now: datetime) -> Problem:
 
 
 def subproblem(document: dict[str, Any], name: str) -> Subproblem:
-    """Return what the CA says of one name."""
+    """Return the problem of one name."""
     return Subproblem(problem_type(document), text_of(document.get("detail")), name)
 
 
