@@ -531,7 +531,7 @@ RENEWALS: list[Bad] = [
     (half_a_version, IssuedUnusable, "fullchain.pem: no such file"),
     (no_key_in_a_version, IssuedUnusable, "privkey.pem: no such file"),
     (garbage_in_a_version, IssuedUnusable, "restore "),
-    (key_of_another_version, IssuedUnusable, "a private key of another certificate"),
+    (key_of_another_version, IssuedUnusable, "the private key does not belong to its certificate"),
     (half_an_order, LocalFault, "`rm -r "),
     (corrupt_manifest_and_no_record, SignatureInvalid, "cannot be believed"),
     (no_signing_key, SigningFailed, "certcast publisher init"),

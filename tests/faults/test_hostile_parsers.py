@@ -35,7 +35,7 @@ from certcast.config.reading import load, structure
 from certcast.consumer import state
 from certcast.publisher.hosts import enrolled_hosts, host_lists
 from certcast.publisher.keys import passphrase, recovery_kit
-from certcast.release import certificate, host_identity, manifest, sealing, signing
+from certcast.release import certificate, documents, host_identity, manifest, sealing, signing
 from certcast.release.host_identity import Identity, new_key
 from certcast.release.manifest import Digest, Manifest
 from certcast.release.sealing import Recipient
@@ -606,7 +606,7 @@ def _kept(folder: Path) -> dict[str, tuple[Path, dict[str, Any], Callable[[], ob
         "where a version came from": (
             record,
             {**_ORDER, "issued_at": _WHEN},
-            lambda: OrderRecord.read(record),
+            lambda: documents.read(record, OrderRecord),
         ),
         "an account": (account_file, uri, lambda: recorded_uri(folder / "acme")),
         "orders placed": (

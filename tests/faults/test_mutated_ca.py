@@ -31,7 +31,7 @@ from certcast.acme import order as order_module
 from certcast.acme.ca import Ca
 from certcast.acme.issuance import Issuance
 from certcast.acme.issued import Issued
-from certcast.acme.order import Request
+from certcast.acme.order import OrderRequest
 from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.acme.renewal_info import suggestion
 from certcast.config.model import CertificateConfig, RenewalConfig
@@ -337,7 +337,7 @@ class Host:
             note=notes.append,
         )
         chain = rnd.choice([None, None, "nobody's root"])
-        wanted = Request(
+        wanted = OrderRequest(
             CertificateConfig(NAME, NAMES, preferred_chain=chain),
             replaces=rnd.choice([None, "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"]),
         )

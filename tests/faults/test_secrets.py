@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certcast import credentials
 from certcast.acme import account, limits, pending
+from certcast.acme.issued import PlacedOrder
 from certcast.acme.pending import Pending
 from certcast.config import reading
 from certcast.config.model import AbsolutePath, KeySource, MailAddress, MailConfig
@@ -392,6 +393,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
     for folder in (state / "dns01", state / "acme/ca.test", state / "issued/example.test", outside):
         folder.mkdir(parents=True)
     (outside / "file").write_text('{"records": []}')
+    (outside / "limits").write_text("{}")
     before = contents(outside)
     now = datetime.now(timezone.utc)
     ledger, ca, place = Ledger(state), state / "acme/ca.test", state / "issued/example.test"
@@ -399,15 +401,15 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
     entry = Entry(
         "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Process.current(), now
     )
-    order = Pending("https://ca.test", "", "", ("example.test",), "p256", None, now, b"a key")
+    order = Pending(PlacedOrder("https://ca.test", "", "", ("example.test",), "p256", None, now), b"a key")
     look = last_look.Looked("1-0", "0" * 64, now, now, "0", now)
     names = ("example.test",)
     writes: list[tuple[Path, Callable[[], object]]] = [
-        (ca / "limits.json", lambda: limits.begin(ca, names, now)),
-        (ca / "limits.lock", lambda: limits.begin(ca, names, now)),
+        (ca / "limits.json", lambda: limits.count_order(ca, names, now)),
+        (ca / "limits.lock", lambda: limits.count_order(ca, names, now)),
         (ca / "account.key", lambda: account.save_key(ca, key)),
-        (place / ".pending", lambda: pending.keep(place, order)),
-        (place / ".pending.new", lambda: pending.keep(place, order)),
+        (place / ".pending", lambda: pending.write(place, order)),
+        (place / ".pending.new", lambda: pending.write(place, order)),
         (state / "renewing/example.test.json", lambda: last_look.write(state, "example.test", look)),
         (state / "dns01/ledger.json", lambda: ledger.put([entry])),
         (state / "dns01/.ledger.json.new", lambda: ledger.put([entry])),
@@ -415,7 +417,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
     ]
     refusing = {"limits.lock", "ledger.lock", ".pending", ".pending.new"}
     for path, write in writes:
-        for target in ("file", "nowhere"):
+        for target in ("limits" if path.name == "limits.json" else "file", "nowhere"):
             shutil.rmtree(place)
             place.mkdir()
             path.unlink(missing_ok=True)

@@ -4,18 +4,20 @@
     account.key alone              → found again by the key (onlyReturnExisting, 7.3.1), else made with it
     no account.key                 → a new key, on disk before the CA sees it; then newAccount
 
-The key is ECDSA P-256 (ES256). An account that was adopted from certbot has an RSA key (RS256).
-A lost key costs the account and nothing else: each certificate can be revoked by its own key.
+The key is ECDSA P-256 (ES256), or RSA (RS256) where the account was adopted from certbot. A lost key costs
+the account and nothing else: each certificate can be revoked by its own key.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime  # the documents' converter looks it up
 from typing import TYPE_CHECKING, Any
 
+from certcast.acme.pending import new_key
 from certcast.host import files, private_files
-from certcast.release.lifetime import utc_text
+from certcast.release import certificate, documents
 from certcast.report.errors import AccountUnusable, LocalFault
 
 if TYPE_CHECKING:
@@ -38,6 +40,15 @@ class Account:
     key: PrivateKeyTypes = field(repr=False)
 
 
+@dataclass(frozen=True)
+class AccountRecord:
+    """account.json: the URL of the account at the CA `directory`."""
+
+    directory: str
+    uri: str
+    recorded_at: datetime
+
+
 def key_file(folder: Path) -> Path:
     """Where the account's private key lies, PEM, 0600."""
     return folder / "account.key"
@@ -45,13 +56,12 @@ def key_file(folder: Path) -> Path:
 
 def recorded_uri(folder: Path) -> str | None:
     """Return the account's URL as it is written down, for `certcast check`; None without one. LocalFault."""
-    document = files.read_json(folder / "account.json") or {}
-    found = document.get("uri")
-    return found if isinstance(found, str) else None
+    record = documents.read(folder / "account.json", AccountRecord)
+    return None if record is None else record.uri
 
 
 def open_account(ca: Ca, renewal: RenewalConfig) -> Account:
-    """Return the account at `ca`; it is looked for, and made, where this host has no record of it.
+    """Return the account at `ca`; without a record of it, ask the CA for it or make it.
 
     Raises AccountUnusable (terms not agreed to, no external account), SecretExposed, LocalFault, and
     Problem, NoAnswer and ValueError of the CA.
@@ -66,13 +76,13 @@ def open_account(ca: Ca, renewal: RenewalConfig) -> Account:
                 f"the key of account {uri} is lost: a new account is made; certificates of the old one can "
                 "still be revoked by their own keys"
             )
-        key = _new_key()
         _require_agreement(ca, renewal)
+        key = certificate.read_key(new_key("p256"))
         save_key(ca.folder, key)
     else:
-        found = _found_by_key(ca, key)
-        if found is not None:
-            return save(ca, Account(found, key))
+        uri = _find_by_key(ca, key)
+        if uri is not None:
+            return save(ca, Account(uri, key))
         _require_agreement(ca, renewal)
     return save(ca, Account(_register(ca, renewal, key), key))
 
@@ -81,7 +91,7 @@ def save(ca: Ca, account: Account) -> Account:
     """Write the account's record; its key lies there already. LocalFault."""
     path = ca.folder / "account.json"
     with files.reported(f"write {path}", kept=_KEPT):
-        files.write_json(path, {"directory": ca.url, "uri": account.uri, "recorded_at": utc_text(ca.clock())})
+        documents.write(path, AccountRecord(ca.url, account.uri, ca.clock()))
     return account
 
 
@@ -92,46 +102,41 @@ def drop_record(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _found_by_key(ca: Ca, key: PrivateKeyTypes) -> str | None:
+def _find_by_key(ca: Ca, key: PrivateKeyTypes) -> str | None:
     """Return the URL of the account that has this key at the CA; None if there is none."""
     from acme import messages
 
     from certcast.acme.protocol.answers import Problem
+    from certcast.acme.protocol.resources import read_location
 
+    registration = messages.NewRegistration(only_return_existing=True)
     try:
-        network = ca.network(signed_by=key)
-        answer = network.post(ca.directory["newAccount"], messages.NewRegistration(only_return_existing=True))
+        answer = ca.network(signed_by=key).post(ca.directory["newAccount"], registration)
     except Problem as problem:
         if problem.type == "accountDoesNotExist":
             return None
         raise
-    return _location(answer.headers.get("Location"))
+    return read_location(answer, "newAccount")
 
 
 def _register(ca: Ca, renewal: RenewalConfig, key: PrivateKeyTypes) -> str:
     from acme import messages
 
+    from certcast.acme.protocol.resources import read_location
+
     network = ca.network(signed_by=key)
-    wanted = messages.NewRegistration(
+    registration = messages.NewRegistration(
         contact=(f"mailto:{renewal.email}",) if renewal.email else (),
         terms_of_service_agreed=renewal.terms_of_service_agreed or None,
         external_account_binding=_binding(ca, renewal.external_account, network),
     )
-    uri = _location(network.post(ca.directory["newAccount"], wanted).headers.get("Location"))
+    uri = read_location(network.post(ca.directory["newAccount"], registration), "newAccount")
     ca.note(f"a new account was made at {ca.url}: {uri}")
     return uri
 
 
-def _location(found: object) -> str:
-    from certcast.acme.ca import is_url
-
-    if not is_url(found):
-        raise ValueError("newAccount was answered without the account's URL (Location)")
-    return str(found)
-
-
 def _require_agreement(ca: Ca, renewal: RenewalConfig) -> None:
-    """Refuse to make an account, before the CA is asked, if the operator has not agreed to its terms."""
+    """Raise AccountUnusable, before the CA is asked, if the configuration lacks what a new account needs."""
     terms = ca.meta.get("termsOfService")
     if terms and not renewal.terms_of_service_agreed:
         raise AccountUnusable(
@@ -167,38 +172,25 @@ def _binding(ca: Ca, external: ExternalAccount | None, network: Network) -> dict
         if not re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", secret):
             raise ValueError("characters that base64url does not have, or none at all")
         assert network.key is not None
-        bound: dict[str, Any] = messages.ExternalAccountBinding.from_data(
+        binding: dict[str, Any] = messages.ExternalAccountBinding.from_data(
             account_public_key=network.key.public_key(),
             kid=external.key_id,
             hmac_key=secret.rstrip("="),
             directory=messages.Directory(ca.directory),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError) as error:
         raise AccountUnusable(
-            "the external account's MAC key is not there",
-            expected=f"it in {path}, base64url as the CA shows it",
-            found="no such file",
-            kept=_KEPT,
-            next=f"`install -m 600 /dev/null {path} && editor {path}`, then run `certcast renew`",
-        ) from None
-    except ValueError as error:
-        raise AccountUnusable(
-            f"{path} does not hold a MAC key",
+            f"{path} does not hold the external account's MAC key",
             expected="base64url, as the CA shows it",
-            found=str(error)[:100],
+            found="no such file" if isinstance(error, FileNotFoundError) else str(error)[:100],
             kept=_KEPT,
-            next=f"copy the key from the CA into {path} again",
+            next=f"`install -m 600 /dev/null {path} && editor {path}` and copy the key from the CA into it, "
+            "then run `certcast renew`",
         ) from None
-    return bound
+    return binding
 
 
 # -- the key
-
-
-def _new_key() -> PrivateKeyTypes:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    return ec.generate_private_key(ec.SECP256R1())
 
 
 def save_key(folder: Path, key: PrivateKeyTypes) -> None:
@@ -214,8 +206,6 @@ def save_key(folder: Path, key: PrivateKeyTypes) -> None:
 
 def read_key(folder: Path) -> PrivateKeyTypes | None:
     """Return the account's private key, None without one. SecretExposed; LocalFault if it is damaged."""
-    from certcast.release import certificate
-
     path = key_file(folder)
     try:
         return certificate.read_key(private_files.read_private(path, "the ACME account's key"))

@@ -5,12 +5,11 @@
       → each order whose records are seen     answer → … → stored; its records go meanwhile
       → an order whose records are not seen   is given up before the CA is asked to validate
 
-Certificates that share a name are ordered one after the other (`rounds`): the CA hands the same pending
-authorization to both, and the end of one would take the other's record away. One failing order never
-stops the others.
-
-A signal ends the run between two steps, in this order: no new step begins, TXT records are removed, then
-KeyboardInterrupt. Orders are kept, and the next run goes on with them.
+- Certificates that share a name are ordered one after the other (`rounds`): the CA gives the same pending
+  authorization to both, and the end of one order would take the other's record away.
+- One failing order never stops the others.
+- A signal ends the run between two steps: no new step begins, TXT records are removed, then KeyboardInterrupt
+  is raised. Orders are kept, and the next run goes on with them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from certcast.acme.order import Order, Request, Stopped
-from certcast.host.interrupts import interrupts_held
+from certcast.acme.order import Interruption, Order, OrderRequest
+from certcast.host.interrupts import hold_interrupts
 from certcast.report.errors import CertcastError
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from certcast.release.source import Release
 
 AT_ONCE = 8  # orders that talk to the CA
-
-Outcome = "Release | CertcastError"
 
 
 class Issuance:
@@ -57,50 +54,58 @@ class Issuance:
         self.left: list[CertcastError] = []
         """Why TXT records of these orders could not be removed; the ledger has them, for the next run."""
         self._stopped = threading.Event()
-        self._ended: dict[str, Release | CertcastError] = {}
+        self._results: dict[str, Release | CertcastError] = {}
         self._defect: BaseException | None = None
 
-    def issue(self, requests: Sequence[Request]) -> Mapping[str, Release | CertcastError]:
+    def issue(self, requests: Sequence[OrderRequest]) -> Mapping[str, Release | CertcastError]:
         """Order all of them; return, by the certificate's name, what was stored or what failed.
 
         KeyboardInterrupt after a signal, with no TXT record left.
         """
-        with interrupts_held(self._stopped.set):
+        with hold_interrupts(self._stopped.set):
             for together in rounds(requests):
                 if not self._stopped.is_set():
-                    self._round(together)
+                    self._order_together(together)
         if self._defect is not None:
             raise self._defect
-        return self._ended
+        return self._results
 
-    def _round(self, together: Sequence[Request]) -> None:
-        orders: dict[str, Order] = {}
-        with ThreadPoolExecutor(AT_ONCE) as ca_pool, ThreadPoolExecutor(1) as beside:
+    def _order_together(self, requests: Sequence[OrderRequest]) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as ca_pool, ThreadPoolExecutor(1) as cleaner:
             opening = [
-                ca_pool.submit(self._guarded, request, partial(self._open, request)) for request in together
+                ca_pool.submit(self._guard, request, partial(self._open, request)) for request in requests
             ]
-            for opened in opening:
-                order = opened.result()
-                if order is not None:
-                    orders[order.url] = order
+            opened = [future.result() for future in opening]
+            orders = {order.url: order for order in opened if order is not None}
             ending: list[Future[object]] = []
 
-            def finish(url: str) -> None:
-                order = orders[url]
-                complete = partial(self._complete, order, beside)
-                ending.append(ca_pool.submit(self._guarded, order.request, complete))
+            def complete(url: str) -> None:
+                step = partial(self._complete, orders[url], cleaner)
+                ending.append(ca_pool.submit(self._guard, orders[url].request, step))
 
             def give_up(url: str, failure: CertcastError) -> None:
-                self._ended[orders[url].name] = failure
+                self._results[orders[url].name] = failure
                 ending.append(ca_pool.submit(orders[url].give_up))
 
             try:
-                self._present(orders, finish, give_up)
+                self._present(orders, complete, give_up)
             finally:
                 wait(ending)
-                beside.submit(self._clean, list(orders)).result()
+                self.left += cleaner.submit(self._challenges.cleanup_orders, list(orders)).result()
 
-    def _open(self, request: Request) -> Order:
+    def _guard(self, request: OrderRequest, step: Callable[[], Order | None]) -> Order | None:
+        """Do one order's step; a failure is this order's alone, a signal and a defect are the run's."""
+        try:
+            return step()
+        except Interruption:
+            return None
+        except CertcastError as failure:
+            self._results[request.wanted.name] = failure
+        except BaseException as defect:
+            self._defect = self._defect or defect
+        return None
+
+    def _open(self, request: OrderRequest) -> Order:
         order = Order(
             request,
             self._ca,
@@ -115,56 +120,38 @@ class Issuance:
     def _present(
         self,
         orders: Mapping[str, Order],
-        finish: Callable[[str], None],
+        complete: Callable[[str], None],
         give_up: Callable[[str, CertcastError], None],
     ) -> None:
-        """Show the CA what it wants to see, for all orders; one without a challenge is finished at once."""
-        wanted = {}
-        for url, order in orders.items():
-            if order.challenges:
-                wanted[url] = order.challenges
-            else:
-                finish(url)
-        if wanted:
+        """Show the CA the TXT records of all orders; an order without a challenge is completed at once."""
+        challenges = {url: order.challenges for url, order in orders.items() if order.challenges}
+        for url in orders:
+            if url not in challenges:
+                complete(url)
+        if challenges:
             self._challenges.present_orders(
-                wanted, self._ca.clock(), seen=finish, failed=give_up, stopped=self._stopped.is_set
+                challenges, self._ca.clock(), seen=complete, failed=give_up, stopped=self._stopped.is_set
             )
 
-    def _complete(self, order: Order, beside: ThreadPoolExecutor) -> None:
-        def validated() -> None:
-            # What cannot be removed now is tried again, and told, at the end of the round.
-            beside.submit(self._challenges.cleanup_orders, [order.url])
+    def _complete(self, order: Order, cleaner: ThreadPoolExecutor) -> None:
+        def remove_records() -> None:
+            # A record that cannot be removed now is tried again, and told, at the end of the round.
+            cleaner.submit(self._challenges.cleanup_orders, [order.url])
 
-        self._ended[order.name] = order.complete(validated=validated)
-
-    def _clean(self, urls: Sequence[str]) -> None:
-        """Remove the records that are left of these orders; what could not be removed stays in the ledger."""
-        self.left += self._challenges.cleanup_orders(urls)
-
-    def _guarded(self, request: Request, work: Callable[[], Order | None]) -> Order | None:
-        """Do one order's step; a failure is this order's alone, a signal and a defect are the run's."""
-        try:
-            return work()
-        except Stopped:
-            return None
-        except CertcastError as failure:
-            self._ended[request.wanted.name] = failure
-        except BaseException as defect:
-            self._defect = self._defect or defect
-        return None
+        self._results[order.name] = order.complete(validated=remove_records)
 
 
-def rounds(requests: Sequence[Request]) -> list[list[Request]]:
+def rounds(requests: Sequence[OrderRequest]) -> list[list[OrderRequest]]:
     """Return the requests in rounds, so that no two of a round share a name."""
-    found: list[list[Request]] = []
+    sequence: list[list[OrderRequest]] = []
     for request in requests:
         names = set(request.wanted.names)
         # After the last round that shares a name, so that the order of the configuration is kept.
         place = 0
-        for index, together in enumerate(found):
+        for index, together in enumerate(sequence):
             if any(names & set(other.wanted.names) for other in together):
                 place = index + 1
-        if place == len(found):
-            found.append([])
-        found[place].append(request)
-    return found
+        if place == len(sequence):
+            sequence.append([])
+        sequence[place].append(request)
+    return sequence

@@ -3,33 +3,30 @@
     {state_dir}/issued/NAME/                           0700
         3-9c1f3ab2c0ffee00/                            number and beginning of the leaf's SHA-256
             fullchain.pem  privkey.pem  order.json     0600
-        .3-9c1f3ab2c0ffee00.new/                       being prepared; what a crash leaves is removed
+        .3-9c1f3ab2c0ffee00.new/                       in preparation; a crash may leave it
         .pending/                                      an order that is under way (pending.py)
 
-A version is prepared beside, fsynced, renamed once, and its parent fsynced. Then it never changes.
-The highest number is live. Kept are the last five, and every release that the bucket still names: its key is
-needed for hosts that are enrolled later, and for a step back.
+A version never changes, and the highest number is live. The store keeps the last five versions, and every
+release that the bucket still names: hosts that are enrolled later, and a step back, need its key.
 
-Not here: who orders (order.py), and who publishes (publisher/releases.py).
+Not here: ordering (order.py), publishing (publisher/releases.py).
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import datetime  # the documents' converter looks it up
 from typing import TYPE_CHECKING
 
 from certcast.host import files
-from certcast.release import certificate
-from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.release import certificate, documents
 from certcast.release.source import Known, Release
 from certcast.report.errors import IssuedUnusable, LocalFault
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from datetime import datetime
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from certcast.release.certificate import Leaf
@@ -41,8 +38,11 @@ _STAYS = "what is published and served stays"
 
 
 @dataclass(frozen=True)
-class OrderRecord:
-    """Where a version came from: what order.json holds. `order` is empty for one that was adopted."""
+class PlacedOrder:
+    """order.json of an order that is under way: the CA's `directory`, `account` and `order` by their URLs.
+
+    For an adopted lineage, `order` is empty, and `account` may be.
+    """
 
     directory: str
     account: str
@@ -51,32 +51,13 @@ class OrderRecord:
     key_type: str
     profile: str | None
     placed_at: datetime
+
+
+@dataclass(frozen=True)
+class OrderRecord(PlacedOrder):
+    """order.json of a version: the order that it came from."""
+
     issued_at: datetime
-
-    def document(self) -> bytes:
-        """Return it as JSON."""
-        fields = {
-            **asdict(self),
-            "placed_at": utc_text(self.placed_at),
-            "issued_at": utc_text(self.issued_at),
-        }
-        return (json.dumps(fields, indent=2) + "\n").encode()
-
-    @classmethod
-    def read(cls, path: Path) -> OrderRecord:
-        """Return what was written there. Raises LocalFault if it is damaged or missing."""
-        document = files.read_json(path)
-        with files.understood(path):
-            if document is None:
-                raise ValueError("no such file")
-            return cls(
-                **{
-                    **document,
-                    "names": tuple(document["names"]),
-                    "placed_at": from_utc_text(document["placed_at"]),
-                    "issued_at": from_utc_text(document["issued_at"]),
-                }
-            )
 
 
 class Issued:
@@ -113,14 +94,14 @@ class Issued:
 
     def all(self) -> list[Known]:
         """Return every version that can be read, the latest first. LocalFault if a file cannot be."""
-        found = []
+        known = []
         for version in self._versions():
             try:
-                one = self._read(version)
+                release = self._read(version)
             except IssuedUnusable:
                 continue  # `live` tells of a damaged one where it counts
-            found.append(Known(version, one.fullchain, one.leaf, one.directory))
-        return found
+            known.append(Known(version, release.fullchain, release.leaf, release.directory))
+        return known
 
     def find(self, leaf_sha256: str) -> Release | None:
         """Return the version with this leaf, or None. Raises IssuedUnusable if it is damaged."""
@@ -134,8 +115,13 @@ class Issued:
         return None
 
     def record(self, version: str) -> OrderRecord:
-        """Return where a version came from. LocalFault."""
-        return OrderRecord.read(self.place / version / "order.json")
+        """Return the order that a version came from. LocalFault."""
+        path = self.place / version / "order.json"
+        record = documents.read(path, OrderRecord)
+        if record is None:
+            with files.understood(path):
+                raise ValueError("no such file")
+        return record
 
     # -- changing it
 
@@ -145,32 +131,24 @@ class Issued:
         Raises IssuedUnusable if the two don't belong together, LocalFault.
         """
         leaf = self._checked("the new one", fullchain, privkey)
-        if (found := self.find(leaf.sha256)) is not None:
-            return found
+        if (stored := self.find(leaf.sha256)) is not None:
+            return stored
         versions = self._versions()
         number = int(versions[0].partition("-")[0]) + 1 if versions else 1
         version = f"{number}-{leaf.sha256[:16]}"
-        beside = self.place / f".{version}.new"
+        order = documents.text(record).encode()
         with files.reported(f"store {self.place / version}", kept=_STAYS):
-            make_durable_dir(self.place)
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(mode=0o700)
-            for file, body in (
-                ("fullchain.pem", fullchain),
-                ("privkey.pem", privkey),
-                ("order.json", record.document()),
-            ):
-                files.write_new(beside / file, body)
-            files.sync_dir(beside)
-            beside.rename(self.place / version)
-            files.sync_dir(self.place)
+            write_folder(
+                self.place / version,
+                {"fullchain.pem": fullchain, "privkey.pem": privkey, "order.json": order},
+            )
         return Release(self.name, version, fullchain, privkey, leaf, record.directory)
 
     def tidy(self, still_named: Collection[str]) -> None:
         """Remove what a crash left, and old versions that the bucket doesn't name any more. LocalFault."""
         with files.reported(f"tidy {self.place}", kept=_STAYS):
-            for left in self.place.glob(".*.new"):
-                shutil.rmtree(left)
+            for unfinished in self.place.glob(".*.new"):
+                shutil.rmtree(unfinished)
             for version in self._versions()[KEPT:]:
                 if not any(version.endswith("-" + leaf[:16]) for leaf in still_named):
                     shutil.rmtree(self.place / version)
@@ -184,20 +162,17 @@ class Issued:
                 names = [path.name for path in self.place.iterdir()]
             except FileNotFoundError:
                 return []
-        found = [(int(match[1]), name) for name in names if (match := _VERSION.fullmatch(name))]
-        return [name for _, name in sorted(found, reverse=True)]
+        versions = [(int(match[1]), name) for name in names if (match := _VERSION.fullmatch(name))]
+        return [name for _, name in sorted(versions, reverse=True)]
 
     def _read(self, version: str) -> Release:
         folder = self.place / version
-        try:
-            fullchain = (folder / "fullchain.pem").read_bytes()
-            privkey = (folder / "privkey.pem").read_bytes()
-        except FileNotFoundError as error:
-            raise self._damaged(version, f"{error.filename}: no such file") from None
-        except OSError as error:
-            with files.reported(f"read {folder}", kept=_STAYS):
-                raise error from None
-            raise AssertionError("unreachable: reported raises") from None
+        with files.reported(f"read {folder}", kept=_STAYS):
+            try:
+                fullchain = (folder / "fullchain.pem").read_bytes()
+                privkey = (folder / "privkey.pem").read_bytes()
+            except FileNotFoundError as error:
+                raise self._damaged(version, f"{error.filename}: no such file") from None
         leaf = self._checked(version, fullchain, privkey)
         if not version.endswith(leaf.sha256[:16]):
             raise self._damaged(version, f"the certificate of another version, {leaf.sha256[:16]}")
@@ -209,13 +184,9 @@ class Issued:
 
     def _checked(self, version: str, fullchain: bytes, privkey: bytes) -> Leaf:
         try:
-            leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
-            key = certificate.read_key(privkey)
+            return certificate.describe_pair(fullchain, privkey)
         except ValueError as error:
             raise self._damaged(version, str(error)) from None
-        if not certificate.key_fits(key, leaf):
-            raise self._damaged(version, "a private key of another certificate")
-        return leaf
 
     def _damaged(self, version: str, found: str) -> IssuedUnusable:
         return IssuedUnusable(
@@ -228,7 +199,20 @@ class Issued:
         )
 
 
-def make_durable_dir(path: Path) -> None:
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Create the folder `path` (0700) with these files: whole or not at all, also after a crash. OSError."""
+    _make_durable_dir(path.parent)
+    beside = path.with_name(f".{path.name.removeprefix('.')}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(mode=0o700)
+    for file, body in contents.items():
+        files.write_new(beside / file, body)
+    files.sync_dir(beside)
+    beside.rename(path)
+    files.sync_dir(path.parent)
+
+
+def _make_durable_dir(path: Path) -> None:
     """Create `path` (0700) and its parents, each fsynced in its parent before anything depends on it."""
     for folder in reversed([path, *path.parents]):
         try:

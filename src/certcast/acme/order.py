@@ -1,11 +1,11 @@
 """One order, in protocol order (RFC 8555, 7.4), as two halves with the DNS in between.
 
-    open       account → the order under way, or newOrder → authorizations → the challenges to fulfil
-                                        (TXT records are added and seen: issuance.py, dns01/)
-    complete   answer → poll until ready → finalize → poll until valid → download → check → store
+    open       account → newOrder, or the order under way → authorizations → challenges
+                                        (issuance.py adds the TXT records and waits for them)
+    complete   answer → poll → finalize → poll → download → check → store
     give_up    deactivate what is pending; forget key and order
 
-An order is on disk from newOrder's answer on (pending.py), so each half may be repeated after a crash. A
+An order is on disk from newOrder's answer on (pending.py), so each half may be repeated after a crash. The
 pause between two polls begins at 50 ms, grows, and obeys Retry-After.
 """
 
@@ -19,14 +19,30 @@ from typing import TYPE_CHECKING, Any
 
 from certcast.acme import limits, pending
 from certcast.acme.account import recorded_uri
-from certcast.acme.ca import Ca, is_url
-from certcast.acme.certified import alternates, ends_at, new_key, require_ordered
-from certcast.acme.issued import Issued, OrderRecord
+from certcast.acme.ca import Ca
+from certcast.acme.issued import Issued, OrderRecord, PlacedOrder
 from certcast.acme.pending import Pending
-from certcast.acme.protocol.answers import NoAnswer, Problem, Subproblem, json_object, problem_type
-from certcast.acme.protocol.resources import Authorization, authorization, failed_challenges, order_state
+from certcast.acme.protocol.answers import (
+    NoAnswer,
+    Problem,
+    explain,
+    explain_failures,
+    explained,
+    json_object,
+    problem_type,
+)
+from certcast.acme.protocol.resources import (
+    Authorization,
+    alternate_urls,
+    is_issued_under,
+    read_authorization,
+    read_failures,
+    read_location,
+    read_order,
+    require_ordered,
+)
 from certcast.dns01.challenges import Challenge
-from certcast.report.errors import CaRefused, CaUnreachable, CertcastError
+from certcast.report.errors import CaRefused, CaUnreachable
 
 if TYPE_CHECKING:
     import threading
@@ -43,20 +59,21 @@ _FIRST_PAUSE, _GROWTH, _LONGEST_PAUSE = 0.05, 1.5, 5.0
 # For one phase (validation, issuance); then the run ends, and the next one goes on with the order.
 _PATIENCE = 300.0
 _LOST_AFTER = timedelta(days=1)
-_LATER = "the order is kept, and the next `certcast renew` goes on with it"
 _STAYS = "what is published and served stays"
+_GIVEN_UP = f"the order is given up; {_STAYS}"
+_LATER = f"the order is kept, and the next `certcast renew` goes on with it; {_STAYS}"
 
 
-class Stopped(Exception):
+class Interruption(Exception):
     """A signal ends the run; the order is kept."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is wanted: `replaces` is the RFC 9773 identifier of the certificate that this one follows.
+class OrderRequest:
+    """The wanted certificate. `replaces` is the RFC 9773 identifier of the certificate before it.
 
-    `privkey` is the key to certify again, PEM; None for a new one. An order that was begun before
-    `not_before` is not gone on with: its key may be in the wrong hands, too.
+    `privkey` is the key to certify again, PEM; None for a new one. An order under way that was placed before
+    `not_before` is given up: its key may be in the wrong hands, too.
     """
 
     wanted: CertificateConfig
@@ -71,7 +88,7 @@ class Order:
 
     def __init__(
         self,
-        request: Request,
+        request: OrderRequest,
         ca: Ca,
         store: Issued,
         *,
@@ -95,53 +112,68 @@ class Order:
     @property
     def url(self) -> str:
         """The order's URL, once it is open."""
-        return self._pending.order
+        return self._pending.placed.order
+
+    @property
+    def _status(self) -> str:
+        return str(self._state["status"])
 
     # -- the first half
 
     def open(self) -> None:
-        """Go on with the order under way, or place one, and find out what the CA wants to see.
+        """Go on with the order under way, or place one; then learn the challenges.
 
-        Raises RenewalError, LocalFault, SecretExposed; Stopped.
+        Raises RenewalError, LocalFault, SecretExposed; Interruption.
         """
-        from certcast.acme.protocol.problems import explained
-
-        with explained(self.name, "placing the order"), self._waits_remembered():
+        with self._phase("placing the order"):
             self._resume()
             if not self._state:
                 self._place()
-            if self._state["status"] == "pending":
+            if self._status == "pending":
                 self._authorizations = [self._authorization(url) for url in self._state["authorizations"]]
-            pending_ones = [one for one in self._authorizations if one.validation]
-            self.challenges = tuple(Challenge(one.name, one.validation) for one in pending_ones)
+            self.challenges = tuple(
+                Challenge(each.name, each.validation) for each in self._authorizations if each.validation
+            )
 
     def _resume(self) -> None:
-        """Take up the order under way, if it is still the one that is wanted and the CA still has it."""
-        found = pending.read(self._store.place)
-        if found is None:
+        """Take up the order under way, if it is still the wanted one and the CA still has it."""
+        under_way = pending.read(self._store.place)
+        if under_way is None:
             return
-        if not self._is_wanted(found):
+        placed = under_way.placed
+        if not self._is_wanted(under_way):
             self._note(
-                f"{self.name}: an order of {found.placed_at:%Y-%m-%d %H:%M} is given up: another is wanted"
+                f"{self.name}: an order of {placed.placed_at:%Y-%m-%d %H:%M} is given up: another is wanted"
             )
-            self._abandon(found)
+            self._abandon(placed)
             return
-        limits.require_open(self._ca.folder, found.names, self._ca.clock())
-        self._pending = found
+        limits.require_open(self._ca.folder, placed.names, self._ca.clock())
+        self._pending = under_way
         self._network = self._ca.network()
         try:
-            state = order_state(json_object(self._network.read(found.order)))
+            state = read_order(self._network.read(self.url))
         except (NoAnswer, Problem, ValueError) as error:
-            if not self._is_lost(found, error):
+            if not self._is_lost(placed, error):
                 raise
-            pending.drop(self._store.place)
-            return
-        if state["status"] == "invalid":
-            pending.drop(self._store.place)
-            return
-        self._state = state
+            state = {"status": "lost"}
+        if state["status"] in {"lost", "invalid"}:
+            pending.remove(self._store.place)
+        else:
+            self._state = state
 
-    def _is_lost(self, found: Pending, error: Exception) -> bool:
+    def _is_wanted(self, under_way: Pending) -> bool:
+        """Whether an order under way is what would be ordered now."""
+        wanted, request, placed = self.request.wanted, self.request, under_way.placed
+        return (
+            placed.directory == self._ca.url
+            and placed.account == recorded_uri(self._ca.folder)
+            and set(placed.names) == set(wanted.names)
+            and (placed.key_type, placed.profile) == (wanted.key_type, wanted.profile)
+            and (request.privkey is None or request.privkey == under_way.privkey)
+            and (request.not_before is None or placed.placed_at >= request.not_before.replace(microsecond=0))
+        )
+
+    def _is_lost(self, placed: PlacedOrder, error: Exception) -> bool:
         """Whether nothing comes of an order: the CA has forgotten it, or has not shown it for a day."""
         if isinstance(error, Problem):
             if error.status == 404 or error.type in {"malformed", "accountDoesNotExist"}:
@@ -149,102 +181,87 @@ class Order:
             if error.status == 429 or error.status >= 500:
                 return False
         # Its directory was just read, so the CA is there: the URL may have been damaged on its way.
-        return self._ca.clock() - found.placed_at > _LOST_AFTER
-
-    def _is_wanted(self, found: Pending) -> bool:
-        """Whether an order under way is what would be ordered now."""
-        wanted, request = self.request.wanted, self.request
-        return (
-            found.directory == self._ca.url
-            and found.account == recorded_uri(self._ca.folder)
-            and set(found.names) == set(wanted.names)
-            and (found.key_type, found.profile) == (wanted.key_type, wanted.profile)
-            and (request.privkey is None or request.privkey == found.privkey)
-            and (request.not_before is None or found.placed_at >= request.not_before.replace(microsecond=0))
-        )
+        return self._ca.clock() - placed.placed_at > _LOST_AFTER
 
     def _place(self) -> None:
         """newOrder: counted before it is sent, and on disk as soon as it is answered."""
-        wanted, request = self.request.wanted, self.request
-        limits.require_allowed(self._ca.folder, wanted.names, self._ca.clock(), caps=request.caps)
+        wanted, request, ca = self.request.wanted, self.request, self._ca
+        limits.require_allowed(ca.folder, wanted.names, ca.clock(), caps=request.caps)
         self._require_profile()
-        self._network = self._ca.network()
-        privkey = request.privkey or new_key(wanted.key_type)
+        self._network = ca.network()
+        privkey = request.privkey or pending.new_key(wanted.key_type)
         self._require_not_stopped()
-        placed_at = self._ca.clock()
-        limits.begin(self._ca.folder, wanted.names, placed_at, caps=request.caps)
+        placed_at = ca.clock()
+        limits.count_order(ca.folder, wanted.names, placed_at, caps=request.caps)
         try:
             response = self._new_order()
         except Problem as problem:
             # The CA's own word that there is no order. Any other 5xx may come of a proxy before it.
             if problem.status < 500 or problem.type == "rateLimited":
-                limits.take_back(self._ca.folder, wanted.names, placed_at)
+                limits.take_back(ca.folder, wanted.names, placed_at)
             raise
-        url = response.headers.get("Location")
-        if not is_url(url):
-            raise ValueError("newOrder was answered without the order's URL (Location)")
-        self._pending = Pending(
-            directory=self._ca.url,
-            account=self._ca.account.uri,
-            order=url,
+        placed = PlacedOrder(
+            directory=ca.url,
+            account=ca.account.uri,
+            order=read_location(response, "newOrder"),
             names=wanted.names,
             key_type=wanted.key_type,
             profile=wanted.profile,
             placed_at=placed_at,
-            privkey=privkey,
         )
-        pending.keep(self._store.place, self._pending)
-        self._state = order_state(json_object(response))
+        self._pending = Pending(placed, privkey)
+        pending.write(self._store.place, self._pending)
+        self._state = read_order(response)
 
-    def _new_order(self) -> Any:
+    def _require_profile(self) -> None:
+        wanted, offered = self.request.wanted.profile, self._ca.meta.get("profiles")
+        profiles = list(map(str, offered)) if isinstance(offered, dict) else []
+        if wanted is not None and wanted not in profiles:
+            raise CaRefused(
+                f"{self.name}: the CA has no profile {wanted}",
+                expected="one of " + ", ".join(profiles) if profiles else "no `profile`: this CA offers none",
+                found=f"profile = {wanted!r}",
+                kept=f"nothing was ordered; {_STAYS}",
+                next="choose one of these, or leave `profile` out" if profiles else "leave `profile` out",
+            )
+
+    def _new_order(self) -> Response:
         """Send newOrder; once more without `replaces`, or with a new account, where the CA wants that."""
-        from certcast.acme.protocol.messages import new_order
+        from certcast.acme.protocol.network import new_order
 
         wanted, replaces = self.request.wanted, self.request.replaces
-        asked_anew = False
+        has_forgotten = False
         while True:
             uri = self._ca.account.uri
             try:
-                document = new_order(wanted.names, wanted.profile, replaces)
-                return self._network.post(self._ca.directory["newOrder"], document)
+                payload = new_order(wanted.names, wanted.profile, replaces)
+                return self._network.post(self._ca.directory["newOrder"], payload)
             except Problem as problem:
                 if replaces is not None and _is_about_replaces(problem):
                     replaces = None
-                elif problem.type == "accountDoesNotExist" and not asked_anew:
-                    asked_anew = True
+                elif problem.type == "accountDoesNotExist" and not has_forgotten:
+                    has_forgotten = True
                     if self._ca.forget_account(uri):
                         self._note(f"{self.name}: the CA does not know account {uri} any more")
                     self._network = self._ca.network()
                     if self._ca.account.uri != uri:
-                        replaces = None  # that one is the former account's
+                        replaces = None  # it names the former account's certificate
                 else:
                     raise
 
-    def _require_profile(self) -> None:
-        wanted, offered = self.request.wanted.profile, self._ca.meta.get("profiles")
-        known = list(map(str, offered)) if isinstance(offered, dict) else []
-        if wanted is not None and wanted not in known:
-            raise CaRefused(
-                f"{self.name}: the CA has no profile {wanted}",
-                expected="one of " + ", ".join(known) if known else "no `profile`: this CA offers none",
-                found=f"profile = {wanted!r}",
-                kept=f"nothing was ordered; {_STAYS}",
-                next="choose one of these, or leave `profile` out" if known else "leave `profile` out",
-            )
-
     def _authorization(self, url: str) -> Authorization:
         """Read one authorization. Raises CaRefused if there is no DNS-01 challenge for a name."""
-        names = {one.removeprefix("*.") for one in self._pending.names}
-        found = authorization(url, json_object(self._network.read(url)), names, self._network.key)
-        if found.status == "pending" and not found.validation:
+        names = {name.removeprefix("*.") for name in self._pending.placed.names}
+        authorization = read_authorization(url, self._network.read(url), names, self._network.key)
+        if authorization.status == "pending" and not authorization.validation:
             raise CaRefused(
-                f"{self.name}: the CA offers no DNS-01 challenge for {found.name}",
+                f"{self.name}: the CA offers no DNS-01 challenge for {authorization.name}",
                 expected="dns-01",
-                found=", ".join(found.offered) or "no challenge at all",
+                found=", ".join(authorization.offered) or "no challenge at all",
                 kept=_STAYS,
                 next="see the CA's documentation; certcast validates by DNS-01 alone",
             )
-        return found
+        return authorization
 
     # -- the second half
 
@@ -252,180 +269,166 @@ class Order:
         """Let the CA validate, and bring the certificate home.
 
         `validated` is called as soon as the CA needs the TXT records no longer.
-        Raises RenewalError, LocalFault; Stopped.
+        Raises RenewalError, LocalFault; Interruption.
         """
-        from certcast.acme.protocol.problems import explained
-
-        kept = f"{_LATER}; {_STAYS}"
-        with explained(self.name, "validating", kept=kept), self._waits_remembered():
-            for one in self._authorizations:
-                if one.challenge_status == "pending":
-                    self._answer(one)
-            if self._state["status"] == "pending":
-                self._state = self._polled({"ready", "processing", "valid", "invalid"})
+        with self._phase("validating", kept=_LATER):
+            for authorization in self._authorizations:
+                if authorization.challenge_status == "pending":
+                    self._answer(authorization)
+            if self._status == "pending":
+                self._poll("ready", "processing", "valid", "invalid")
             validated()
-            if self._state["status"] == "invalid":
-                raise self._invalid()
-        with explained(self.name, "issuing", kept=kept), self._waits_remembered():
-            if self._state["status"] == "ready":
+            self._require_valid()
+        with self._phase("issuing", kept=_LATER):
+            if self._status == "ready":
                 self._finalize()
-            if self._state["status"] != "valid":
-                self._state = self._polled({"valid", "invalid"})
-            if self._state["status"] == "invalid":
-                raise self._invalid()
+            if self._status != "valid":
+                self._poll("valid", "invalid")
+            self._require_valid()
             fullchain = self._download()
-            require_ordered(fullchain, self._pending.privkey, self._pending.names, self._ca.clock())
-        release = self._store.add(fullchain, self._pending.privkey, self._record())
-        limits.issued(self._ca.folder, self._pending.names, self._pending.placed_at)
-        pending.drop(self._store.place)
-        return release
+            require_ordered(fullchain, self._pending.privkey, self._pending.placed.names, self._ca.clock())
+        return self._stored(fullchain)
 
-    def _answer(self, one: Authorization) -> None:
+    def _answer(self, authorization: Authorization) -> None:
         """Tell the CA that it may look (RFC 8555, 7.5.1). Without an answer, the poll shows what it did."""
         from acme.challenges import DNS01Response
 
         self._require_not_stopped()
         with suppress(NoAnswer):
-            self._network.post(one.challenge_url, DNS01Response())
+            self._network.post(authorization.challenge_url, DNS01Response())
 
     def _finalize(self) -> None:
         """Send the CSR (RFC 8555, 7.4); without an answer, the poll shows what came of it."""
         from acme import crypto_util, messages
         from cryptography import x509
 
-        csr = x509.load_pem_x509_csr(crypto_util.make_csr(self._pending.privkey, list(self._pending.names)))
+        pem = crypto_util.make_csr(self._pending.privkey, list(self._pending.placed.names))
+        request = messages.CertificateRequest(csr=x509.load_pem_x509_csr(pem))
         self._require_not_stopped()
         try:
-            response = self._network.post(self._state["finalize"], messages.CertificateRequest(csr=csr))
+            response = self._network.post(self._state["finalize"], request)
         except NoAnswer:
-            self._state = self._polled({"processing", "valid", "invalid"})
+            self._poll("processing", "valid", "invalid")
             return
         except Problem as problem:
-            if problem.type == "orderNotReady":
-                raise
-            self._require_still_there(problem)
+            if problem.type != "orderNotReady":
+                self._forget_if_ended(problem)
             raise
-        self._state = order_state(json_object(response))
-        if self._state["status"] == "processing":
-            self._state = self._polled({"valid", "invalid"}, said=response)
+        self._state = read_order(response)
+        if self._status == "processing":
+            self._poll("valid", "invalid", last=response)
 
-    def _require_still_there(self, problem: Problem) -> None:
+    def _forget_if_ended(self, problem: Problem) -> None:
         """Forget the order if the CA's refusal of finalize has ended it: another key or name is needed."""
         with suppress(Exception):
-            state = order_state(json_object(self._network.read(self.url)))
+            state = read_order(self._network.read(self.url))
             if state["status"] == "invalid" or problem.type in {"badCSR", "badPublicKey"}:
-                pending.drop(self._store.place)
+                pending.remove(self._store.place)
 
     def _download(self) -> bytes:
-        """Return the chain that is preferred. Raises ValueError, Problem, NoAnswer."""
+        """Return the preferred chain. Raises ValueError, Problem, NoAnswer."""
         response = self._network.read(self._state["certificate"])
         preferred = self.request.wanted.preferred_chain
-        if preferred is None or ends_at(response.content, preferred):
+        if preferred is None or is_issued_under(response.content, preferred):
             return response.content
-        for url in alternates(response):
-            other = self._network.read(url).content
-            if ends_at(other, preferred):
-                return other
+        for url in alternate_urls(response):
+            alternate = self._network.read(url).content
+            if is_issued_under(alternate, preferred):
+                return alternate
         self._note(f"{self.name}: the CA offers no chain that ends at {preferred!r}: its usual one is taken")
         return response.content
 
-    def _record(self) -> OrderRecord:
-        one = self._pending
-        return OrderRecord(
-            directory=one.directory,
-            account=one.account,
-            order=one.order,
-            names=one.names,
-            key_type=one.key_type,
-            profile=one.profile,
-            placed_at=one.placed_at,
-            issued_at=self._ca.clock(),
-        )
+    def _stored(self, fullchain: bytes) -> Release:
+        """Store the certificate, and forget that its order is under way."""
+        placed = self._pending.placed
+        record = OrderRecord(**vars(placed), issued_at=self._ca.clock())
+        release = self._store.add(fullchain, self._pending.privkey, record)
+        limits.mark_issued(self._ca.folder, placed.names, placed.placed_at)
+        pending.remove(self._store.place)
+        return release
 
-    def _invalid(self) -> CertcastError:
-        """Return why the CA has ended the order, name by name; the order is forgotten."""
-        from certcast.acme.protocol.problems import not_validated, refused
-
-        pending.drop(self._store.place)
-        failed: list[Subproblem] = []
-        for url in self._state["authorizations"]:
-            document = json_object(self._network.read(url))
-            failed += failed_challenges(document)
-        if failed:
-            return not_validated(self.name, failed, kept=f"the order is given up; {_STAYS}")
+    def _require_valid(self) -> None:
+        """Raise why the CA has ended the order, name by name; such an order is forgotten."""
+        if self._status != "invalid":
+            return
+        pending.remove(self._store.place)
+        failures = [
+            failure
+            for url in self._state["authorizations"]
+            for failure in read_failures(self._network.read(url))
+        ]
+        if failures:
+            raise explain_failures(self.name, failures, kept=_GIVEN_UP)
         error = self._state.get("error")
         document = error if isinstance(error, dict) else {}
         problem = Problem(200, problem_type(document) or "invalid", str(document.get("detail", ""))[:1000])
-        return refused(
-            self.name, "the order became invalid", problem, kept=f"the order is given up; {_STAYS}"
-        )
+        raise explain(self.name, "the order became invalid", problem, kept=_GIVEN_UP)
 
     # -- giving up
 
     def give_up(self) -> None:
         """End an order before the CA was asked to validate: no challenge was answered, so it cost nothing."""
         with suppress(Exception):
-            self._abandon(self._pending)
+            self._abandon(self._pending.placed)
 
-    def _abandon(self, one: Pending) -> None:
-        """Deactivate the pending authorizations of an order (RFC 8555, 7.5.2), and forget it with its key."""
-        ca = self._ca if one.directory == self._ca.url else self._ca_at(one.directory)
-        if one.account == recorded_uri(ca.folder):
+    def _abandon(self, placed: PlacedOrder) -> None:
+        """Deactivate the pending authorizations of an order (RFC 8555, 7.5.2); forget it with its key."""
+        ca = self._ca if placed.directory == self._ca.url else self._ca_at(placed.directory)
+        if placed.account == recorded_uri(ca.folder):
             with suppress(Exception):  # they expire by themselves; the key goes in any case
-                if _end(ca, one.order):
-                    limits.take_back(ca.folder, one.names, one.placed_at)
-        pending.drop(self._store.place)
+                if _deactivate(ca, placed.order):
+                    limits.take_back(ca.folder, placed.names, placed.placed_at)
+        pending.remove(self._store.place)
 
     # -- time
 
     @contextmanager
-    def _waits_remembered(self) -> Iterator[None]:
-        """Write down the moment before which the CA wants to hear nothing of this order."""
-        try:
-            yield
-        except Problem as problem:
-            if problem.retry_after is not None:
-                limits.wait_until(self._ca.folder, self.request.wanted.names, problem.retry_after)
-            raise
+    def _phase(self, doing: str, *, kept: str = _STAYS) -> Iterator[None]:
+        """Explain what the CA answers; write down the moment before which it takes no such order."""
+        with explained(self.name, doing, kept=kept):
+            try:
+                yield
+            except Problem as problem:
+                if problem.retry_after is not None:
+                    limits.close_until(self._ca.folder, self.request.wanted.names, problem.retry_after)
+                raise
 
-    def _polled(self, wanted: set[str], said: Response | None = None) -> dict[str, Any]:
-        """Return the order once its status is one of `wanted`; `said` is what the CA has just said of it."""
+    def _poll(self, *statuses: str, last: Response | None = None) -> None:
+        """Read the order until its status is one of these; `last` is the CA's latest answer about it."""
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while True:
             self._require_not_stopped()
-            response = self._network.read(self.url) if said is None else said
-            said = None
-            state = order_state(json_object(response))
-            if state["status"] in wanted:
-                return state
+            response = self._network.read(self.url) if last is None else last
+            last = None
+            state = read_order(response)
+            if state["status"] in statuses:
+                self._state = state
+                return
             seconds = max(pause, self._network.pause(response))
             if time.monotonic() + seconds > deadline:
                 raise CaUnreachable(
                     f"{self.name}: the CA is still at work on the order",
                     expected=f"an end within {_PATIENCE:g} s",
                     found=f"status {state['status']!r}; the CA asks to wait {seconds:.0f} s more",
-                    kept=f"{_LATER}; {_STAYS}",
+                    kept=_LATER,
                     next="run `certcast renew` again later; the timer does",
                 )
-            self._sleep(seconds)
+            if self._stopped.wait(seconds):
+                raise Interruption
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-
-    def _sleep(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
-            raise Stopped
 
     def _require_not_stopped(self) -> None:
         if self._stopped.is_set():
-            raise Stopped
+            raise Interruption
 
 
-def _end(ca: Ca, order_url: str) -> bool:
+def _deactivate(ca: Ca, order_url: str) -> bool:
     """Deactivate what is pending in an order; return whether the CA then says that nothing comes of it."""
     from acme import messages
 
     network = ca.network()
-    state = json_object(network.read(order_url))
-    for url in state["authorizations"]:
+    order = json_object(network.read(order_url))
+    for url in order["authorizations"]:
         if json_object(network.read(url)).get("status") == "pending":
             network.post(url, messages.UpdateAuthorization(status="deactivated"))
     # "invalid" by RFC 8555, 7.1.6; pebble answers "deactivated".

@@ -4,24 +4,22 @@
         privkey.pem    the key that will be certified
         order.json     the order's URL and what was ordered
 
-It is written after newOrder was answered and before finalize, whole or not at all (prepared beside, fsynced,
-renamed). Whatever kills the run, the next one goes on with it: the CA knows the order by its URL, and the key
-is here. It is removed once the certificate is stored, or the order is given up.
+The folder is written between newOrder's answer and finalize, whole or not at all. Whatever kills the run,
+the next run goes on: the CA knows the order by its URL, and the key is here. The folder is removed once the
+certificate is stored, or the order is given up.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from certcast.acme.issued import make_durable_dir
+from certcast.acme.issued import PlacedOrder, write_folder
 from certcast.host import files
-from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.release import documents
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
 _KEPT = "no certificate was issued; what is published and served stays"
@@ -29,16 +27,23 @@ _KEPT = "no certificate was issued; what is published and served stays"
 
 @dataclass(frozen=True)
 class Pending:
-    """What was ordered: at which CA (`directory`), by which `account`, under which `order` URL."""
+    """An order that is under way, and the key that it will certify, PEM."""
 
-    directory: str
-    account: str
-    order: str
-    names: tuple[str, ...]
-    key_type: str
-    profile: str | None
-    placed_at: datetime
+    placed: PlacedOrder
     privkey: bytes = field(repr=False)
+
+
+def new_key(key_type: str) -> bytes:
+    """Return a new private key of a type in the configuration (`p256`, `rsa2048`, …): PKCS#8, PEM."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    if key_type.startswith("p"):
+        key = ec.generate_private_key({"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}[key_type])
+    else:
+        key = rsa.generate_private_key(65537, int(key_type.removeprefix("rsa")))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def exists(place: Path) -> bool:
@@ -52,44 +57,32 @@ def read(place: Path) -> Pending | None:
     if not folder.exists():
         return None
     advice = f"`rm -r {folder}`: the order is given up, and another one is placed within the caps"
-    document = files.read_json(folder / "order.json", advice=advice)
+    placed = documents.read(folder / "order.json", PlacedOrder, advice=advice)
     with files.understood(folder, advice=advice):
-        if document is None:
+        if placed is None:
             raise ValueError("order.json is missing")
         if not (folder / "privkey.pem").exists():
             raise ValueError("privkey.pem is missing")
-        with files.reported(f"read {folder}", kept=_KEPT):
-            privkey = (folder / "privkey.pem").read_bytes()
-        names, placed_at = tuple(document["names"]), from_utc_text(document["placed_at"])
-        return Pending(**{**document, "names": names, "placed_at": placed_at, "privkey": privkey})
+    with files.reported(f"read {folder}", kept=_KEPT):
+        return Pending(placed, (folder / "privkey.pem").read_bytes())
 
 
-def keep(place: Path, pending: Pending) -> None:
+def write(place: Path, pending: Pending) -> None:
     """Write an order down, durably. LocalFault, also where another one is under way: it is not lost."""
-    fields = asdict(pending)
-    privkey = fields.pop("privkey")
-    fields["placed_at"] = utc_text(pending.placed_at)
-    beside = place / ".pending.new"
+    order = documents.text(pending.placed).encode()
     with files.reported(f"write {_folder(place)}", kept=_KEPT):
-        make_durable_dir(place)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(mode=0o700)
-        files.write_new(beside / "privkey.pem", privkey)
-        files.write_new(beside / "order.json", (json.dumps(fields, indent=2) + "\n").encode())
-        files.sync_dir(beside)
-        beside.rename(_folder(place))
-        files.sync_dir(place)
+        write_folder(_folder(place), {"privkey.pem": pending.privkey, "order.json": order})
 
 
-def drop(place: Path) -> None:
+def remove(place: Path) -> None:
     """Forget the order and its key. LocalFault."""
-    gone = place / ".pending.new"
+    beside = place / ".pending.new"
     with files.reported(f"remove {_folder(place)}", kept="what is published and served stays"):
         if _folder(place).exists():
             # One step: a folder with a key and no order would be damage.
-            shutil.rmtree(gone, ignore_errors=True)
-            _folder(place).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+            shutil.rmtree(beside, ignore_errors=True)
+            _folder(place).rename(beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _folder(place: Path) -> Path:

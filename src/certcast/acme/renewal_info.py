@@ -1,8 +1,7 @@
 """When the CA wants a certificate replaced (ACME Renewal Information, RFC 9773).
 
-One GET without an account or a key. Its answer only ever makes a renewal earlier: a CA that says nothing, has
-no renewal information, or answers something else leaves our own schedule (RFC 9773, 4.3.3). Its Retry-After
-is kept and obeyed, between a minute and a day.
+One GET without an account or a key. The answer only ever makes a renewal earlier: without a usable answer,
+certcast's own schedule holds (RFC 9773, 4.3.3). Retry-After is obeyed, between a minute and a day.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=1)
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What the CA said: `suggestedWindow` in UTC, or None; why; and when it wants to be asked again."""
+    """The CA's answer: `suggestedWindow` in UTC, or None; its reason; the moment for the next question."""
 
     ask_again: datetime
     start: datetime | None = None
@@ -31,13 +30,13 @@ class Suggestion:
     explanation_url: str | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """Whether the window has ended: so a CA announces that it will revoke."""
+        """Whether the window has ended, by which a CA announces that it will revoke."""
         return self.end is not None and self.end <= now
 
     def chosen(self, leaf_sha256: str) -> datetime | None:
         """Return the moment in the window at which to renew (RFC 9773, 4.2); None without a window.
 
-        Drawn by the leaf, so each run draws the same, and a thousand clients don't come at once.
+        The leaf's digest chooses it: each run chooses the same, and a thousand clients don't come at once.
         """
         if self.start is None or self.end is None:
             return None
@@ -53,18 +52,17 @@ def suggestion(ca: Ca, certificate_id: str, now: datetime) -> Suggestion:
     if not isinstance(base, str):
         return silent
     try:
-        found, response = ca.reader.read(f"{base.rstrip('/')}/{certificate_id}")
-        window = found["suggestedWindow"]
+        answer, response = ca.read(f"{base.rstrip('/')}/{certificate_id}")
+        window = answer["suggestedWindow"]
         start, end = _moment(window["start"]), _moment(window["end"])
         if end <= start:
             raise ValueError("the window ends before it begins")
     except (NoAnswer, Problem, ValueError, TypeError, KeyError, OverflowError):
         return silent
-    asked = retry_after(response, now) or now + _USUALLY
-    url = found.get("explanationURL")
-    return Suggestion(
-        min(max(asked, now + _SHORTEST), now + _LONGEST), start, end, url if isinstance(url, str) else None
-    )
+    ask_again = retry_after(response, now) or now + _USUALLY
+    ask_again = min(max(ask_again, now + _SHORTEST), now + _LONGEST)
+    url = answer.get("explanationURL")
+    return Suggestion(ask_again, start, end, url if isinstance(url, str) else None)
 
 
 def certificate_id(leaf: x509.Certificate) -> str:

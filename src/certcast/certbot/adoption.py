@@ -4,8 +4,7 @@
     renewal/NAME.conf       → the ACME directory that issued it
     accounts/…/{id}/        → certbot's account there, unless a new one is wanted: an RSA key (RS256)
 
-certbot's files are read and left as they are. What to switch off there is said. Adopting again changes
-nothing.
+certbot's files stay as they are; the operator is told what to switch off. Adopting again changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from certcast.acme.ca import Ca
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
-    from certcast.release.source import Release
 
 _KEPT = "nothing was taken over; certbot's files are as they were"
 
@@ -38,7 +36,7 @@ def adopt_lineage(
     ca_at: Callable[[str], Ca],
     new_account: bool,
 ) -> list[str]:
-    """Copy the live version and the account; return what a person is told.
+    """Copy the live version and the account; return remarks for the operator.
 
     Raises SourceUndecided (the configuration leaves it to certbot), LineageUnusable, LocalFault.
     """
@@ -62,59 +60,54 @@ def adopt_lineage(
         )
     live = lineage.live_as_it_is()
     ca = ca_at(live.directory or renewal.directory)
-    told = []
+    remarks = []
     if live.directory is None:
-        told.append(f"{lineage.name}: certbot's files don't say which CA issued it; taken to be {ca.url}")
-    said, account = _account(lineage, ca, new_account=new_account)
-    told.append(said)
-    now = ca.clock()
-    release = Issued(config.state_dir, wanted.name).add(
-        live.fullchain,
-        live.privkey,
-        OrderRecord(
-            directory=ca.url,
-            account=account,
-            order="",
-            names=live.leaf.names,
-            key_type=_key_type(live),
-            profile=None,
-            placed_at=live.leaf.not_before,
-            issued_at=now,
-        ),
+        remarks.append(f"{lineage.name}: certbot's files don't say which CA issued it; taken to be {ca.url}")
+    remark, account = _adopt_account(lineage, ca, new_account=new_account)
+    record = OrderRecord(
+        directory=ca.url,
+        account=account,
+        order="",
+        names=live.leaf.names,
+        key_type=_key_type(live.privkey),
+        profile=None,
+        placed_at=live.leaf.not_before,
+        issued_at=ca.clock(),
     )
-    told.insert(0, f"{wanted.name}: adopted serial {release.leaf.serial} as version {release.version}")
-    told.append(
+    release = Issued(config.state_dir, wanted.name).add(live.fullchain, live.privkey, record)
+    return [
+        f"{wanted.name}: adopted serial {release.leaf.serial} as version {release.version}",
+        *remarks,
+        remark,
         f"{wanted.name}: now switch certbot's renewal of it off: "
-        f"`mv {lineage.conf_file} {lineage.conf_file}.adopted`; its other lineages go on"
-    )
-    return told
+        f"`mv {lineage.conf_file} {lineage.conf_file}.adopted`; its other lineages go on",
+    ]
 
 
-def _account(lineage: Lineage, ca: Ca, *, new_account: bool) -> tuple[str, str]:
-    """Return what is told of the account, and its URL; empty where certbot's is not taken over."""
+def _adopt_account(lineage: Lineage, ca: Ca, *, new_account: bool) -> tuple[str, str]:
+    """Return a remark on the account, and its URL; empty where certbot's is not taken over."""
     cost = "the first order makes a new account: the CA then validates each name anew"
     if (uri := recorded_uri(ca.folder)) is not None or key_file(ca.folder).exists():
         return f"this host's own account at {ca.url} is used", uri or ""
     if new_account:
         return f"certbot's account stays certbot's; {cost}", ""
-    account = lineage.conf().account
-    folder = None if account is None else _account_folder(lineage.config_dir, ca.url, account)
+    folder = _account_folder(lineage, ca)
     if folder is None or not folder.is_dir():
         return f"certbot's account at {ca.url} was not found; {cost}", ""
-    found = _read_account(folder)
-    if found is None:
+    account = _read_account(folder)
+    if account is None:
         return f"certbot's account in {folder} cannot be read; {cost}", ""
-    save_key(ca.folder, found.key)
-    save(ca, found)
-    return f"certbot's account is used from now on: {found.uri}", found.uri
+    save_key(ca.folder, account.key)
+    save(ca, account)
+    return f"certbot's account is used from now on: {account.uri}", account.uri
 
 
-def _account_folder(config_dir: Path, directory_url: str, account: str) -> Path | None:
-    """Return where certbot keeps an account: by the directory's URL without its scheme (5.8)."""
-    if "/" in account or account in {"", ".", ".."}:
+def _account_folder(lineage: Lineage, ca: Ca) -> Path | None:
+    """Return where certbot keeps the lineage's account: by the directory's URL without its scheme (5.8)."""
+    account = lineage.parameter("account")
+    if account is None or "/" in account or account in {"", ".", ".."}:
         return None
-    place = directory_url.split("://", 1)[1]
-    return config_dir / "accounts" / place / account
+    return lineage.config_dir / "accounts" / ca.url.split("://", 1)[1] / account
 
 
 def _read_account(folder: Path) -> Account | None:
@@ -127,24 +120,24 @@ def _read_account(folder: Path) -> Account | None:
         return None
     try:
         with files.reported(f"read {folder}", kept=_KEPT):
-            key = jose.JWK.from_json(json.loads(jwk.read_bytes()))
+            key: Any = jose.JWK.from_json(json.loads(jwk.read_bytes()))
             uri = json.loads(record.read_bytes())["uri"]
     except (ValueError, KeyError, TypeError, Error):
         return None
-    private: Any = getattr(key, "key", None)
     # josepy wraps the key so that two may be compared.
+    private: Any = getattr(key, "key", None)
     private = getattr(private, "_wrapped", private)
     if not isinstance(uri, str) or not hasattr(private, "private_bytes"):
         return None
     return Account(uri, private)
 
 
-def _key_type(live: Release) -> str:
+def _key_type(privkey: bytes) -> str:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     from certcast.release import certificate
 
-    key = certificate.read_key(live.privkey)
+    key = certificate.read_key(privkey)
     if isinstance(key, rsa.RSAPrivateKey):
         return f"rsa{key.key_size}"
     return f"p{key.curve.key_size}" if isinstance(key, ec.EllipticCurvePrivateKey) else "unknown"

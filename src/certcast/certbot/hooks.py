@@ -4,20 +4,13 @@
     cleanup   removes one
     deploy    publishes the lineage that was renewed
 
-certbot's own order, for apex and wildcard: auth, auth, (validation), cleanup,
-cleanup, (files), deploy. It goes on when a hook fails and may never call one
-(the CA reuses authorizations), so nothing depends on these having run.
-
-What certbot says comes in environment variables, through a shell that certbot
-starts. They are matched whole against what they may be, and never reach a shell
-again. Which hook it is comes from the command line: certbot leaves variables of
-one lineage standing for the next.
-
-Variables: https://eff-certbot.readthedocs.io/en/stable/using.html#hooks.
-certbot 2.1 has CERTBOT_DOMAIN, newer ones CERTBOT_IDENTIFIER as well.
-
-RENEWED_DOMAINS is not read: the names are in the certificate, which is what is
-published.
+- For apex and wildcard, certbot calls auth, auth, (validation), cleanup, cleanup, (files), deploy. It goes on
+  when a hook fails, and may never call one (the CA reuses authorizations): nothing depends on a hook's run.
+- certbot speaks through environment variables and a shell. A value is matched whole against what it may be,
+  and never reaches a shell again. The command line says which hook it is: certbot leaves variables of one
+  lineage standing for the next. certbot 2.1 has CERTBOT_DOMAIN, newer ones CERTBOT_IDENTIFIER as well:
+  https://eff-certbot.readthedocs.io/en/stable/using.html#hooks
+- RENEWED_DOMAINS is not read: the names are in the certificate, which is what is published.
 """
 
 from __future__ import annotations
@@ -40,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Variable(NamedTuple):
-    """What certbot sets: the names it has had, newest first, the form of its value, and that in words."""
+    """A variable of certbot's: its names, newest first, the form of its value, and the form in words."""
 
     names: tuple[str, ...]
     form: re.Pattern[str]
@@ -70,12 +63,12 @@ _RECORD_ID = re.compile(r"[0-9]{1,32}")
 def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout) -> None:
     """Add the TXT value; if it is the order's last, return when the nameservers show all of them.
 
-    Writes the record id to `out` and nothing else, which certbot gives back to the cleanup hook. A value
-    that somebody else had put there gets no id, so that nothing ever removes it.
+    Writes to `out` nothing but the record id, which certbot gives back to the cleanup hook. A value that was
+    there before gets no id, so that nothing ever removes it.
     Raises RenewalError and LocalFault. certbot goes on all the same.
     """
     challenge = _challenge(environ)
-    remaining = int(_given(environ, _REMAINING))
+    remaining = int(_read_variable(environ, _REMAINING))
     run = _certbot(challenge.validation)
     challenges = Challenges(config)
     try:
@@ -85,23 +78,25 @@ def auth(config: Config, environ: Mapping[str, str], *, out: TextIO = sys.stdout
             out.flush()
         if remaining == 0:
             ledger = challenges.ledger.entries()
-            # Not those that an earlier hook failed to add: nobody will ever see them.
-            challenges.wait([one for one in ledger if one.run == run and one.record_id and not one.leaving])
+            # Not the values that an earlier hook failed to add: the nameservers will never show them.
+            challenges.wait(
+                [entry for entry in ledger if entry.run == run and entry.record_id and not entry.leaving]
+            )
     except CertcastError as failure:
-        failure.kept = (
+        kept = (
             f"certbot goes on and lets the CA look at {challenge.name}: expect a failed validation, and no "
             "new certificate"
         )
         if remaining:
-            # Each hook is a process of its own, and what ails one of an order often ails the next.
-            failure.kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
-        raise
+            # Each hook is a process of its own, and often fails for the same reason as the one before.
+            kept += f"; the order has {remaining} more to add, which may fail and be mailed likewise"
+        raise failure.but(kept=kept) from failure
 
 
 def cleanup(config: Config, environ: Mapping[str, str]) -> None:
     """Remove the TXT value, if certcast added it.
 
-    By the record id of the ledger; where the ledger has lost it, by the one that `auth` wrote out.
+    By the record id in the ledger; where the ledger has lost it, by the id that `auth` wrote out.
     Raises RenewalError and LocalFault.
     """
     challenge = _challenge(environ)
@@ -110,7 +105,7 @@ def cleanup(config: Config, environ: Mapping[str, str]) -> None:
         challenges.cleanup([challenge])
         return
     written = environ.get("CERTBOT_AUTH_OUTPUT", "")
-    # Anything else is what a wrapper around the auth hook printed, or nothing: auth failed, or added nothing.
+    # Else a wrapper around the auth hook has printed it, or auth has failed or added nothing.
     if _RECORD_ID.fullmatch(written):
         challenges.cleanup_unlisted(challenge, written)
 
@@ -122,11 +117,11 @@ def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], 
     that certcast orders itself, and what `publish` raises.
     """
     lineage = Path(environ.get("RENEWED_LINEAGE", ""))
-    wanted = [certificate.name for certificate in config.certificates]
-    if lineage.name not in wanted or not lineage.is_absolute() or not (lineage / "fullchain.pem").exists():
+    names = [certificate.name for certificate in config.certificates]
+    if lineage.name not in names or not lineage.is_absolute() or not (lineage / "fullchain.pem").exists():
         raise LineageUnusable(
             "the deploy hook was not given a lineage that is configured here",
-            expected="RENEWED_LINEAGE=…/live/NAME, with NAME one of " + ", ".join(wanted),
+            expected="RENEWED_LINEAGE=…/live/NAME, with NAME one of " + ", ".join(names),
             found=f"RENEWED_LINEAGE={str(lineage)[:200]}" if lineage.name else "no RENEWED_LINEAGE",
             kept="nothing was published; what is served stays",
             next=f"name the lineage in {config.path} as [[certificate]], then `certcast renew`",
@@ -145,11 +140,11 @@ def deploy(config: Config, environ: Mapping[str, str], publish: Callable[[str], 
 
 
 def _challenge(environ: Mapping[str, str]) -> Challenge:
-    return Challenge(_given(environ, _DOMAIN), _given(environ, _VALIDATION))
+    return Challenge(_read_variable(environ, _DOMAIN), _read_variable(environ, _VALIDATION))
 
 
-def _given(environ: Mapping[str, str], variable: _Variable) -> str:
-    """Return the variable under the first of its names that is set, if it looks as certbot sets it."""
+def _read_variable(environ: Mapping[str, str], variable: _Variable) -> str:
+    """Return the variable's value, under the first of its names that is set. Raises CertbotFailed."""
     name = next((name for name in variable.names if name in environ), variable.names[-1])
     value = environ.get(name)
     if value is None or not variable.form.fullmatch(value):
@@ -175,6 +170,6 @@ def _certbot(validation: str) -> Process:
         while pid > 1 and marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        # Another user's process: a wrapper never is, so this is certbot, or what stands for it.
+        # Another user's process: no wrapper, so this is certbot, or what stands for it.
         pass
     return Process.find(pid) or Process.current()

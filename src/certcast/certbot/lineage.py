@@ -4,22 +4,19 @@
     {config_dir}/live/{name}/fullchain.pem -> ../../archive/{name}/fullchain7.pem
     {config_dir}/live/{name}/privkey.pem   -> ../../archive/{name}/privkey7.pem
 
-certbot changes the four live links one by one (certbot 5.8, storage.py), so two of them may name different
-versions for a moment, or for ever after a crash. We follow one link, take its version number, and read both
-files of that version from the archive, which certbot never changes. The key must fit the leaf.
-
-A lineage that certbot itself could not use is an error with the commands that mend it: certbot would skip
-it, or order under another name (example.test-0001) at each run. What is published stays.
-
-A key that any user of this host may read is published all the same, since to refuse would cost
-the renewal; `exposed` gives the alarm.
+- certbot changes the four live links one by one (certbot 5.8, storage.py), so two links may name different
+  versions for a moment, or for ever after a crash. certcast follows one link, takes its version number, and
+  reads both files of that version from the archive, which certbot never changes. The key must fit the leaf.
+- A lineage that certbot itself could not use is an error with the commands that mend it. Else certbot would
+  skip it, or order under another name (example.test-0001) at each run.
+- A key that any user of this host may read is published all the same: to refuse would cost the renewal.
+  `exposed` gives the alarm.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,18 +29,11 @@ from certcast.report.errors import LineageUnusable, SecretExposed
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from certcast.release.certificate import Leaf
+    from configobj import ConfigObj
 
 _STAYS = "what is published and served stays"
+_FULLCHAIN = re.compile(r"fullchain(\d+)\.pem")
 KINDS = ("cert", "privkey", "chain", "fullchain")
-
-
-@dataclass(frozen=True)
-class RenewalConf:
-    """What renewal/{name}.conf says: the ACME directory, and the id of certbot's account there."""
-
-    server: str | None
-    account: str | None
 
 
 class Lineage:
@@ -69,14 +59,10 @@ class Lineage:
         return False
 
     def mark(self) -> str:
-        """Return where the live link leads, with the moment and number of both files."""
-        found = []
-        for kind in ("fullchain", "privkey"):
-            link = self._live / f"{kind}.pem"
-            status = link.stat()
-            found.append(f"{link.resolve().name} {status.st_mtime_ns} {status.st_ino} {status.st_size}")
-        status = self.conf_file.stat()
-        return "; ".join([*found, f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"])
+        """Return where the live links lead, with the moment and number of each file."""
+        links = [self._live / "fullchain.pem", self._live / "privkey.pem"]
+        parts = [f"{link.resolve().name} {_stamp(link)}" for link in links]
+        return "; ".join([*parts, _stamp(self.conf_file)])
 
     def live(self) -> Release:
         """Return the live version of a lineage that certbot can use. Raises LineageUnusable."""
@@ -88,76 +74,86 @@ class Lineage:
         link = self._live / "fullchain.pem"
         try:
             target = link.resolve(strict=True)
-            match = re.fullmatch(r"fullchain(\d+)\.pem", target.name)
+            match = _FULLCHAIN.fullmatch(target.name)
             if match is None:
                 raise self._unusable(
                     f"{link} does not lead to a version in certbot's archive",
                     expected=f"a link to {self.place}/fullchainN.pem",
                     found=str(target),
                 )
-            version = int(match[1])
             fullchain = target.read_bytes()
-            privkey = (target.parent / f"privkey{version}.pem").read_bytes()
+            privkey = (target.parent / f"privkey{int(match[1])}.pem").read_bytes()
         except OSError as error:
             raise LineageUnusable(
                 f"{self.name}: certbot's files cannot be read",
                 found=f"{error.filename}: {error.strerror}",
-                kept=_STAYS,
                 next=f"run as root, or see whether `ls -lL {self._live}` lists four files",
             ) from None
-        leaf = _checked(self.name, version, fullchain, privkey)
-        return Release(self.name, str(version), fullchain, privkey, leaf, self.conf().server)
+        return self._release(int(match[1]), fullchain, privkey)
 
     def all(self) -> list[Known]:
         """Return all versions in certbot's archive, the latest first; one that is no certificate is left out.
 
         Raises LocalFault if a file cannot be read.
         """
-        found = []
-        for path in self.place.glob("fullchain*.pem"):
-            match = re.fullmatch(r"fullchain(\d+)\.pem", path.name)
-            if match is None:
-                continue
+        matches = [_FULLCHAIN.fullmatch(path.name) for path in self.place.glob("fullchain*.pem")]
+        server = self.parameter("server")
+        known = []
+        for number, file in sorted(((int(match[1]), match[0]) for match in matches if match), reverse=True):
+            path = self.place / file
             with files.reported(f"read {path}", kept=_STAYS):
                 fullchain = path.read_bytes()
             try:
                 leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
             except ValueError:
                 continue  # certbot keeps no damaged version on purpose, and no host can serve it
-            found.append((int(match[1]), fullchain, leaf))
-        server = self.conf().server
-        return [
-            Known(str(version), fullchain, leaf, server)
-            for version, fullchain, leaf in sorted(found, key=lambda one: one[0], reverse=True)
-        ]
+            known.append(Known(str(number), fullchain, leaf, server))
+        return known
 
     def find(self, leaf_sha256: str) -> Release | None:
         """Return the version in certbot's archive with this leaf, or None if it, or its key, is not there.
 
         Raises LineageUnusable if the key is another one, LocalFault.
         """
-        for one in self.all():
-            path = self.place / f"privkey{one.version}.pem"
-            if one.leaf.sha256 != leaf_sha256 or not path.exists():
-                continue
-            with files.reported(f"read {path}", kept=_STAYS):
-                privkey = path.read_bytes()
-            leaf = _checked(self.name, int(one.version), one.fullchain, privkey)
-            return Release(self.name, one.version, one.fullchain, privkey, leaf, one.directory)
+        for known in self.all():
+            path = self.place / f"privkey{known.version}.pem"
+            if known.leaf.sha256 == leaf_sha256 and path.exists():
+                with files.reported(f"read {path}", kept=_STAYS):
+                    return self._release(int(known.version), known.fullchain, path.read_bytes())
         return None
 
-    def conf(self) -> RenewalConf:
-        """Return what certbot has written down of the lineage; nothing of a file that cannot be read."""
-        from configobj import ConfigObj, ConfigObjError  # certbot's own reader of these files
+    def _release(self, version: int, fullchain: bytes, privkey: bytes) -> Release:
+        try:
+            leaf = certificate.describe_pair(fullchain, privkey)
+        except ValueError as error:
+            raise LineageUnusable(
+                f"{self.name}: version {version} in certbot's archive is not a certificate and its key",
+                found=str(error),
+                next=f"run `certbot renew --cert-name {self.name} --force-renewal`, then `certcast renew "
+                f"{self.name}`; if certbot cannot read it either, `certbot delete --cert-name {self.name}` "
+                "first",
+            ) from None
+        return Release(self.name, str(version), fullchain, privkey, leaf, self.parameter("server"))
+
+    # -- what certbot needs
+
+    def parameter(self, name: str) -> str | None:
+        """Return a text of [renewalparams]: `server` is the ACME directory, `account` certbot's id of it.
+
+        None if there is no such text, or renewal/{name}.conf cannot be read.
+        """
+        from configobj import ConfigObjError
 
         try:
-            found = ConfigObj(str(self.conf_file), file_error=True, encoding="utf-8")["renewalparams"]
-            server, account = found.get("server"), found.get("account")
+            value = self._read_conf()["renewalparams"].get(name)
         except (OSError, KeyError, ConfigObjError, UnicodeDecodeError, AttributeError):
-            return RenewalConf(None, None)
-        return RenewalConf(
-            server if isinstance(server, str) else None, account if isinstance(account, str) else None
-        )
+            return None
+        return value if isinstance(value, str) else None
+
+    def _read_conf(self) -> ConfigObj:
+        from configobj import ConfigObj  # certbot's own reader of these files
+
+        return ConfigObj(str(self.conf_file), file_error=True, encoding="utf-8")
 
     def require_usable(self) -> None:
         """Raise LineageUnusable unless certbot itself could renew the lineage.
@@ -174,31 +170,28 @@ class Lineage:
             )
         archive = Path(str(conf.get("archive_dir") or self.place))
         for kind in KINDS:
-            link = Path(str(conf[kind]))
-            self._require_link(link, archive)
-        if Path(str(conf["fullchain"])) != self._live / "fullchain.pem":
+            self._require_link(Path(conf[kind]), archive)
+        if Path(conf["fullchain"]) != self._live / "fullchain.pem":
             raise self._unusable(
                 f"{self.conf_file} names another folder",
                 expected=f"fullchain = {self._live / 'fullchain.pem'}",
                 found=f"fullchain = {conf['fullchain']}",
             )
 
-    def _conf_or_error(self) -> dict[str, object]:
-        from configobj import ConfigObj, ConfigObjError
+    def _conf_or_error(self) -> ConfigObj:
+        from configobj import ConfigObjError
 
         try:
-            return dict(ConfigObj(str(self.conf_file), file_error=True, encoding="utf-8"))
+            return self._read_conf()
         except OSError as error:
-            if not self.exists():
-                raise LineageUnusable(
-                    f"{self.name}: certbot has no such lineage yet",
-                    expected=f"{self.conf_file}",
-                    found=str(error.strerror or error),
-                    kept=_STAYS,
-                    next="let certbot issue it, with the three hooks as the README shows",
-                ) from None
-            raise self._unusable(
-                f"{self.conf_file} cannot be read", found=f"{error.strerror or 'no such file'}"
+            if self.exists():
+                reason = str(error.strerror or "no such file")
+                raise self._unusable(f"{self.conf_file} cannot be read", found=reason) from None
+            raise LineageUnusable(
+                f"{self.name}: certbot has no such lineage yet",
+                expected=f"{self.conf_file}",
+                found=str(error.strerror or error),
+                next="let certbot issue it, with the three hooks as the README shows",
             ) from None
         except (ConfigObjError, UnicodeDecodeError) as error:
             raise self._unusable(f"{self.conf_file} cannot be understood", found=str(error)) from None
@@ -230,7 +223,6 @@ class Lineage:
             f"{self.name}: {what}; certbot would not renew it",
             expected=expected,
             found=found,
-            kept=_STAYS,
             # Not `certbot delete`: that one needs the conf to be well (5.8, storage.py, delete_files).
             next=f"restore {self.conf_file} and {self._live} from a backup (`cp -a`: with their links); "
             f"without one, `cd {shlex.quote(str(self.config_dir))}; for one in renewal/{self.name}.conf "
@@ -240,21 +232,19 @@ class Lineage:
         )
 
     def exposed(self) -> SecretExposed | None:
-        """Return what to tell of private keys in certbot's archive that any user may read, or None.
+        """Return the alarm about private keys in certbot's archive that any user may read, or None.
 
-        certbot makes the folder `archive` 0700, and then the mode of a file in it opens nothing: old versions
-        of certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py,
-        compute_private_key_mode). The group's bits are let through: administrators set them for other
-        daemons, and certbot means to keep them.
+        Old versions of certbot made keys 0644, and such a mode stays (5.8, compat/filesystem.py,
+        compute_private_key_mode). In the folder `archive`, which certbot makes 0700, it opens nothing. The
+        group's bits raise no alarm: administrators set them for other daemons, and certbot keeps them.
         """
         folder = self.place
         try:
-            closed = any(not one.stat().st_mode & 0o001 for one in (folder.parent, folder))
+            if any(not path.stat().st_mode & 0o001 for path in (folder.parent, folder)):
+                return None
             modes = {path: path.stat().st_mode & 0o777 for path in sorted(folder.glob("privkey*.pem"))}
         except OSError:
-            return None  # `read` says what is the matter
-        if closed:
-            return None
+            return None  # `live` says why
         readable = [path for path, mode in modes.items() if mode & 0o007]
         if not readable:
             return None
@@ -270,40 +260,15 @@ class Lineage:
         )
 
 
-def _checked(name: str, version: int, fullchain: bytes, privkey: bytes) -> Leaf:
-    try:
-        leaf = certificate.describe(certificate.read_chain(fullchain).leaf)
-        key = certificate.read_key(privkey)
-    except ValueError as error:
-        raise LineageUnusable(
-            f"{name}: version {version} in certbot's archive is not a certificate and its key",
-            found=str(error),
-            kept=_STAYS,
-            next=_another(name),
-        ) from None
-    if not certificate.key_fits(key, leaf):
-        raise LineageUnusable(
-            f"{name}: the private key of version {version} does not belong to its certificate",
-            expected=f"the key of serial {leaf.serial}",
-            found="another key",
-            kept=_STAYS,
-            next=_another(name),
-        )
-    return leaf
-
-
-def _another(name: str) -> str:
-    return (
-        f"run `certbot renew --cert-name {name} --force-renewal`, then `certcast renew {name}`; "
-        f"if certbot cannot read it either, `certbot delete --cert-name {name}` first"
-    )
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
 
 
 def require_fresh(live: Release, now: datetime) -> None:
-    """Raise LineageUnusable unless the certificate was just issued, as a deploy hook may expect.
+    """Raise LineageUnusable unless the certificate is inside its life and before its renewal window.
 
-    Fresh is: inside its life and before its renewal window. A number of days
-    (the 89 of older scripts) is wrong for every shorter life.
+    A deploy hook may expect that. A number of days (the 89 of older scripts) is wrong for a shorter life.
     """
     life = live.leaf.life
     if life.not_before <= now < life.window_start:
@@ -312,6 +277,5 @@ def require_fresh(live: Release, now: datetime) -> None:
         f"{live.name}: certbot says it renewed, but its certificate is not a fresh one",
         expected=f"now between {utc_text(life.not_before)} and {utc_text(life.window_start)}",
         found=f"valid until {utc_text(life.not_after)}, serial {live.leaf.serial}",
-        kept=_STAYS,
         next=f"run `certcast renew {live.name}` and read what certbot says",
     )

@@ -1,8 +1,8 @@
-"""Signals that end a run are noted while TXT records are in zones, and raised once the records are gone.
+"""Signals that end a run are held while TXT records are in zones, and raised once the records are gone.
 
 Python raises KeyboardInterrupt between any two instructions, also inside the clean-up, and a second Ctrl-C
-inside the end of the first. So from the first record to the last, a signal calls `on_signal` and raises
-nothing; each step looks whether it may begin.
+inside the end of the first. So while records are in zones, a signal only calls `on_signal`, and each step
+looks whether it may begin.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def interrupts_held(on_signal: Callable[[], None]) -> Iterator[None]:
+def hold_interrupts(on_signal: Callable[[], None]) -> Iterator[None]:
     """Call `on_signal` for SIGINT, SIGTERM and SIGHUP in the block; after it, raise KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    came = False
+    interrupted = False
 
     def note(_signal: int, _frame: object) -> None:
-        nonlocal came
-        came = True
+        nonlocal interrupted
+        interrupted = True
         on_signal()
 
     before = {
@@ -39,5 +39,5 @@ def interrupts_held(on_signal: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came:
+    if interrupted:
         raise KeyboardInterrupt

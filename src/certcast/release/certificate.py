@@ -128,6 +128,14 @@ def key_fits(key: PrivateKeyTypes, leaf: Leaf) -> bool:
     return _public_key_sha256(key.public_key()) == leaf.public_key_sha256
 
 
+def describe_pair(fullchain: bytes, privkey: bytes) -> Leaf:
+    """Return the facts of the leaf. ValueError if a file is damaged, or `privkey` is not the leaf's key."""
+    leaf = describe(read_chain(fullchain).leaf)
+    if not key_fits(read_key(privkey), leaf):
+        raise ValueError("the private key does not belong to its certificate")
+    return leaf
+
+
 def missing_names(leaf: Leaf, wanted: tuple[str, ...]) -> list[str]:
     """Return the wanted names that are not SANs of the leaf, letter for letter.
 

@@ -18,7 +18,7 @@ from certcast.report.errors import Busy, CertcastError, SourceUndecided
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from certcast.acme.order import Request
+    from certcast.acme.order import OrderRequest
     from certcast.renewal.candidate import Look
     from certcast.renewal.reconcile import Renewal
 
@@ -111,9 +111,9 @@ class Ordering:
             elif found is not None and remark:
                 look.done.notes.append(f"{look.wanted.name}: ordered because {remark}")
 
-    def _request(self, look: Look) -> Request:
+    def _request(self, look: Look) -> OrderRequest:
         from certcast.acme import limits
-        from certcast.acme.order import Request
+        from certcast.acme.order import OrderRequest
 
         wanted, live, decided = look.wanted, look.live, look.decided
         assert decided is not None
@@ -121,7 +121,7 @@ class Ordering:
         caps = limits.USUAL
         if decided.new_key:
             caps = limits.EMERGENCY if self._renewal.emergency else limits.REPLACING
-        return Request(
+        return OrderRequest(
             wanted,
             privkey=live.privkey if live is not None and reused else None,
             replaces=self._replaces(look),

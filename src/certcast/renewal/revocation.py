@@ -68,9 +68,7 @@ def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: by
     was asked, so for other reasons the account signs, where there is one.
     """
     from certcast.acme.account import recorded_uri
-    from certcast.acme.protocol.answers import Problem
-    from certcast.acme.protocol.problems import explained
-    from certcast.acme.revoke import revoke
+    from certcast.acme.protocol.answers import Problem, explained
 
     held = None if source is None else source.find(old.sha256)
     privkey = None if held is None else held.privkey
@@ -78,12 +76,12 @@ def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: by
     try:
         with explained(asked.name, f"revoking serial {old.serial}"):
             try:
-                revoke(ca, pem, privkey=privkey if by_key else None, reason=asked.reason)
+                ca.revoke(pem, privkey=privkey if by_key else None, reason=asked.reason)
             except Problem as problem:
                 if by_key or privkey is None or problem.type not in {"unauthorized", "accountDoesNotExist"}:
                     raise
                 # Another account has ordered it, one whose key is lost, say.
-                revoke(ca, pem, privkey=privkey, reason=asked.reason)
+                ca.revoke(pem, privkey=privkey, reason=asked.reason)
     except RenewalError as failure:
         raise RevocationFailed(
             f"{asked.name}: the CA has not revoked serial {old.serial}",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 
 from certcast.acme.issuance import rounds
-from certcast.acme.order import Request
+from certcast.acme.order import OrderRequest
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
 
 
-def request(name: str, *names: str) -> Request:
-    return Request(CertificateConfig(CertificateName(name), tuple(DnsName(one) for one in names or (name,))))
+def request(name: str, *names: str) -> OrderRequest:
+    return OrderRequest(
+        CertificateConfig(CertificateName(name), tuple(DnsName(one) for one in names or (name,)))
+    )
 
 
-def named(requests: list[list[Request]]) -> list[list[str]]:
+def named(requests: list[list[OrderRequest]]) -> list[list[str]]:
     return [[one.wanted.name for one in together] for together in requests]
 
 
@@ -23,7 +25,7 @@ def test_certificates_without_a_common_name_go_together() -> None:
     assert [] == rounds([])
 
 
-def test_certificates_that_share_a_name_go_one_after_the_other() -> None:
+def test_certificates_that_share_a_name_go_in_turn() -> None:
     """The end of one order would take the other's record away."""
     found = rounds([request("a", "x", "y"), request("b", "y", "z"), request("c", "z"), request("d")])
     assert [["a", "d"], ["b"], ["c"]] == named(found)

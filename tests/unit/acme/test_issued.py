@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,31 @@ def test_a_version_says_where_it_came_from(store: Issued, tmp_path: Path, pairs:
     release = issued(tmp_path, NAME, pairs[0])
     assert record_of(pairs[0]) == store.record(release.version)
     assert DIRECTORY == store.live().directory
+
+
+# order.json as version 0.1 writes it, with every field set.
+WRITTEN = """{
+  "directory": "https://ca.test/directory",
+  "account": "https://ca.test/account/1",
+  "order": "https://ca.test/order/1",
+  "names": [
+    "example.test"
+  ],
+  "key_type": "p256",
+  "profile": "shortlived",
+  "placed_at": "2026-11-01T00:00:00Z",
+  "issued_at": "2026-11-01T00:00:00Z"
+}
+"""
+
+
+def test_the_record_is_the_one_of_version_0_1(store: Issued, pairs: list[Pair]) -> None:
+    """A version of before an update says where it came from after it; and the bytes are the same."""
+    record = replace(record_of(pairs[0]), profile="shortlived")
+    release = store.add(pairs[0].fullchain_pem, pairs[0].key_pem, record)
+    path = store.place / release.version / "order.json"
+    assert WRITTEN == path.read_text()
+    assert record == store.record(release.version)
 
 
 def test_what_is_here_already_is_not_stored_twice(store: Issued, tmp_path: Path, pairs: list[Pair]) -> None:

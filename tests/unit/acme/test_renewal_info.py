@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from requests import Response
 from stamina import set_testing
 
+from certcast.acme import ca as ca_module
 from certcast.acme.ca import Ca
-from certcast.acme.protocol import unsigned
 from certcast.acme.protocol.answers import NoAnswer
 from certcast.acme.renewal_info import Suggestion, certificate_id, suggestion
 from certcast.config.model import RenewalConfig
@@ -129,9 +129,7 @@ def word(document: Any, **headers: str) -> Suggestion:
         assert url == f"https://ca.test/info/{ID}"
         return document, response
 
-    ca: Any = SimpleNamespace(
-        directory={"renewalInfo": "https://ca.test/info/"}, reader=SimpleNamespace(read=read)
-    )
+    ca: Any = SimpleNamespace(directory={"renewalInfo": "https://ca.test/info/"}, read=read)
     return suggestion(ca, ID, NOW)
 
 
@@ -255,7 +253,7 @@ def test_a_ca_that_drips_holds_nobody_up(
     answer: bytes, tmp_path: Path, asked_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory that comes octet by octet, for ever, ends at the deadline: the CA is not reachable."""
-    monkeypatch.setattr(unsigned, "_SECONDS", 0.5)
+    monkeypatch.setattr(ca_module, "_SECONDS", 0.5)
     begun = time.monotonic()
     with (
         dripping(answer) as port,
@@ -269,7 +267,7 @@ def test_a_silent_ca_costs_a_run_one_wait(
     tmp_path: Path, asked_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a hundred certificates the first one waits for it; the others get its error at once."""
-    monkeypatch.setattr(unsigned, "_SECONDS", 0.5)
+    monkeypatch.setattr(ca_module, "_SECONDS", 0.5)
     begun = time.monotonic()
     with dripping(BEGUN + b"\r\n{") as port:
         ca = ca_at(f"http://127.0.0.1:{port}/dir", tmp_path)
@@ -292,7 +290,7 @@ def test_a_dripping_renewal_information_says_nothing(
     tmp_path: Path, asked_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CA whose directory is there, and whose renewal information drips, counts as one that says nothing."""
-    monkeypatch.setattr(unsigned, "_SECONDS", 0.5)
+    monkeypatch.setattr(ca_module, "_SECONDS", 0.5)
     with (
         dripping(BEGUN + b"\r\n{") as slow,
         answering(directory(f"http://127.0.0.1:{slow}/info")) as port,
@@ -349,7 +347,7 @@ def test_asking_again_writes_nothing() -> None:
     """A run that went well at its second try sends no mail by cron."""
     script = """
 import sys
-from certcast.acme.protocol.answers import NoAnswer, patiently
+from certcast.acme.protocol.answers import NoAnswer, ask_patiently
 tries = []
 def ask():
     tries.append(1)
@@ -357,7 +355,7 @@ def ask():
         raise NoAnswer("https://ca.test", "reset")
     return len(tries)
 sys.stderr = sys.stdout
-print(patiently(ask))
+print(ask_patiently(ask))
 """
     assert "2\n" == in_process(script)
 
@@ -367,7 +365,7 @@ def test_to_ask_needs_no_library_of_the_network() -> None:
     script = """
 import sys
 from certcast.acme import ca, renewal_info
-from certcast.acme.protocol import answers, unsigned
+from certcast.acme.protocol import answers
 print({"acme", "josepy", "cryptography"} & set(sys.modules))
 """
     assert "set()\n" == in_process(script)

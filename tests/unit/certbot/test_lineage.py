@@ -42,7 +42,7 @@ def certbot(tmp_path: Path, ca: Authority) -> Certbot:
     return Certbot(files, Lineage(tmp_path, NAME), old, new)
 
 
-def test_links_caught_between_two_versions_still_give_a_matching_pair(certbot: Certbot) -> None:
+def test_links_between_two_versions_give_a_matching_pair(certbot: Certbot) -> None:
     """While certbot moves its links one by one, certificate and key are read from one version."""
     certbot.files.link("privkey", 1)
     found = certbot.lineage.live()
@@ -56,8 +56,9 @@ def test_links_caught_between_two_versions_still_give_a_matching_pair(certbot: C
 def test_a_key_of_another_certificate_is_never_published(certbot: Certbot) -> None:
     """A mixed-up archive is refused with the command that mends it."""
     (certbot.files.archive / "privkey2.pem").write_bytes(certbot.old.key_pem)
-    with pytest.raises(LineageUnusable, match="does not belong") as caught:
+    with pytest.raises(LineageUnusable, match="is not a certificate and its key") as caught:
         certbot.lineage.live()
+    assert "does not belong to its certificate" in (caught.value.found or "")
     assert "--force-renewal" in (caught.value.next or "")
 
 
@@ -138,9 +139,9 @@ def test_what_certbot_cannot_renew_can_still_be_taken_over(certbot: Certbot) -> 
 def test_a_lineage_says_which_ca_issued_it(certbot: Certbot) -> None:
     """A staging certificate is known as one; a conf that says nothing of it is no failure here."""
     assert DIRECTORY == certbot.lineage.live().directory
-    assert "0123456789abcdef" == certbot.lineage.conf().account
+    assert "0123456789abcdef" == certbot.lineage.parameter("account")
     certbot.files.conf.write_text("[renewalparams]\nserver =")
-    assert certbot.lineage.conf().account is None
+    assert certbot.lineage.parameter("account") is None
 
 
 def test_a_release_never_prints_its_key(certbot: Certbot) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certcast.acme.account import AccountRecord
 from certcast.acme.ca import Ca
 from certcast.acme.issued import Issued
 from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.certbot.lineage import Lineage
 from certcast.config.model import RenewalConfig, StoreConfig, StoreUrl
-from certcast.host import files
-from certcast.release import certificate
+from certcast.release import certificate, documents
 from certcast.release.certificate import Leaf
 from certcast.release.manifest import release_key
 from certcast.release.source import Source
@@ -54,7 +54,8 @@ class AskedCa(Ca):
         self._host = host
         self._key: Any = None
         if host.has_account:
-            files.write_json(self.folder / "account.json", {"uri": "https://ca.test/account/1"})
+            record = AccountRecord(url, "https://ca.test/account/1", NOW)
+            documents.write(self.folder / "account.json", record)
 
     @property
     def directory(self) -> dict[str, Any]:

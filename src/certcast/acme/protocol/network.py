@@ -1,4 +1,4 @@
-"""One conversation with a CA: the network of certbot's `acme` library, with what it lacks.
+"""Signed requests to a CA: the network of certbot's `acme` library, with what it lacks.
 
     read, post ──> the response, whole, within one deadline
                └─> Problem, NoAnswer (answers.py)
@@ -8,8 +8,9 @@
 - A bad nonce is tried again three times (RFC 8555, 6.5); the library tries once.
 - Requests that change nothing at the CA are repeated after NoAnswer and after a 5xx.
 - Retry-After is read as UTC; the library reads an HTTP date as local time.
+- The library has no newOrder with `replaces`, and none before a CSR is made.
 
-docs/adr/0018 names each reason. Not here: what is said (order.py), and unsigned requests (unsigned.py).
+docs/adr/0018 names each reason. Not here: what is said (order.py), unsigned requests (ca.py).
 """
 
 from __future__ import annotations
@@ -20,18 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 import josepy as jose
 import stamina
+from acme import messages
 from acme.client import ClientNetwork
-from requests import RequestException, Response
-from urllib3.exceptions import HTTPError
 
-from certcast.acme.protocol.answers import NoAnswer, Problem, checked, patiently, retry_after
-from certcast.host.transport import BoundedAdapter, Cutter, reason
+from certcast.acme.protocol.answers import (
+    NoAnswer,
+    Problem,
+    ask_patiently,
+    require_success,
+    retry_after,
+    whole_answer,
+)
+from certcast.host.transport import BoundedAdapter, Cutter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from requests import Response
 
 # Boulder answers within seconds; finalize may take longer where the CA signs at once.
 _SECONDS = 45.0
@@ -39,6 +47,18 @@ _BAD_NONCES = 3
 
 # Its "retry_scheduled" would reach cron's mail from a run that went well.
 logging.getLogger("stamina").setLevel(logging.ERROR)
+
+
+class NewOrder(messages.NewOrder):
+    """newOrder's payload (RFC 8555, 7.4); `replaces` is the identifier of RFC 9773, 5."""
+
+    replaces: str | None = jose.field("replaces", omitempty=True)
+
+
+def new_order(names: tuple[str, ...], profile: str | None, replaces: str | None) -> NewOrder:
+    """Return the payload for these DNS names; None leaves a field out."""
+    identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in names]
+    return NewOrder(identifiers=identifiers, profile=profile, replaces=replaces)
 
 
 class Network(ClientNetwork):
@@ -49,12 +69,13 @@ class Network(ClientNetwork):
     """
 
     def __init__(
-        self, key: PrivateKeyTypes | None, uri: str | None, new_nonce: str, now: Callable[[], datetime]
+        self, key: PrivateKeyTypes, uri: str | None, new_nonce: str, now: Callable[[], datetime]
     ) -> None:
+        jwk, algorithm = _signer(key)
         super().__init__(
-            key=jwk(key) if key is not None else None,
+            key=jwk,
             account={"uri": uri} if uri else None,  # type: ignore[arg-type]  # of it the library reads "uri" alone
-            alg=_algorithm(key),
+            alg=algorithm,
             user_agent=f"certcast/{version('certcast')} acme-python",
         )
         self._cutter = Cutter()
@@ -65,7 +86,7 @@ class Network(ClientNetwork):
 
     def read(self, url: str) -> Response:
         """Return the resource at `url` by POST-as-GET (RFC 8555, 6.3). Raises Problem, NoAnswer."""
-        return patiently(lambda: self.post(url, None))
+        return ask_patiently(lambda: self.post(url, None))
 
     def post(self, url: str, obj: jose.JSONDeSerializable | None, **_kwargs: Any) -> Response:
         """Return the answer to a signed POST; without one it is not repeated. Raises Problem, NoAnswer."""
@@ -77,7 +98,7 @@ class Network(ClientNetwork):
                 headers = {"Content-Type": self.JOSE_CONTENT_TYPE}
                 response = self._send_request("POST", url, data=data, headers=headers)
                 self._add_nonce(response)
-                return checked(response, self._now())
+                return require_success(response, self._now())
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def pause(self, response: Response) -> float:
@@ -87,21 +108,15 @@ class Network(ClientNetwork):
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:
         kwargs["allow_redirects"] = False  # a signed request is for the URL that it names
-        try:
-            with self._cutter.within(_SECONDS):
-                response = super()._send_request(method, url, *args, **kwargs)
-        except (RequestException, HTTPError, OSError, ValueError) as error:
-            if not self._cutter.has_cut:
-                raise NoAnswer(url, reason(error)) from None
-        # A connection that was cut looks broken, and may look like a complete answer.
-        if self._cutter.has_cut:
-            raise NoAnswer(url, f"no complete answer within {_SECONDS:g} s")
-        return response
+        with whole_answer(self._cutter, url, _SECONDS):
+            return super()._send_request(method, url, *args, **kwargs)
 
     def _get_nonce(self, url: str, new_nonce_url: str) -> str:
         while not self._nonces:
             # Without a nonce nothing can be sent: here an answer without one is no answer.
-            answer = patiently(lambda: checked(self._send_request("HEAD", new_nonce_url), self._now()))
+            answer = ask_patiently(
+                lambda: require_success(self._send_request("HEAD", new_nonce_url), self._now())
+            )
             self._add_nonce(answer)
             if not self._nonces:
                 raise NoAnswer(new_nonce_url, "an answer without a Replay-Nonce")
@@ -119,23 +134,15 @@ class Network(ClientNetwork):
                 return
 
 
-def jwk(key: PrivateKeyTypes) -> jose.JWK:
-    """Return an account or certificate key as the library signs with it."""
+def _signer(key: PrivateKeyTypes) -> tuple[jose.JWK, jose.JWASignature]:
+    """Return an account's or certificate's key as the library signs with it, and the algorithm."""
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     if isinstance(key, rsa.RSAPrivateKey):
-        return jose.JWKRSA(key=key)
+        return jose.JWKRSA(key=key), jose.RS256
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return jose.JWKEC(key=key)
+        return jose.JWKEC(key=key), {256: jose.ES256, 384: jose.ES384, 521: jose.ES512}[key.curve.key_size]
     raise ValueError(f"{type(key).__name__} is neither an RSA nor an ECDSA key")
-
-
-def _algorithm(key: PrivateKeyTypes | None) -> jose.JWASignature:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return {256: jose.ES256, 384: jose.ES384, 521: jose.ES512}[key.curve.key_size]
-    return jose.RS256
 
 
 def _is_bad_nonce(error: Exception) -> bool:

@@ -1,21 +1,32 @@
-"""The CA's objects, with every field looked at before it is used (RFC 8555, 7.1.3 and 7.1.4).
+"""The CA's resources, with every field looked at before it is used (RFC 8555, 7.1 and 7.4.2).
 
-A mutated answer ends in a ValueError here, which `problems.explained` turns into CA-ANSWER.
+    order, authorization    each field is of its kind
+    certificate             for our key and names, in time, each one in the chain issued by the next
+
+A mutated answer ends in a ValueError here, which `explained` turns into CA-ANSWER.
+Not here: whether a chain ends at a trusted root. The hosts know their roots, and check it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from certcast.acme.ca import is_url
-from certcast.acme.protocol.answers import Subproblem, identifier, problem_type, text_of
+from certcast.acme.protocol.answers import Subproblem, identifier, json_object, subproblem
+from certcast.release import certificate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     import josepy as jose
+    from requests import Response
 
+    from certcast.release.certificate import Chain
+
+_MOST_ALTERNATES = 8
 _STATUSES = {"pending", "ready", "processing", "valid", "invalid"}
 
 
@@ -35,26 +46,36 @@ class Authorization:
     validation: str = ""
 
 
-def order_state(document: dict[str, Any]) -> dict[str, Any]:
-    """Return an order object whose fields are what they have to be. ValueError."""
-    urls, status = document.get("authorizations"), document.get("status")
+def read_location(response: Response, request: str) -> str:
+    """Return the URL of what a request like newOrder has made (RFC 8555, 7.3 and 7.4). ValueError."""
+    url = response.headers.get("Location")
+    if not is_url(url):
+        raise ValueError(f"{request} was answered without a URL (Location)")
+    return str(url)
+
+
+def read_order(response: Response) -> dict[str, Any]:
+    """Return the order object of an answer; its fields are what they have to be. ValueError."""
+    order = json_object(response)
+    urls, status = order.get("authorizations"), order.get("status")
     if not isinstance(urls, list) or not urls or not all(map(is_url, urls)):
         raise ValueError("the order has no list of authorizations")
-    if not is_url(document.get("finalize")):
+    if not is_url(order.get("finalize")):
         raise ValueError("the order has no finalize URL")
     if status not in _STATUSES:
         raise ValueError(f"the order's status is {status!r}")
-    if status == "valid" and not is_url(document.get("certificate")):
+    if status == "valid" and not is_url(order.get("certificate")):
         raise ValueError("the order is valid and has no certificate URL")
-    return document
+    return order
 
 
-def authorization(
-    url: str, document: dict[str, Any], ordered: Collection[str], key: jose.JWK | None
+def read_authorization(
+    url: str, response: Response, ordered: Collection[str], key: jose.JWK | None
 ) -> Authorization:
-    """Return an authorization object for one of the `ordered` names; `key` is the account's. ValueError."""
+    """Return the authorization at `url` for an `ordered` name; `key` is the account's. ValueError."""
     from acme import challenges
 
+    document = json_object(response)
     name, status = identifier(document.get("identifier")), document.get("status")
     if name not in ordered:
         raise ValueError(f"an authorization for {name!r}, which was not ordered")
@@ -63,28 +84,81 @@ def authorization(
     if status != "pending":
         raise ValueError(f"the authorization for {name} is {status!r}")
     offered = _challenges(document)
-    kinds = tuple(str(one.get("type"))[:100] for one in offered)
-    for one in offered:
-        if one.get("type") == "dns-01" and is_url(one.get("url")):
-            challenge = challenges.DNS01.from_json(one)
-            assert isinstance(challenge, challenges.DNS01)
+    kinds = tuple(str(challenge.get("type"))[:100] for challenge in offered)
+    for challenge in offered:
+        if challenge.get("type") == "dns-01" and is_url(challenge.get("url")):
+            dns01 = challenges.DNS01.from_json(challenge)
+            assert isinstance(dns01, challenges.DNS01)
             assert key is not None
-            validation = challenge.validation(key)
-            return Authorization(url, name, "pending", kinds, one["url"], str(one.get("status")), validation)
+            return Authorization(
+                url,
+                name,
+                "pending",
+                kinds,
+                challenge["url"],
+                str(challenge.get("status")),
+                dns01.validation(key),
+            )
     return Authorization(url, name, "pending", kinds)
 
 
-def failed_challenges(document: dict[str, Any]) -> list[Subproblem]:
-    """Return what the CA found at the name of an authorization object, challenge by challenge."""
+def read_failures(response: Response) -> list[Subproblem]:
+    """Return why the challenges of an authorization failed."""
+    document = json_object(response)
     name = identifier(document.get("identifier"))
-    errors = [one.get("error") for one in _challenges(document)]
-    return [
-        Subproblem(problem_type(error), text_of(error.get("detail")), name)
-        for error in errors
-        if isinstance(error, dict)
-    ]
+    errors = [challenge.get("error") for challenge in _challenges(document)]
+    return [subproblem(error, name) for error in errors if isinstance(error, dict)]
 
 
 def _challenges(document: dict[str, Any]) -> list[dict[str, Any]]:
-    found = document.get("challenges")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    listed = document.get("challenges")
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+
+# -- the certificate with its chain
+
+
+def alternate_urls(response: Response) -> list[str]:
+    """Return the URLs of other chains for the same certificate, from the answer's Link header."""
+    from requests.utils import parse_header_links
+
+    links = parse_header_links(response.headers.get("Link", ""))
+    urls = [link.get("url") for link in links if link.get("rel") == "alternate"]
+    return [url for url in urls if url is not None and is_url(url)][:_MOST_ALTERNATES]
+
+
+def is_issued_under(fullchain: bytes, common_name: str) -> bool:
+    """Whether this common name issued the topmost certificate. ValueError if `fullchain` is no chain."""
+    from cryptography.x509.oid import NameOID
+
+    chain = certificate.read_chain(fullchain)
+    issuer = [chain.leaf, *chain.intermediates][-1].issuer
+    return any(name.value == common_name for name in issuer.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def require_ordered(fullchain: bytes, privkey: bytes, names: Collection[str], now: datetime) -> None:
+    """Raise ValueError unless this is the certificate of our key and names, in time, with its chain."""
+    chain = certificate.read_chain(fullchain)
+    leaf = certificate.describe(chain.leaf)
+    if not certificate.key_fits(certificate.read_key(privkey), leaf):
+        raise ValueError("the certificate is for another key than the one that was ordered")
+    if set(leaf.names) != set(names):
+        raise ValueError(f"the certificate holds {', '.join(leaf.names)}, which was not ordered")
+    if leaf.not_after <= now:
+        raise ValueError(f"the certificate has expired already, at {leaf.not_after}")
+    require_linked(chain)
+
+
+def require_linked(chain: Chain) -> None:
+    """Raise ValueError unless each certificate of the chain was issued by the next one."""
+    from cryptography.exceptions import InvalidSignature
+
+    if not chain.intermediates:
+        raise ValueError("the certificate came without its chain")
+    for subject, issuer in pairwise([chain.leaf, *chain.intermediates]):
+        try:
+            subject.verify_directly_issued_by(issuer)
+        except (InvalidSignature, ValueError, TypeError) as error:
+            raise ValueError(
+                f"the chain is broken: {subject.subject.rfc4514_string()!r} was not issued by the next"
+            ) from error
