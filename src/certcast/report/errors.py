@@ -251,7 +251,9 @@ class OrderCapReached(RenewalError, code="ORDER-CAP", exit_status=15):
     """The local cap on orders for one set of names is used up."""
 
 
-class LineageUnusable(RenewalError, code="LINEAGE", exit_status=16):
+class LineageUnusable(
+    RenewalError, code="LINEAGE", exit_status=16, kept="what is published and served stays"
+):
     """certbot's files for a certificate are missing, torn, or not fresh."""
 
 
@@ -279,7 +281,7 @@ class AccountUnusable(RenewalError, code="ACCOUNT", exit_status=51):
     """There is no account at the CA, none can be made, or the CA refuses it."""
 
 
-class SourceUndecided(RenewalError, code="SOURCE", exit_status=52):
+class SourceUndecided(RenewalError, code="SOURCE", exit_status=52, kept="what is published and served stays"):
     """certbot holds the certificate, and the configuration says that certcast orders it."""
 
 
@@ -295,11 +297,16 @@ class EnrolRefused(RenewalError, code="ENROL", exit_status=18):
     """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
 
 
-class KitRefused(RenewalError, code="KIT", exit_status=19):
+class KitRefused(RenewalError, code="KIT", exit_status=19, kept="nothing was changed"):
     """The recovery kit cannot be made, or does not open."""
 
 
-class RevocationFailed(RenewalError, code="REVOCATION", exit_status=45):
+class RevocationFailed(
+    RenewalError,
+    code="REVOCATION",
+    exit_status=45,
+    kept="the new certificate stays published, and this one is on its list of revoked ones",
+):
     """The CA did not revoke a certificate that it was asked to."""
 
 

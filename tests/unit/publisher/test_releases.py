@@ -17,7 +17,7 @@ from certcast.publisher import record as records
 from certcast.publisher.hosts import sealed_keys
 from certcast.publisher.publication import Published
 from certcast.publisher.record import KEPT_RELEASES
-from certcast.publisher.releases import publish, seal_to, step_back, take_away
+from certcast.publisher.releases import Releases, take_away
 from certcast.publisher.signer import Signer
 from certcast.release import host_identity, manifest, sealing, signing
 from certcast.release.host_identity import Identity
@@ -143,11 +143,14 @@ class Publisher:
     def folder_of(self, release: Release) -> Path:
         return Issued(self.signer.state_dir, "example.test").place / release.version
 
+    def releases(self, store: Store | None = None) -> Releases:
+        return Releases(WANTED, store or self.store, self.signer)
+
     def publish(self, release: Release, store: Store | None = None, **options: Any) -> Published:
-        return publish(WANTED, release, store or self.store, self.signer, now=self.now, **options)
+        return self.releases(store).publish(release, now=self.now, **options)
 
     def step_back(self, release: Release) -> Published:
-        return step_back(WANTED, release.leaf.sha256, self.store, self.signer, now=self.now)
+        return self.releases().step_back(release.leaf.sha256, now=self.now)
 
     def published(self) -> Manifest:
         """Return what a consumer reads, which trusts the working key."""
@@ -538,7 +541,7 @@ def test_a_step_back_needs_the_old_release_on_this_host(host: Publisher) -> None
     """What this host has no key of cannot be sealed to anybody; what is published stays."""
     host.publish(host.issue())
     with pytest.raises(LineageUnusable, match="not on this host"):
-        step_back(WANTED, "b" * 64, host.store, host.signer, now=host.now)
+        host.releases().step_back("b" * 64, now=host.now)
 
 
 def test_a_revoked_release_is_never_published(host: Publisher) -> None:
@@ -600,7 +603,7 @@ def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> 
     host.publish(host.issue())
     host.step_back(first)
     host.enrol("web2")
-    done = seal_to(WANTED, host.store, host.signer, frozenset({"web2"}))
+    done = host.releases().seal_to(frozenset({"web2"}))
     assert done is not None
     assert ("web2",) == done.sealed_to
     assert first.privkey == host.opened_by("web2", first)
@@ -612,7 +615,7 @@ def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> Non
     host.publish(release)
     (key,) = host.store.list(sealing.sealed_prefix("example.test", release.leaf.sha256))
     host.store.put(key, b"damaged")
-    seal_to(WANTED, host.store, host.signer, frozenset({"web1"}))
+    host.releases().seal_to(frozenset({"web1"}))
     assert release.privkey == host.opened_by("web1", release)
 
 
@@ -872,7 +875,7 @@ def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher)
     host.now += DAY
     second = host.issue()
     host.publish(second)
-    record = records.read(host.signer.folder, "example.test", host.store.url)
+    record = records.read(host.signer.folder, "example.test")
     records.write(host.signer.folder, "example.test", replace(record, arrived=False))
     assert "unchanged" == host.publish(second).result
     host.store.put(POINTER, before.body)

@@ -12,13 +12,13 @@ import pytest
 
 from certcast.acme.renewal_info import Suggestion
 from certcast.renewal import last_look
-from certcast.renewal.last_look import LOOK_AGAIN, Looked, mark_of
+from certcast.renewal.last_look import LOOK_AGAIN, LastLook, mark_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 MONTH = timedelta(days=30)
 LIVE, AROUND = "1-0123456789abcdef 17 4", "f" * 64
-LOOK = Looked(
+LOOK = LastLook(
     live=LIVE,
     leaf="80000000" + "0" * 56,
     window_start=NOW + MONTH,
@@ -29,7 +29,7 @@ LOOK = Looked(
 )
 
 
-def settles(look: Looked, after: timedelta = HOUR, *, live: str = LIVE, around: str = AROUND) -> bool:
+def settles(look: LastLook, after: timedelta = HOUR, *, live: str = LIVE, around: str = AROUND) -> bool:
     return look.settles(live, around, NOW + after)
 
 

@@ -16,13 +16,23 @@ from certcast.acme.ca import Ca
 from certcast.acme.issued import Issued
 from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.certbot.lineage import Lineage
-from certcast.config.model import RenewalConfig, StoreConfig, StoreUrl
+from certcast.config.model import (
+    AbsolutePath,
+    CertificateConfig,
+    CertificateName,
+    Config,
+    DnsName,
+    RenewalConfig,
+    StoreConfig,
+    StoreUrl,
+)
 from certcast.host import files
 from certcast.release import certificate
 from certcast.release.certificate import Leaf
 from certcast.release.manifest import release_key
 from certcast.release.source import Source
 from certcast.renewal import replacement, revocation
+from certcast.renewal.reconcile import Renewal
 from certcast.renewal.replacement import Reason, Replacement
 from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
@@ -117,14 +127,33 @@ class Renewing:
         return open_store(StoreConfig(StoreUrl(f"file://{self.folder}/store")))
 
     def carry_out(self, now: datetime) -> tuple[list[str], list[CertcastError]]:
-        return revocation.carry_out(
-            self.state_dir,
-            ca_at=lambda url: AskedCa(url or CONFIGURED, self),
-            source_of=lambda name: self.source if self.is_configured and name == NAME else None,
-            open_store=self.store,
-            now=now,
-            progress=lambda _text: None,
+        return revocation.carry_out(RevokingRenewal.of(self, now))
+
+
+class RevokingRenewal(Renewal):
+    """A run on this host whose CAs note what they are asked."""
+
+    host: Renewing
+
+    @classmethod
+    def of(cls, host: Renewing, now: datetime) -> RevokingRenewal:
+        wanted = CertificateConfig(CertificateName(NAME), (DnsName(NAME),))
+        config = Config(
+            StoreConfig(StoreUrl(f"file://{host.folder}/store")),
+            (wanted,) if host.is_configured else (),
+            state_dir=AbsolutePath(host.state_dir),
         )
+        silent = {"progress": lambda _text: None, "warn": print, "note": print}
+        nothing: Any = None  # is published here
+        found = cls(config, RenewalConfig(), host.store, nothing, lambda: now, **silent)
+        found.host = host
+        return found
+
+    def ca(self, url: str | None = None) -> Ca:
+        return AskedCa(url or CONFIGURED, self.host)
+
+    def source(self, wanted: CertificateConfig) -> Source:
+        return self.host.source
 
 
 @pytest.fixture
@@ -232,11 +261,11 @@ def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renew
     brings it forward; only a first request without a time takes the usual day.
     """
     renewing.held(days_ago=10)
-    assert replacement.REVOKE_AFTER == renewing.ask(after=None).after
+    assert replacement.REVOKE_AFTER.total_seconds() == renewing.ask(after=None).after_seconds
     renewing.ask(after=7 * DAY)
-    assert 7 * DAY == renewing.ask(after=None).after
-    assert timedelta() == renewing.ask(after=timedelta()).after
-    assert timedelta() == renewing.ask(after=None).after
+    assert (7 * DAY).total_seconds() == renewing.ask(after=None).after_seconds
+    assert 0 == renewing.ask(after=timedelta()).after_seconds
+    assert 0 == renewing.ask(after=None).after_seconds
 
 
 def test_when_it_was_published_first_is_what_counts(renewing: Renewing) -> None:

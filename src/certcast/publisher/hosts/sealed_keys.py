@@ -82,7 +82,7 @@ def strays(keys: Sequence[str], recipients: Sequence[Recipient]) -> list[str]:
     return [key for key in keys if "/keys/" in key and key.rpartition("/keys/")[2] not in wanted]
 
 
-def lying_open(keys: Sequence[str]) -> list[str]:
+def unsealed(keys: Sequence[str]) -> list[str]:
     """Return which of `keys` are private keys that everybody who reads the bucket can read."""
     return [key for key in keys if key.endswith(f"/{PRIVKEY}")]
 
@@ -120,7 +120,7 @@ def is_sealed_to(host: str, object_key: str) -> bool:
     return re.fullmatch(rf".*/keys/{re.escape(host)}\.[0-9a-f]{{16}}\.age", object_key) is not None
 
 
-def lay_open(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
+def put_unsealed(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
     """Put the private key where everybody who reads the bucket can read it: encryption = "none"."""
     key = release_key(certificate, leaf_sha256, PRIVKEY)
     try:
@@ -151,7 +151,6 @@ def not_held(certificate: str, leaf_sha256: str, place: Path, hosts: str) -> Lin
         f"{certificate}: the private key of the published release is not on this host",
         expected=f"the key of leaf {leaf_sha256[:16]}…, to seal it to {hosts}",
         found=f"no version with this leaf in {place}",
-        kept="what is published and served stays",
         next="was this host restored from a backup? "
         f"`certcast renew --replace {certificate} --reason superseded` gets all hosts a new one",
     )

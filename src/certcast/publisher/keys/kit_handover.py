@@ -1,7 +1,7 @@
 """A recovery kit on its way out of `certcast publisher`, and back in.
 
 Out: to stdout, or into a file that must not exist yet, before this host is changed.
-In: from any file; what opens must be the kit whose spare key hosts expect.
+In: from any file; the kit must be the one whose spare key hosts expect.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import click
-
 from certcast.host import files
+from certcast.report import console
 from certcast.report.errors import KitRefused
 
 if TYPE_CHECKING:
@@ -30,19 +29,17 @@ def require_free(file: Path | None) -> None:
     if file is not None and (file.exists() or file.is_symlink()):
         raise KitRefused(
             f"{file} exists, and may be a kit",
-            kept="nothing was changed",
             next="name a file that does not exist yet",
         )
     if file is None and sys.stdout is None:
         raise KitRefused(
             "there is no stdout for the kit",
-            kept="nothing was changed",
             next="write it to a file: --kit FILE",
         )
 
 
 @contextmanager
-def handed_out(kit: Kit, words: str, file: Path | None, signing_key: Path) -> Iterator[None]:
+def hand_out(kit: Kit, words: str, file: Path | None, signing_key: Path) -> Iterator[None]:
     """Give the kit away under the passphrase `words`, then let the key files be changed in the block.
 
     If that fails the file is taken back, unless the kit is in force by then. Raises KitRefused.
@@ -53,14 +50,13 @@ def handed_out(kit: Kit, words: str, file: Path | None, signing_key: Path) -> It
     armored = encrypted(kit, datetime.now(timezone.utc), words)
     try:
         if file is None:
-            click.echo(armored, nl=False)  # flushes: a full disk behind stdout shows here
+            console.document(armored)  # flushes: a full disk behind stdout shows here
         else:
             files.write_new(file, armored.encode())
     except OSError as error:
         raise KitRefused(
             "the kit could not be handed out",
             found=f"{file or 'stdout'}: {error.strerror}",
-            kept="nothing was changed",
             next="run it again with another --kit FILE",
         ) from None
     try:
@@ -71,23 +67,22 @@ def handed_out(kit: Kit, words: str, file: Path | None, signing_key: Path) -> It
         raise
 
 
-def read(file: Path) -> str:
+def read_text(file: Path) -> str:
     """Return the encrypted text of a kit, before anybody is asked for its passphrase. Raises KitRefused."""
     from certcast.publisher.keys.recovery_kit import LIMIT
 
     try:
-        with file.open("rb") as opened:
-            return opened.read(LIMIT).decode("utf-8-sig", "replace")
+        with file.open("rb") as stream:
+            return stream.read(LIMIT).decode("utf-8-sig", "replace")
     except OSError as error:
         raise KitRefused(
             f"the kit cannot be read from {file}",
             found=error.strerror,
-            kept="nothing was changed",
             next="write the encrypted text of the kit into a file, and name that",
         ) from None
 
 
-def opened(file: Path, armored: str, words: str) -> Kit:
+def open_kit(file: Path, armored: str, words: str) -> Kit:
     """Return the kit of what was read from `file`. Raises KitRefused."""
     from certcast.publisher.keys import recovery_kit
 
@@ -97,7 +92,6 @@ def opened(file: Path, armored: str, words: str) -> Kit:
         raise KitRefused(
             f"the kit in {file} does not open",
             found=str(error),
-            kept="nothing was changed",
             next=f"try it by hand: `age -d {file}`; it must show the text of a certcast recovery kit",
         ) from None
 
@@ -113,6 +107,5 @@ def require_in_force(former: Kit, ring: Keyring, config: Config, file: Path) -> 
             f"the kit in {file} is not the one in force here",
             expected="\n".join(f"the spare key {key.fingerprint}" for key in known),
             found=f"the spare key {former.spare.fingerprint}, of a kit for {former.store}",
-            kept="nothing was changed",
             next="look for the kit of the last `init`, `kit` or `rotate` of this publisher",
         )

@@ -30,7 +30,6 @@ def new_passphrase(file: Path | None) -> str:
         if mistake := _mistake(words):
             raise KitRefused(
                 f"the passphrase in {file} cannot be used: it {mistake}",
-                kept="nothing was made",
                 next="write a longer one into it, or leave the option out and be asked",
             )
         return words
@@ -76,7 +75,6 @@ def _read(file: Path) -> str:
     raise KitRefused(
         f"the passphrase cannot be read from {file}",
         found=found,
-        kept="nothing was changed",
         next="write it into a file with mode 0600, or leave the option out and be asked",
     )
 
@@ -87,7 +85,6 @@ def _require_terminal() -> None:
     except OSError:
         raise KitRefused(
             "there is no terminal to ask for the passphrase",
-            kept="nothing was changed",
             next="give it in a file with mode 0600: --passphrase-file FILE",
         ) from None
 
