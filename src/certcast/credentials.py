@@ -1,4 +1,4 @@
-"""Where the AccessKey of an account comes from, by the `Source` that its section names.
+"""Where the AccessKey of an account comes from, by the `KeySource` that its section names.
 
     nothing said    the environment's ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, else the
                     official chain: OIDC, ~/.aliyun/config.json, an ECS instance's RAM
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
 
-    from certcast.config.model import Source
+    from certcast.config.model import KeySource
     from certcast.host.clock import WrongClock
 
 # Seen in the trail of the account's operations, beside the role.
@@ -82,7 +82,7 @@ class StsClock(CredentialsMissing):
         self.wrong = wrong
 
 
-def provider(source: Source) -> Callable[[], Keys]:
+def provider(source: KeySource) -> Callable[[], Keys]:
     """Return a function that gives current keys each time it is called; it raises CredentialsMissing.
 
     Raises SecretExposed if somebody else can read or change the file with the keys.
@@ -104,7 +104,7 @@ def provider(source: Source) -> Callable[[], Keys]:
     return current
 
 
-def said(source: Source) -> str:
+def said(source: KeySource) -> str:
     """Return in a few words which keys these are, for an error that they cause; never a key."""
     if source.profile is not None:
         own = f"profile {source.profile} of ~/.aliyun/config.json"
@@ -115,7 +115,7 @@ def said(source: Source) -> str:
     return own if source.role_arn is None else f"role {source.role_arn}, assumed with {own}"
 
 
-def _remedy(source: Source) -> str:
+def _remedy(source: KeySource) -> str:
     if source.profile is not None:
         return (
             f"add profile {source.profile} to ~/.aliyun/config.json of the user that runs certcast, "

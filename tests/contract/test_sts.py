@@ -27,7 +27,7 @@ from alibabacloud_tea_openapi.models import Config, OpenApiRequest, Params
 from darabonba.runtime import RuntimeOptions
 
 from certcast import credentials
-from certcast.config.model import Source
+from certcast.config.model import KeySource
 from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsUnavailable
 from certcast_lab.alidns_api import AlidnsApi
 from certcast_lab.ca import Authority
@@ -76,8 +76,8 @@ class Cloud:
     def host(self) -> str:
         return f"localhost:{self.server.port}"
 
-    def source(self, role: str | None = None) -> Source:
-        return Source(None, role or self.role.arn, f"https://{self.host}")  # type: ignore[arg-type]
+    def source(self, role: str | None = None) -> KeySource:
+        return KeySource(role_arn=role or self.role.arn, sts_endpoint=f"https://{self.host}")
 
 
 def trusting(principal: str) -> dict[str, Any]:
@@ -304,9 +304,9 @@ def watch(event, arguments):
             raise OSError("not in a test")
 sys.addaudithook(watch)
 from certcast import credentials
-from certcast.config.model import Source
+from certcast.config.model import KeySource
 try:
-    said = credentials.provider(Source(*json.loads(sys.argv[1])))().access_key_id[:4]
+    said = credentials.provider(KeySource(**dict(zip(("profile", "role_arn", "sts_endpoint"), json.loads(sys.argv[1])))))().access_key_id[:4]
 except credentials.CredentialsMissing as missing:
     said = f"{type(missing).__name__}: {missing}"
 print(json.dumps([said, sorted(set(connected) - {"::1"})]))

@@ -24,7 +24,7 @@ from certcast import credentials
 from certcast.acme import account, limits, pending
 from certcast.acme.pending import Pending
 from certcast.config import reading
-from certcast.config.model import AbsolutePath, MailAddress, MailConfig, Source
+from certcast.config.model import AbsolutePath, KeySource, MailAddress, MailConfig
 from certcast.dns01.ledger import Entry, Ledger, Run
 from certcast.notify import mail
 from certcast.renewal import last_look
@@ -96,13 +96,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("source", "file"),
     [
-        (Source(profile="acme"), ".aliyun/config.json"),
-        (Source(), ".aliyun/config.json"),
-        (Source(), ".alibabacloud/credentials.ini"),
+        (KeySource(profile="acme"), ".aliyun/config.json"),
+        (KeySource(), ".aliyun/config.json"),
+        (KeySource(), ".alibabacloud/credentials.ini"),
     ],
 )
 def test_accesskeys_in_a_file_that_the_group_may_read_are_refused(
-    home: Path, source: Source, file: str
+    home: Path, source: KeySource, file: str
 ) -> None:
     """A profile, and each file of the official chain: refused before it is used, naming the file."""
     (home / file).chmod(0o640)
@@ -119,11 +119,11 @@ def test_a_file_that_is_not_asked_for_keys_is_nobodys_business(
     """With keys in the environment, or the tool's file switched off, its mode stops nothing."""
     (home / ".aliyun/config.json").chmod(0o644)
     monkeypatch.setenv("ALIBABA_CLOUD_CLI_PROFILE_DISABLED", "true")
-    credentials.provider(Source())
+    credentials.provider(KeySource())
     monkeypatch.delenv("ALIBABA_CLOUD_CLI_PROFILE_DISABLED")
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAIy")
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "secret-y")
-    assert "LTAIy" == credentials.provider(Source())().access_key_id
+    assert "LTAIy" == credentials.provider(KeySource())().access_key_id
 
 
 def test_renew_with_exposed_accesskeys_ends_before_it_speaks_to_anybody(lab: Lab) -> None:

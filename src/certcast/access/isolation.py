@@ -23,7 +23,8 @@ from certcast.config.model import ZoneConfig
 from certcast.dns01.provider import zone_of
 
 if TYPE_CHECKING:
-    from certcast.config.model import Config, Zone
+    from certcast.config.model import Config
+    from certcast.config.types import Zone
 
 _LONGEST_NAME = 253  # octets as text, RFC 1035 section 2.3.4
 

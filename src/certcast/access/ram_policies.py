@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from certcast.config.model import Source
+from certcast.config.model import KeySource
 from certcast.dns01.accounts import account_of
 from certcast.dns01.provider import zone_of
 from certcast.report.errors import ConfigInvalid
@@ -63,7 +63,7 @@ def dns(config: Config) -> list[Policy]:
     rights = _Rights()
     zones = dns_zones(config)
     described = {zone.name for zone in config.zones if zone.nameservers}
-    by_account: dict[tuple[Source, str], list[str]] = {}
+    by_account: dict[tuple[KeySource, str], list[str]] = {}
     for zone in zones:
         account = account_of(config, zone)
         by_account.setdefault((account.source, account.endpoint), []).append(zone)
@@ -133,7 +133,7 @@ class _Rights:
     def __init__(self) -> None:
         self._held: dict[str, list[dict[str, Any]]] = {}
 
-    def allow(self, source: Source, endpoint: str | None, statement: dict[str, Any]) -> None:
+    def allow(self, source: KeySource, endpoint: str | None, statement: dict[str, Any]) -> None:
         """Add a statement for the keys of `source`; `endpoint` where it is another site's account."""
         at = f", at {endpoint}" if endpoint else ""
         if source.role_arn is None:
@@ -151,7 +151,7 @@ class _Rights:
         return [Policy(holder, tuple(statements)) for holder, statements in self._held.items()]
 
 
-def _own_keys(source: Source) -> str:
+def _own_keys(source: KeySource) -> str:
     if source.profile is not None:
         return f"the RAM user or role of profile {source.profile} in ~/.aliyun/config.json"
     return "the RAM user or role whose keys this host has"

@@ -19,8 +19,7 @@ import click
 from certcast.access import policy_remarks, ram_policies
 from certcast.access.isolation import Isolation, isolate
 from certcast.commands.run import CommandRun
-from certcast.config.model import Zone
-from certcast.config.types import CHECKS
+from certcast.config.types import zone_name
 from certcast.report import console
 from certcast.report.names import readable
 
@@ -71,7 +70,7 @@ def policy(context: click.Context, part: str, throwaway: str | None) -> int:
 
 def _isolated(config: Config, throwaway: str) -> None:
     try:
-        isolation = isolate(config, CHECKS[Zone](throwaway))
+        isolation = isolate(config, zone_name(throwaway))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--isolate") from None
     (zone,) = isolation.config.zones

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from certcast.config.model import CertificateConfig, NginxConfig
 
 if TYPE_CHECKING:
-    from certcast.config.model import Config, ConsumerConfig, MailConfig, Source, StoreConfig
+    from certcast.config.model import Config, ConsumerConfig, KeySource, MailConfig, StoreConfig
 
 
 def contradictions(config: Config) -> list[str]:
@@ -90,18 +90,17 @@ def _source_contradictions(config: Config) -> list[str]:
     """Name each sts_endpoint at which no role is assumed: it would change nothing, or the account alone."""
     mistakes = []
     if config.store.url.startswith("oss://"):
-        mistakes += _lonely("store.sts_endpoint", config.store.source)
-    mistakes += _lonely("dns.sts_endpoint", config.dns.source)
+        mistakes += _lonely("store.sts_endpoint", config.store)
+    mistakes += _lonely("dns.sts_endpoint", config.dns)
     for index, zone in enumerate(config.zones):
-        if zone.source is not None:
-            mistakes += [
-                f"{mistake}; it replaces profile and role_arn of [dns], too"
-                for mistake in _lonely(f"zone[{index}].sts_endpoint", zone.source)
-            ]
+        mistakes += [
+            f"{mistake}; it replaces profile and role_arn of [dns], too"
+            for mistake in _lonely(f"zone[{index}].sts_endpoint", zone)
+        ]
     return mistakes
 
 
-def _lonely(path: str, source: Source) -> list[str]:
+def _lonely(path: str, source: KeySource) -> list[str]:
     if source.sts_endpoint is None or source.role_arn is not None:
         return []
     return [f"{path}: needs role_arn beside it, the role that is assumed there"]

@@ -17,31 +17,38 @@ used, and is reported then with the command that failed.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NewType, NoReturn
+from typing import Any, Literal, NoReturn
 
-from certcast.release.ssh_keys import PublicKey
+from certcast.config.types import (
+    AbsolutePath,
+    Argv,
+    CertificateName,
+    DnsName,
+    FileMode,
+    HostName,
+    HttpsUrl,
+    HttpUrl,
+    IdleCheck,
+    MailAddress,
+    Propagation,
+    PublisherKey,
+    RoleArn,
+    Seconds,
+    Sequence,
+    StoreUrl,
+    Zone,
+    absolute_path,
+    host_name,
+    https_url,
+    text,
+)
 from certcast.report.errors import ConfigInvalid
 
 DEFAULT_PATH = Path("/etc/certcast/certcast.toml")
-
-CertificateName = NewType("CertificateName", str)
-DnsName = NewType("DnsName", str)
-Zone = NewType("Zone", str)
-Seconds = NewType("Seconds", float)
-IdleCheck = NewType("IdleCheck", float)
-Propagation = NewType("Propagation", float)
-StoreUrl = NewType("StoreUrl", str)
-HttpUrl = NewType("HttpUrl", str)
-HttpsUrl = NewType("HttpsUrl", str)
-MailAddress = NewType("MailAddress", str)
-Argv = NewType("Argv", tuple[str, ...])
-AbsolutePath = NewType("AbsolutePath", Path)
-FileMode = NewType("FileMode", int)
-RoleArn = NewType("RoleArn", str)
-HostName = NewType("HostName", str)
-Sequence = NewType("Sequence", int)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,16 @@ class Address:
 
     host: str
     port: int
+
+    @classmethod
+    def parse(cls, value: Any) -> Address:
+        """Read an address of the configuration. ValueError with what it must be."""
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", text(value))
+        if not match or not 0 < int(match[3]) < 65536:
+            raise ValueError(
+                f'must be an address with a port, like "127.0.0.1:443" or "[::1]:443", not {value!r}'
+            )
+        return cls(match[1] or match[2], int(match[3]))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -62,6 +79,16 @@ class Listener:
     address: Address | Path
     proxy_protocol: bool = False
 
+    @classmethod
+    def parse(cls, value: Any) -> Listener:
+        """Read a listener of the configuration. ValueError with what it must be."""
+        words = text(value).split()
+        if not 1 <= len(words) <= 2 or words[1:] not in ([], ["proxy_protocol"]):
+            raise ValueError(f'must be an address, perhaps followed by "proxy_protocol", not {value!r}')
+        is_socket = words[0].startswith("unix:")
+        where = absolute_path(words[0].removeprefix("unix:")) if is_socket else Address.parse(words[0])
+        return cls(where, proxy_protocol=len(words) == 2)
+
     def __str__(self) -> str:
         where = f"unix:{self.address}" if isinstance(self.address, Path) else str(self.address)
         return f"{where} proxy_protocol" if self.proxy_protocol else where
@@ -73,13 +100,30 @@ class Resolver:
 
     at: Address | HttpUrl
 
+    @classmethod
+    def parse(cls, value: Any) -> Resolver:
+        """Read a resolver of the configuration. ValueError with what it must be."""
+        if isinstance(value, str) and "://" in value:
+            return cls(https_url(value))  # RFC 8484 section 5
+        try:
+            address = Address.parse(value)
+        except ValueError:
+            raise ValueError(
+                f'must be an address with a port, like "223.5.5.5:53", or a DoH server\'s URL, not {value!r}'
+            ) from None
+        try:
+            ipaddress.ip_address(address.host)
+        except ValueError:
+            raise ValueError(f"must be an IP address with a port, not a name like {address.host!r}") from None
+        return cls(address)
+
     def __str__(self) -> str:
         return str(self.at)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where an AccessKey comes from: the field that [store], [dns] and each [[zone]] may set.
+@dataclass(frozen=True, kw_only=True)
+class KeySource:
+    """Where an AccessKey comes from: what [store], [dns] and each [[zone]] may say. False: nothing is said.
 
     `profile` names an entry of the official `~/.aliyun/config.json`; without it the
     official credential chain decides. With these keys the RAM role `role_arn` is
@@ -90,9 +134,17 @@ class Source:
     role_arn: RoleArn | None = None
     sts_endpoint: HttpsUrl | None = None
 
+    def __bool__(self) -> bool:
+        return (self.profile, self.role_arn, self.sts_endpoint) != (None, None, None)
+
+    @property
+    def source(self) -> KeySource:
+        """These three alone, of a section that has more."""
+        return KeySource(profile=self.profile, role_arn=self.role_arn, sts_endpoint=self.sts_endpoint)
+
 
 @dataclass(frozen=True)
-class StoreConfig:
+class StoreConfig(KeySource):
     """`[store]`: the bucket and where its API is.
 
     `url` is the store's identity: `oss://bucket/prefix`, `s3://bucket/prefix`,
@@ -108,16 +160,8 @@ class StoreConfig:
     region: str | None = None
     endpoints: tuple[HttpUrl, ...] = ()
     read_from: HttpUrl | None = None
-    publishers: tuple[PublicKey, ...] = ()
+    publishers: tuple[PublisherKey, ...] = ()
     encryption: Literal["age", "none"] = "age"
-    profile: str | None = None
-    role_arn: RoleArn | None = None
-    sts_endpoint: HttpsUrl | None = None
-
-    @property
-    def source(self) -> Source:
-        """Where the bucket's keys come from."""
-        return Source(self.profile, self.role_arn, self.sts_endpoint)
 
 
 KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096"]
@@ -140,7 +184,7 @@ class CertificateConfig:
     reuse_key: bool = False
     preferred_chain: str | None = None
     profile: str | None = None
-    at_least: Sequence = Sequence(1)
+    at_least: Sequence = 1
 
 
 @dataclass(frozen=True)
@@ -164,17 +208,17 @@ class RenewalConfig:
     recovery kit's recipient lie beside it. `hosts_file` lists who gets the private key (enrolled_hosts.py).
     """
 
-    directory: HttpUrl = HttpUrl("https://acme-v02.api.letsencrypt.org/directory")
+    directory: HttpUrl = "https://acme-v02.api.letsencrypt.org/directory"
     terms_of_service_agreed: bool = False
     email: MailAddress | None = None
     external_account: ExternalAccount | None = None
-    certbot_config_dir: AbsolutePath = AbsolutePath(Path("/etc/letsencrypt"))
-    signing_key: AbsolutePath = AbsolutePath(Path("/etc/certcast/publisher"))
-    hosts_file: AbsolutePath = AbsolutePath(Path("/etc/certcast/hosts"))
+    certbot_config_dir: AbsolutePath = Path("/etc/letsencrypt")
+    signing_key: AbsolutePath = Path("/etc/certcast/publisher")
+    hosts_file: AbsolutePath = Path("/etc/certcast/hosts")
 
 
 @dataclass(frozen=True)
-class DnsConfig:
+class DnsConfig(KeySource):
     """`[dns]`: the Alidns API and how long a TXT value may take to be seen.
 
     `propagation` is None for asking the authoritative servers, or the seconds
@@ -184,25 +228,17 @@ class DnsConfig:
     the values.
     """
 
-    propagation: Propagation | None = None
-    deadline: Seconds = Seconds(300.0)
-    settle: Seconds = Seconds(10.0)
-    fallback_wait: Seconds = Seconds(60.0)
+    propagation: Propagation = None
+    deadline: Seconds = 300.0
+    settle: Seconds = 10.0
+    fallback_wait: Seconds = 60.0
     resolvers: tuple[Resolver, ...] = ()
     follow_cname: bool = True
-    endpoint: HttpUrl = HttpUrl("https://alidns.aliyuncs.com")
-    profile: str | None = None
-    role_arn: RoleArn | None = None
-    sts_endpoint: HttpsUrl | None = None
-
-    @property
-    def source(self) -> Source:
-        """Where the keys come from for every zone that names no source of its own."""
-        return Source(self.profile, self.role_arn, self.sts_endpoint)
+    endpoint: HttpUrl = "https://alidns.aliyuncs.com"
 
 
 @dataclass(frozen=True)
-class ZoneConfig:
+class ZoneConfig(KeySource):
     """`[[zone]]`: a zone, and the account that has it where that isn't the one of [dns].
 
     `nameservers` replaces what Alidns says of it.
@@ -211,15 +247,6 @@ class ZoneConfig:
     name: Zone
     nameservers: tuple[Address, ...] = ()
     endpoint: HttpUrl | None = None
-    profile: str | None = None
-    role_arn: RoleArn | None = None
-    sts_endpoint: HttpsUrl | None = None
-
-    @property
-    def source(self) -> Source | None:
-        """Where this zone's keys come from; None for the source of [dns]."""
-        source = Source(self.profile, self.role_arn, self.sts_endpoint)
-        return None if source == Source() else source
 
 
 @dataclass(frozen=True)
@@ -233,8 +260,8 @@ class NginxConfig:
     """
 
     listeners: tuple[Listener, ...] = ()
-    test: Argv = Argv(("nginx", "-t"))
-    reload: Argv = Argv(("nginx", "-s", "reload"))
+    test: Argv = ("nginx", "-t")
+    reload: Argv = ("nginx", "-s", "reload")
     pid_file: AbsolutePath | None = None
     certificates: tuple[CertificateName, ...] = ()
     paths: dict[AbsolutePath, AbsolutePath] = field(default_factory=dict)
@@ -256,7 +283,7 @@ class CopyConfig:
     combined: AbsolutePath | None = None
     owner: str | None = None
     group: str | None = None
-    mode: FileMode = FileMode(0o600)
+    mode: FileMode = 0o600
 
     @property
     def targets(self) -> dict[str, Path]:
@@ -282,11 +309,11 @@ class ConsumerConfig:
     nginx: tuple[NginxConfig, ...]
     copy_to: tuple[CopyConfig, ...] = ()
     derive: tuple[Literal["chain.pem", "cert.pem", "combined.pem"], ...] = ()
-    idle_check: IdleCheck = IdleCheck(3600.0)
+    idle_check: IdleCheck = 3600.0
     allow_reused_key: bool = False
     allow_key_type_change: bool = False
     trust_roots: AbsolutePath | None = None
-    proof_deadline: Seconds = Seconds(30.0)
+    proof_deadline: Seconds = 30.0
     group: HostName | None = None
 
     def nginx_of(self, certificate: str) -> tuple[NginxConfig, ...]:
@@ -324,9 +351,9 @@ class Config:
     zones: tuple[ZoneConfig, ...] = ()
     consumer: ConsumerConfig | None = None
     mail: MailConfig | None = None
-    state_dir: AbsolutePath = AbsolutePath(Path("/var/lib/certcast"))
+    state_dir: AbsolutePath = Path("/var/lib/certcast")
     host: HostName | None = None
-    identity: AbsolutePath = AbsolutePath(Path("/etc/certcast/identity"))
+    identity: AbsolutePath = Path("/etc/certcast/identity")
     path: Path = DEFAULT_PATH
 
     @property
@@ -336,8 +363,6 @@ class Config:
         Raises ConfigInvalid if the system's host name is not such a name.
         """
         import socket
-
-        from certcast.config.types import host_name
 
         if self.consumer is not None and self.consumer.group is not None:
             return self.consumer.group

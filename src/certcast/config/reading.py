@@ -1,40 +1,30 @@
 """From the TOML file to Config, with every mistake in one report.
 
-Each field's type (model.py) has its own check (types.py), so one wrong value
-never hides another. A key that is not known is a mistake too: a misspelt option is an
-option that silently does nothing.
-
-cattrs walks the types and keeps the path of each mistake; documents.py makes it strict.
+Each type has its own check (types.py, model.py), so one wrong value never hides another.
+A key that is not known is a mistake too: a misspelt option would silently do nothing.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 import sys
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from certcast.config.consistency import contradictions
-from certcast.config.model import DEFAULT_PATH, Config, RenewalConfig
-from certcast.config.types import CHECKS
-from certcast.release.documents import strict_converter
+from certcast.config.model import DEFAULT_PATH, Address, Config, Listener, RenewalConfig, Resolver
+from certcast.release.documents import mistakes_of, strict_converter, with_types
 from certcast.report.errors import ConfigInvalid
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def config_path(option: str | None) -> Path:
@@ -107,19 +97,14 @@ def structure(document: dict[str, Any], path: Path) -> tuple[Config | None, list
     try:
         config: Config = _converter().structure({**document, "path": str(path)}, Config)
     except ClassValidationError as error:
-        lines = cattrs.transform_error(error, path="", format_exception=_explain)
-        return None, [_at_path(line) for line in lines]
+        return None, [_in_singular(line) for line in mistakes_of(error, _explain)]
     mistakes = contradictions(config)
     return (None, mistakes) if mistakes else (config, [])
 
 
-def _at_path(line: str) -> str:
-    """cattrs writes "what @ .path"; we write "path: what"."""
-    what, _, where = line.rpartition(" @ ")
-    where = where.lstrip(".").replace(".certificates[", ".certificate[").replace(".zones[", ".zone[")
-    where = re.sub(r"^certificates\b", "certificate", where)
-    where = re.sub(r"^zones\b", "zone", where)
-    return f"{where}: {what}" if where else what
+def _in_singular(mistake: str) -> str:
+    """Return a mistake with the path as TOML has it: [[certificate]], [[zone]]."""
+    return re.sub(r"^(certificate|zone)s(?=[\[:])", r"\1", mistake)
 
 
 def _explain(error: BaseException, type_: type | None) -> str:
@@ -161,15 +146,14 @@ _FORMER: dict[tuple[str, type], str] = {
 
 
 def _converter() -> Any:
-    """Build the converter: strict scalars, and one hook for each checked type."""
+    """Build the converter: strict, with the words of addresses, and [[certificate]] for `certificates`."""
     converter = strict_converter()
-    for checked, check in CHECKS.items():
-        # Equal, not identical: "Propagation | None" is made anew when typing's cache has let go of it.
-        converter.register_structure_hook_func(partial(operator.eq, checked), _ignoring_type(check))
+    for kind in (Address, Listener, Resolver):
+        converter.register_structure_hook(kind, lambda value, t: t.parse(value))
     converter.register_structure_hook(
         Config,
         make_dict_structure_fn(
-            Config,
+            with_types(Config),
             converter,
             _cattrs_forbid_extra_keys=True,
             certificates=override(rename="certificate"),
@@ -177,7 +161,3 @@ def _converter() -> Any:
         ),
     )
     return converter
-
-
-def _ignoring_type(check: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, _type: check(value)

@@ -17,13 +17,14 @@ import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from certcast.release.documents import Sha256, Text
 from certcast.release.lifetime import Life, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from cryptography import x509
@@ -47,13 +48,13 @@ class Leaf:
     upper-case hex as openssl prints it; `names` are the DNS SANs, sorted.
     """
 
-    sha256: str
-    serial: str
-    issuer: str
+    sha256: Sha256
+    serial: Text
+    issuer: Text
     not_before: datetime
     not_after: datetime
-    names: tuple[str, ...]
-    public_key_sha256: str
+    names: tuple[Text, ...]
+    public_key_sha256: Sha256
 
     @property
     def life(self) -> Life:

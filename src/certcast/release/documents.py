@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import cattrs
 from cattrs.errors import IterableValidationError, IterableValidationNote
@@ -50,8 +50,27 @@ def hex_digits(count: int) -> Check:
     return Check(check)
 
 
+def plain_text(value: Any) -> str:
+    """Return a text of one line without control characters, which would reach terminals and mails."""
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= LONGEST_TEXT:
+        raise ValueError("is not a plain text")
+    return value
+
+
+def whole_number(value: Any) -> int:
+    """Return a whole number from 1 on; `True` is none."""
+    if type(value) is not int or not 0 < value <= LARGEST_NUMBER:
+        raise ValueError(f"must be a positive whole number, not {value!r:.40}")
+    return value
+
+
+LONGEST_TEXT = 1024
+_LONGEST_REPORT = 2000  # a document from elsewhere may have a mistake in each of many elements
+LARGEST_NUMBER = 2**53  # that every JSON reader keeps (RFC 8259, 6)
+
 Sha256 = Annotated[str, hex_digits(64)]
 Md5 = Annotated[str, hex_digits(32)]
+Text = Annotated[str, Check(plain_text)]
 
 
 def read(path: Path, kind: type[T], *, advice: str | None = None) -> T | None:
@@ -79,9 +98,15 @@ def structure(document: Any, kind: type[T]) -> T:
     try:
         found: T = converter().structure(document, kind)
     except cattrs.BaseValidationError as error:
-        lines = cattrs.transform_error(error, path="", format_exception=_explain)
-        raise ValueError("; ".join(lines)) from None
+        raise ValueError("; ".join(mistakes_of(error, _explain))[:_LONGEST_REPORT]) from None
     return found
+
+
+def mistakes_of(error: BaseException, explain: Callable[[BaseException, type | None], str]) -> list[str]:
+    """Return each mistake that the converter has met, as "path: what is wrong"."""
+    # cattrs writes "what @ .path".
+    lines = (line.rpartition(" @ ") for line in cattrs.transform_error(error, "", format_exception=explain))
+    return [f"{where.lstrip('.')}: {what}" if where else what for what, _, where in lines]
 
 
 def unstructure(document: Any) -> dict[str, Any]:
@@ -101,10 +126,6 @@ def converter() -> cattrs.Converter:
     made = strict_converter()
     made.register_structure_hook(datetime, lambda value, _type: _moment(value))
     made.register_unstructure_hook(datetime, utc_text)
-    made.register_structure_hook_func(
-        lambda t: any(isinstance(one, Check) for one in getattr(t, "__metadata__", ())),
-        lambda value, t: next(one for one in t.__metadata__ if isinstance(one, Check)).check(value),
-    )
     return made
 
 
@@ -137,7 +158,29 @@ def strict_converter() -> cattrs.Converter:
         lambda t: getattr(t, "__origin__", None) is Literal, lambda value, t: _one_of(value, get_args(t))
     )
     made.register_structure_hook(Path, lambda value, _type: Path(value))
+    made.register_structure_hook_func(
+        lambda t: _check_of(t) is not None, lambda value, t: _check_of(t).check(value)
+    )
+    made.register_structure_hook_factory(
+        lambda t: isinstance(t, type) and is_dataclass(t),
+        lambda t: made.gen_structure_attrs_fromdict(with_types(t)),
+    )
     return made
+
+
+def with_types(kind: type[T]) -> type[T]:
+    """Return a dataclass once its fields have types in place of these types' names.
+
+    cattrs would look the names up itself, and lose what Annotated says (26.1, `adapted_fields`).
+    """
+    types = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):  # type: ignore[arg-type]  # a dataclass, as its caller knows
+        field.type = types[field.name]
+    return kind
+
+
+def _check_of(type_: Any) -> Any:
+    return next((found for found in getattr(type_, "__metadata__", ()) if isinstance(found, Check)), None)
 
 
 def strict(scalar: type) -> Callable[[Any, Any], Any]:
