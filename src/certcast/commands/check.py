@@ -170,7 +170,7 @@ def _signing_key(renewal: RenewalConfig) -> str:
 def _enrolled(renewal: RenewalConfig) -> str:
     from certcast.publisher.hosts import enrolled_hosts
 
-    hosts = enrolled_hosts.read(renewal.hosts_file)
+    hosts = enrolled_hosts.read_hosts(renewal.hosts_file)
     if not hosts:
         return f"nobody is enrolled in {renewal.hosts_file} yet: `certcast host add`"
     return f"{len(hosts)} enrolled in {renewal.hosts_file}: `certcast host list` shows them"

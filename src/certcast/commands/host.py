@@ -83,7 +83,7 @@ def add(
             raise click.UsageError('give a NAME and a "KEY", or --from FILE, or --scan ADDRESS')
         # A key that lost its quotes comes as several words.
         hosts = [_host(words[0], " ".join(words[1:]), group=group, certificates=certificates)]
-    before = {host.name: host for host in enrolled_hosts.read(renewal.hosts_file)}
+    before = {host.name: host for host in enrolled_hosts.read_hosts(renewal.hosts_file)}
     lock = enrolled_hosts.lock_of(config.state_dir)
     changed = enrolled_hosts.add(renewal.hosts_file, hosts, lock=lock, mistakes=mistakes)
     for new in hosts:
@@ -103,7 +103,7 @@ def _outcome(old: Host | None, new: Host) -> str:
 def _read_list(
     path: Path, wanted: tuple[str, ...], certificates: tuple[str, ...]
 ) -> tuple[list[Host], list[str]]:
-    found = host_lists.read(path, certificates=certificates, wanted=wanted)
+    found = host_lists.read_list(path, certificates=certificates, wanted=wanted)
     for reason in found.left_out:
         console.hint(f"left out: {reason}")
     if not found.mistakes and sys.stdin.isatty():
@@ -171,7 +171,7 @@ def list_(context: click.Context) -> int:
     """Show who is enrolled, and whether what is published at present is sealed to them."""
     run = _run(context, "list")
     config, hosts_file = run.config, run.renewal.hosts_file
-    hosts = enrolled_hosts.read(hosts_file)
+    hosts = enrolled_hosts.read_hosts(hosts_file)
     if not hosts:
         console.hint(f"nobody is enrolled in {hosts_file}; `certcast host add`")
         return 0

@@ -68,14 +68,13 @@ def publisher() -> None:
 def init(context: click.Context, new_kit: Path | None, passphrase_file: Path | None) -> None:
     """Make the signing key, the spare key and the recovery kit, once, on the renewal host."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import new_passphrase
     from certcast.release.host_identity import new_key
 
     config, signing_key = _config(context)
     with _alone(config):
         _require_nothing(keyring.read(signing_key))
         kit_handover.require_free(new_kit)
-        words = new_passphrase(passphrase_file)
+        words = kit_handover.new_passphrase(passphrase_file)
         private, working = new_key("")
         made = recovery_kit.make(config.store.url, working)
         with kit_handover.hand_out(made, words, new_kit, signing_key):
@@ -143,7 +142,6 @@ def kit_command(
 ) -> None:
     """Make a new recovery kit: a lost one cannot be printed again, its secrets are nowhere else."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import new_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
@@ -152,7 +150,7 @@ def kit_command(
         kit_handover.require_free(new_kit)
         if ring.spare and not replace:
             _confirm()
-        words = new_passphrase(passphrase_file)
+        words = kit_handover.new_passphrase(passphrase_file)
         made = recovery_kit.make(config.store.url, working)
         with kit_handover.hand_out(made, words, new_kit, signing_key):
             keyring.replace_kit(signing_key, made)
@@ -186,14 +184,13 @@ def rotate(
     a renewal host that is gone.
     """
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import known_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
         ring = keyring.read(signing_key)
         armored = kit_handover.read_text(kit_file)
         kit_handover.require_free(new_kit)
-        words = known_passphrase(passphrase_file)
+        words = kit_handover.known_passphrase(passphrase_file)
         former = kit_handover.open_kit(kit_file, armored, words)
         kit_handover.require_in_force(former, ring, config, kit_file)
         made = recovery_kit.make(config.store.url, former.spare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -28,6 +29,7 @@ from certcast.report.errors import (
     DigestMismatch,
     IssuedUnusable,
     LineageUnusable,
+    LocalFault,
     ManifestInvalid,
     ManifestReplayed,
     SignatureInvalid,
@@ -913,3 +915,35 @@ def test_without_a_signing_key_nothing_is_published(host: Publisher) -> None:
         host.publish(host.issue())
     assert "certcast publisher init" in str(caught.value.next)
     assert POINTER not in host.store.list("")
+
+
+def test_a_record_that_is_on_disk_today_is_read(host: Publisher) -> None:
+    """An update forgets neither the sequence nor what may be deleted; 0.1 wrote no `arrived`."""
+    host.publish(host.issue())
+    path = host.signer.folder / "example.test.json"
+    written = json.loads(path.read_text())
+    assert ["sequence", "leaves", "manifest", "arrived"] == list(written)
+    text = manifest.write(host.published()).decode()
+    leaf = host.published().leaf.sha256
+    path.write_text(json.dumps({"sequence": 7, "leaves": ["a" * 64, leaf], "manifest": text}))
+    record = records.read(host.signer.folder, "example.test")
+    assert records.Record(7, ("a" * 64, leaf), text, arrived=False) == record
+    assert host.published() == record.last(host.store.url, "example.test")
+    assert record.last("oss://elsewhere/tls", "example.test") is None
+    records.write(host.signer.folder, "example.test", replace(record, arrived=True))
+    assert {"sequence": 7, "leaves": ["a" * 64, leaf], "manifest": text, "arrived": True} == json.loads(
+        path.read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", [{}, {"sequence": "7"}, {"leaves": None}, {"manifest": 1}, {"arrived": 1}, {"later": 1}]
+)
+def test_a_damaged_record_is_reported(host: Publisher, damage: dict[str, object]) -> None:
+    """A sequence that cannot be read is never taken for none: it would be used twice."""
+    good = {"sequence": 7, "leaves": [], "manifest": "", "arrived": True}
+    path = host.signer.folder / "example.test.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**good, **damage} if damage else {}))
+    with pytest.raises(LocalFault, match="is damaged"):
+        records.read(host.signer.folder, "example.test")

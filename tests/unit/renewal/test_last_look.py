@@ -117,6 +117,32 @@ def test_a_look_is_kept_as_it_was(tmp_path: Path) -> None:
     assert last_look.read(tmp_path, "other.test") is None
 
 
+def test_a_look_that_is_on_disk_today_is_read(tmp_path: Path) -> None:
+    """An update costs no run its quiet: the file has these fields, a moment that was not said being null."""
+    path = tmp_path / "renewing/example.test.json"
+    path.parent.mkdir()
+    path.write_text(
+        """{
+  "live": "1-0123456789abcdef 17 4",
+  "leaf": "8000000000000000000000000000000000000000000000000000000000000000",
+  "window_start": "2026-12-23T12:00:00Z",
+  "at": "2026-11-23T12:00:00Z",
+  "true_for": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+  "sign_again": "2026-12-23T12:00:00Z",
+  "ca_id": "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE",
+  "ca_again": "2026-11-23T13:00:00Z",
+  "ca_start": null,
+  "ca_end": null,
+  "ca_url": null
+}
+"""
+    )
+    assert LOOK.with_word(Suggestion(NOW + HOUR)) == last_look.read(tmp_path, "example.test")
+    written = path.read_text()
+    last_look.write(tmp_path, "example.test", LOOK.with_word(Suggestion(NOW + HOUR)))
+    assert written == path.read_text()
+
+
 def test_what_was_forgotten_is_looked_at(tmp_path: Path) -> None:
     """After a failure the next run looks at everything; to forget twice is no failure."""
     last_look.write(tmp_path, "example.test", LOOK)

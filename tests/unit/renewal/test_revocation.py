@@ -33,7 +33,7 @@ from certcast.release.manifest import release_key
 from certcast.release.source import Source
 from certcast.renewal import replacement, revocation
 from certcast.renewal.reconcile import Renewal
-from certcast.renewal.replacement import Reason, Replacement
+from certcast.renewal.replacement import OldLeaf, Reason, Replacement
 from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
 from certcast.storage.store import Store
@@ -413,3 +413,43 @@ def test_what_an_earlier_certcast_wrote_down_is_carried_out(renewing: Renewing) 
     renewing.published()
     assert [] == renewing.carry_out(NOW)[1]
     assert [leaf.sha256] == [asked.leaf for asked in renewing.asked]
+
+
+def test_a_list_that_is_on_disk_today_is_read(tmp_path: Path) -> None:
+    """What was asked for before an update stays asked for, with every field that the file has."""
+    (tmp_path / "revocations.json").write_text(
+        """{
+  "example.test": {
+    "reason": "superseded",
+    "after_seconds": 86400.0,
+    "asked_at": "2026-11-23T12:00:00Z",
+    "published_at": null,
+    "olds": [
+      {
+        "sha256": "8000000000000000000000000000000000000000000000000000000000000000",
+        "serial": "0a1b",
+        "not_after": "2026-12-23T12:00:00Z",
+        "pem": "-----BEGIN CERTIFICATE-----",
+        "directory": "https://ca.test/directory"
+      },
+      {
+        "sha256": "9000000000000000000000000000000000000000000000000000000000000000",
+        "serial": "0a1c",
+        "not_after": "2026-12-23T12:00:00Z",
+        "pem": null,
+        "directory": null
+      }
+    ]
+  }
+}
+"""
+    )
+    end = NOW + 30 * DAY
+    known = OldLeaf("8" + "0" * 63, "0a1b", end, "-----BEGIN CERTIFICATE-----", DIRECTORY)
+    unknown = OldLeaf("9" + "0" * 63, "0a1c", end)
+    expected = Replacement("superseded", 86400.0, NOW, None, (known, unknown))
+    assert {NAME: expected} == replacement.everything(tmp_path)
+    before = (tmp_path / "revocations.json").read_text()
+    replacement.forget(tmp_path, "other.test", known)
+    assert replacement.mark_published(tmp_path, NAME, NOW).due == NOW + DAY
+    assert before.replace("null", '"2026-11-23T12:00:00Z"', 1) == (tmp_path / "revocations.json").read_text()

@@ -1,16 +1,14 @@
-"""The sealed private keys of a release: what stands in the bucket, towards who is enrolled.
+"""The sealed private keys of a release: what is in the bucket, towards what the enrolled hosts need.
 
     enrolled hosts, recovery kit ──> releases/{leaf}/keys/{host}.{recipient16}.age
 
-Reconciled like everything: what is missing is sealed, then the manifest is written, then what
-belongs to nobody any more is purged, of every release. In this order, since anybody who may write to the
-bucket may put things there that cannot be deleted, or very many of them: that must not keep a
-release from the hosts. Of a new release nothing that lies there already counts: its leaf is public before
-it is published. The private key comes from where this host keeps its releases, found by its leaf.
-
-A sealed key that was damaged in the bucket is not found here: only its host can open it,
-and reading a thousand objects at each run to compare them would cost more than it is
-worth. The host says so, and enrolling it again seals it anew.
+- First a missing key is sealed, then the manifest is written, then keys of every release that belong to no
+  host any more are purged. Anyone who may write to the bucket may put objects there that cannot be deleted,
+  or very many of them: that must not keep a release from the hosts.
+- Of a new release no object that lies there already counts: its leaf is public before it is published.
+- A sealed key that was damaged in the bucket is not found here. Only its host can open it, and comparing a
+  thousand objects at each run would cost more than it is worth. The host says so; enrolling it again seals
+  the key anew.
 """
 
 from __future__ import annotations
