@@ -173,7 +173,7 @@ def test_the_cas_word_never_makes_it_later(word: Suggestion | None) -> None:
     assert not decided(live(days_ago=59), suggestion=word).order
 
 
-def test_a_step_back_lasts_until_a_sixth_of_the_life_is_left() -> None:
+def test_a_step_back_lasts_until_a_sixth_is_left() -> None:
     """
     The window of the release that is held off comes long after the one that hosts serve has expired. So
     another one is ordered when a sixth of the latter's life is left, and not sooner.

@@ -162,7 +162,7 @@ def renewing(tmp_path: Path) -> Renewing:
     return Renewing(tmp_path, Authority("Test Issuer", parent=Authority("Test Root")))
 
 
-def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewing) -> None:
+def test_every_valid_certificate_is_to_be_revoked(renewing: Renewing) -> None:
     """Not the live one alone: hosts keep earlier versions, and who took one key took those, too."""
     expired = renewing.held(days_ago=100)
     earlier, live = renewing.held(days_ago=70), renewing.held(days_ago=10)
@@ -173,7 +173,7 @@ def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewi
     assert asked == renewing.pending()
 
 
-def test_the_ca_is_asked_when_the_new_one_has_been_published_for_the_time_given(renewing: Renewing) -> None:
+def test_the_ca_is_asked_after_the_time_given(renewing: Renewing) -> None:
     """Before it is published nothing is due, however long that takes; each is then asked for once."""
     renewing.held(days_ago=10)
     renewing.ask()
@@ -191,7 +191,7 @@ def test_the_ca_is_asked_when_the_new_one_has_been_published_for_the_time_given(
     assert renewing.pending() is None
 
 
-def test_a_compromised_key_asks_for_itself_and_no_other_reason_uses_it(renewing: Renewing) -> None:
+def test_only_a_compromised_key_asks_for_itself(renewing: Renewing) -> None:
     """
     For keyCompromise the request is signed by the certificate's own key, which the CA then refuses ever
     after; for another reason by the account, since a CA would write keyCompromise.
@@ -229,7 +229,7 @@ def test_the_ca_that_issued_is_the_one_that_is_asked(renewing: Renewing) -> None
     assert unknown.sha256 == renewing.asked[0].leaf
 
 
-def test_a_certificate_that_is_configured_no_more_is_revoked(renewing: Renewing) -> None:
+def test_an_unconfigured_certificate_is_revoked(renewing: Renewing) -> None:
     """Who takes it out of the configuration meanwhile still gets what was asked for."""
     renewing.held(days_ago=10)
     renewing.ask(after=timedelta())
@@ -255,7 +255,7 @@ def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:
     assert ("superseded", NOW + timedelta(hours=1)) == (asked.reason, asked.due)
 
 
-def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renewing) -> None:
+def test_asking_again_keeps_the_time_given(renewing: Renewing) -> None:
     """
     The command that an error shows goes on with the replacement, and neither puts the revocation off nor
     brings it forward; only a first request without a time takes the usual day.
@@ -287,7 +287,7 @@ def test_revoked_already_is_done(renewing: Renewing) -> None:
     assert renewing.pending() is None
 
 
-def test_a_ca_that_refuses_is_asked_again_and_does_not_stop_the_other_one(renewing: Renewing) -> None:
+def test_a_refusal_is_asked_again_and_stops_no_other(renewing: Renewing) -> None:
     """Each failure is told with the CA's words, and what is still to be revoked is remembered."""
     renewing.held(days_ago=20)
     renewing.held(days_ago=10)
@@ -339,7 +339,7 @@ def test_the_versions_may_be_gone_by_then(renewing: Renewing) -> None:
     assert [Asked(DIRECTORY, leaf.sha256, 1, False)] == renewing.asked
 
 
-def test_another_key_under_its_number_is_not_the_compromised_one(renewing: Renewing) -> None:
+def test_a_reused_number_is_not_the_compromised_key(renewing: Renewing) -> None:
     """
     After `certbot delete` and a new order, privkey1.pem is the new key: the old certificate is revoked
     by the account's, since the CA would refuse this one at each run.
