@@ -35,7 +35,7 @@ from certcast.consumer.incoming import current, gate
 from certcast.consumer.incoming.fetch import Fetcher
 from certcast.consumer.state import State
 from certcast.publisher.hosts.sealed_keys import seal_missing
-from certcast.publisher.releases import publish
+from certcast.publisher.releases import Releases
 from certcast.publisher.signer import Signer
 from certcast.release import host_identity
 from certcast.release.certificate import describe, read_chain
@@ -89,7 +89,7 @@ class Bench:
         config = load(self.host.certcast_toml).store
         with _environment(self.lab.environment("renewal")):
             store = OssStore.from_config(StoreConfig(config.url, config.region, config.endpoints))
-        publish(WANTED, self.release(), store, self.signer, now=datetime.now(timezone.utc))
+        Releases(WANTED, store, self.signer).publish(self.release(), now=datetime.now(timezone.utc))
 
     def release(self) -> Release:
         """Return what the renewal host would hold after a renewal now."""
@@ -197,7 +197,7 @@ def trust(bench: Bench) -> None:
     assert len(store.list("")) == len(fleet)
     row("a release's key sealed to 1,000 hosts, into memory", f"{sealing_all:.2f} s", "<= 5 s")
 
-    publish(WANTED, release, store, bench.signer, now=now)
+    Releases(WANTED, store, bench.signer).publish(release, now=now)
     config = load(bench.host.certcast_toml)
     at_memory = replace(config, store=replace(config.store, url=StoreUrl(store.url)))
     wanted, roots = at_memory.certificates[0], at_memory.consumer.trust_roots if at_memory.consumer else None

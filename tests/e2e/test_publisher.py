@@ -113,7 +113,7 @@ def test_init_makes_key_and_kit_in_one_go(place: Place) -> None:
     file = place.init()
     assert FOUR == place.made()
     assert {0o600} == {path.stat().st_mode & 0o777 for path in (file, *place.key.parent.iterdir())}
-    opened = recovery_kit.opened(file.read_text(), WORDS)
+    opened = recovery_kit.decrypt(file.read_text(), WORDS)
     assert place.public() == PublicKey(public_half(place.key.read_bytes()).blob, "certcast-publisher")
     assert (place.public().blob, place.public("-spare").blob) == (opened.working.blob, opened.spare.blob)
     assert opened.recovery == place.key.with_name("publisher-recovery.pub").read_text().strip()
@@ -131,7 +131,7 @@ def test_a_kit_on_stdout_can_be_printed(place: Place) -> None:
     assert 0 == done.returncode, done.stderr
     assert done.stdout.startswith("-----BEGIN AGE ENCRYPTED FILE-----\n")
     assert done.stdout.endswith("-----END AGE ENCRYPTED FILE-----\n")
-    assert place.public("-spare").blob == recovery_kit.opened(done.stdout, WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(done.stdout, WORDS).spare.blob
     assert "publishers = [" in done.stderr
 
 
@@ -154,7 +154,7 @@ def test_the_passphrase_is_asked_for_twice(place: Place) -> None:
     assert "at least 16" in shown
     assert "The two differ." in shown
     assert WORDS not in shown
-    assert place.public("-spare").blob == recovery_kit.opened(file.read_text(), WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(file.read_text(), WORDS).spare.blob
 
 
 def test_a_passphrase_is_made_for_who_gives_none(place: Place) -> None:
@@ -163,7 +163,7 @@ def test_a_passphrase_is_made_for_who_gives_none(place: Place) -> None:
     status, shown = place.at_terminal([""], "init", "--kit", file)
     assert 0 == status, shown
     words = re.findall(r"passphrase is  (\S+)", shown)[0]
-    assert place.public("-spare").blob == recovery_kit.opened(file.read_text(), words).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(file.read_text(), words).spare.blob
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
@@ -323,7 +323,7 @@ def test_a_new_kit_has_a_new_spare_key(place: Place) -> None:
     before = place.public(), place.public("-spare")
     done = place.with_words("kit", "--replace", "--kit", place.folder / "new.age")
     assert 0 == done.returncode, done.stderr
-    opened = recovery_kit.opened((place.folder / "new.age").read_text(), WORDS)
+    opened = recovery_kit.decrypt((place.folder / "new.age").read_text(), WORDS)
     assert before[0] == place.public()
     assert before[1] != place.public("-spare")
     assert place.public("-spare").blob == opened.spare.blob
@@ -360,7 +360,7 @@ def test_a_publisher_without_a_kit_gets_one(place: Place) -> None:
     done = place.with_words("kit")
     assert 0 == done.returncode, done.stderr
     assert FOUR == place.made()
-    assert place.public("-spare").blob == recovery_kit.opened(done.stdout, WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(done.stdout, WORDS).spare.blob
 
 
 # -- rotate
@@ -380,7 +380,7 @@ def test_rotate_puts_the_spare_key_into_service(place: Place) -> None:
     old, spare = place.key.read_bytes(), place.public("-spare")
     new = rotated(place, file)
     assert spare.blob == place.public().blob == public_half(place.key.read_bytes()).blob
-    assert place.public("-spare").blob == recovery_kit.opened(new.read_text(), WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(new.read_text(), WORDS).spare.blob
     assert not [path for path in place.folder.rglob("*") if path.is_file() and path.read_bytes() == old]
     assert sorted([*FOUR, "publisher-former.pub"]) == place.made()
 
@@ -400,7 +400,7 @@ def test_rotate_asks_for_the_passphrase_once(place: Place) -> None:
     new = place.folder / "kit2.age"
     status, shown = place.at_terminal([WORDS], "rotate", "--kit", file, "--new-kit", new)
     assert 0 == status, shown
-    assert place.public("-spare").blob == recovery_kit.opened(new.read_text(), WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(new.read_text(), WORDS).spare.blob
 
 
 def test_rotate_with_a_wrong_passphrase_changes_nothing(place: Place) -> None:
@@ -429,11 +429,11 @@ def test_rotate_with_a_wrong_passphrase_changes_nothing(place: Place) -> None:
 def test_a_rotation_that_was_cut_short_is_finished_by_the_same_command(place: Place) -> None:
     """Killed right after the first file was exchanged: the same kit finishes it, and no key was lost."""
     file = place.init()
-    opened = recovery_kit.opened(file.read_text(), WORDS)
+    opened = recovery_kit.decrypt(file.read_text(), WORDS)
     place.key.write_bytes(opened.spare_private)
     new = rotated(place, file)
     assert place.public().blob == opened.spare.blob
-    assert place.public("-spare").blob == recovery_kit.opened(new.read_text(), WORDS).spare.blob
+    assert place.public("-spare").blob == recovery_kit.decrypt(new.read_text(), WORDS).spare.blob
 
 
 def test_rotate_on_a_new_machine(place: Place) -> None:

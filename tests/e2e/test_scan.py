@@ -52,7 +52,7 @@ class RenewalHost:
         )
 
     def enrolled(self) -> dict[str, str]:
-        return {host.name: host.key.fingerprint for host in enrolled_hosts.read(self.hosts_file)}
+        return {host.name: host.key.fingerprint for host in enrolled_hosts.read_hosts(self.hosts_file)}
 
 
 def make_key(path: Path, kind: str = "ed25519") -> Path:

@@ -470,7 +470,7 @@ def test_the_file_of_hosts_is_read_or_refused(holds: Holds, tmp_path: Path) -> N
     def check(body: bytes) -> None:
         path.write_bytes(body)
         path.chmod(0o600)
-        for host in enrolled_hosts.read(path):
+        for host in enrolled_hosts.read_hosts(path):
             assert host == enrolled_hosts.parse(host.line)
 
     word = st.sampled_from(
@@ -496,7 +496,7 @@ def test_a_list_of_host_keys_is_read_or_refused(holds: Holds, tmp_path: Path) ->
 
     def check(body: bytes) -> None:
         path.write_bytes(body)
-        for host in host_lists.read(path).hosts:
+        for host in host_lists.read_list(path).hosts:
             assert host == enrolled_hosts.parse(host.line)
 
     word = st.sampled_from(
@@ -522,7 +522,7 @@ def test_a_recovery_kit_is_read_or_refused(holds: Holds) -> None:
     text = recovery_kit.write(recovery_kit.make("oss://bucket/certcast", PUBLIC), DAY)
 
     def check(body: bytes) -> None:
-        recovery_kit.read(body.decode("utf-8", "replace"))
+        recovery_kit.parse(body.decode("utf-8", "replace"))
 
     for bodies in (ANY_BYTES, changed(text.encode())):
         holds(bodies, lambda body: refused(ValueError, lambda: check(body)))

@@ -402,7 +402,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
         "_acme-challenge.example.test", "V" * 43, "example.test", "_acme-challenge", Process.current(), now
     )
     order = Pending(PlacedOrder("https://ca.test", "", "", ("example.test",), "p256", None, now), b"a key")
-    look = last_look.Looked("1-0", "0" * 64, now, now, "0", now)
+    look = last_look.LastLook("1-0", "0" * 64, now, now, "0", now)
     names = ("example.test",)
     writes: list[tuple[Path, Callable[[], object]]] = [
         (ca / "limits.json", lambda: limits.count_order(ca, names, now)),

@@ -8,14 +8,15 @@
       signs with SHA256:… in /etc/certcast/publisher
       failures are mailed to it@example.com
 
-Nobody is asked: the CA's account is the one that this host has written down. What is not there yet is
-no mistake: a new host is checked before its keys are made. What is there and cannot be used is one, with
-the report and exit status that every other command would end with. What works and should not stay so is
-a warning, on stderr.
+No server is asked: the CA's account is the one that this host has written down. A key that is not there yet
+is no mistake, since a new host is checked before its keys are made. A file that is there and cannot be used
+is one, with the report and exit status of every other command. A setting that works and should not stay is a
+warning, on stderr.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +27,7 @@ from certcast.report import console
 from certcast.report.errors import CertcastError, LocalFault, SigningFailed, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
 
@@ -37,20 +38,9 @@ def check(context: click.Context) -> int:
     """Read the configuration and say what this host would do with it."""
     run = CommandRun(context, "check", attended=True)
     config = run.config
-    roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
-    parts: list[Callable[[], str]] = [lambda: _store(config)]
-    if config.store.publishers:
-        parts.append(lambda: _pinned(config))
-    if config.consumer is not None:
-        parts.append(lambda: _identity(config))
-    if config.renewal is not None:
-        renewal = config.renewal
-        if any(certificate.source == "acme" for certificate in config.certificates):
-            parts.append(lambda: _account(config, renewal))
-        parts += [lambda: _signing_key(renewal), lambda: _enrolled(renewal)]
-    parts.append(lambda: _mail(config))
-    found, failures = _looked_at(parts)
+    found, failures = _look(config)
     verdict = "good" if not failures else "not good, as said below"
+    roles = [word for word, on in (("renews", config.renewal), ("serves", config.consumer)) if on]
     console.changed(f"{config.path}: {verdict}. This host {' and '.join(roles) or 'has no role yet'}.")
     for certificate in config.certificates:
         console.changed(f"  {certificate.name}: {', '.join(certificate.names)}{_source(config, certificate)}")
@@ -68,18 +58,19 @@ def check(context: click.Context) -> int:
     return run.status
 
 
-def _outside(config: Config) -> str:
-    """Return the names that no [[zone]] holds; none without [[zone]]s, where the account lists its own."""
-    from certcast.dns01.provider import zone_of
-
-    zones = [zone.name for zone in config.zones]
-    names = [name.removeprefix("*.") for certificate in config.certificates for name in certificate.names]
-    return ", ".join(name for name in dict.fromkeys(names) if zones and zone_of(name, zones) is None)
-
-
-def _looked_at(parts: Iterable[Callable[[], str]]) -> tuple[list[str], list[CertcastError]]:
-    """Return a line of each part, and the failures of those that have none."""
+def _look(config: Config) -> tuple[list[str], list[CertcastError]]:
+    """Return a line for each part of the configuration, and the failures of parts that have none."""
+    parts: list[Callable[[], str]] = [partial(_store, config)]
+    if config.store.publishers:
+        parts.append(partial(_pinned, config))
+    if config.consumer is not None:
+        parts.append(partial(_identity, config))
+    if config.renewal is not None:
+        if any(certificate.source == "acme" for certificate in config.certificates):
+            parts.append(partial(_account, config, config.renewal))
+        parts += [partial(_signing_key, config.renewal), partial(_enrolled, config.renewal)]
     found, failures = [], []
+    parts.append(partial(_mail, config))
     for part in parts:
         try:
             with within(kept="nothing was changed"):
@@ -87,6 +78,15 @@ def _looked_at(parts: Iterable[Callable[[], str]]) -> tuple[list[str], list[Cert
         except CertcastError as failure:
             failures.append(failure)
     return found, failures
+
+
+def _outside(config: Config) -> str:
+    """Return the names that no [[zone]] holds; none without [[zone]]s, where the account lists its own."""
+    from certcast.dns01.provider import zone_of
+
+    zones = [zone.name for zone in config.zones]
+    names = [name.removeprefix("*.") for certificate in config.certificates for name in certificate.names]
+    return ", ".join(name for name in dict.fromkeys(names) if zones and zone_of(name, zones) is None)
 
 
 def _store(config: Config) -> str:
@@ -170,7 +170,7 @@ def _signing_key(renewal: RenewalConfig) -> str:
 def _enrolled(renewal: RenewalConfig) -> str:
     from certcast.publisher.hosts import enrolled_hosts
 
-    hosts = enrolled_hosts.read(renewal.hosts_file)
+    hosts = enrolled_hosts.read_hosts(renewal.hosts_file)
     if not hosts:
         return f"nobody is enrolled in {renewal.hosts_file} yet: `certcast host add`"
     return f"{len(hosts)} enrolled in {renewal.hosts_file}: `certcast host list` shows them"

@@ -37,20 +37,18 @@ def hook(context: click.Context, event: str) -> int:
 
 
 def _deploy(run: CommandRun, name: str) -> None:
+    from certcast.certbot.lineage import require_fresh
     from certcast.publisher.chosen_source import source_of
-    from certcast.renewal.publishing import publish_live
+    from certcast.renewal import replacement
 
     (certificate,) = run.config.chosen(name)
     source = source_of(
         certificate, state_dir=run.config.state_dir, certbot_config_dir=run.renewal.certbot_config_dir
     )
-    published = publish_live(
-        certificate,
-        source.live(),
-        open_store=run.store,
-        signer=run.signer,
-        now=now(),
-        note=console.changed,
+    live, moment = source.live(), now()
+    require_fresh(live, moment)
+    published = replacement.publish(
+        partial(run.releases, certificate), live, now=moment, note=console.changed
     )
     if published.alarm is not None:
         run.failed(certificate, published.alarm)

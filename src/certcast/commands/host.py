@@ -5,9 +5,9 @@
     host add --from known_hosts [NAME…]    many at once, all or none (host_lists.py)
     host add [web1] --scan web1.internal   asked of its SSH server, and confirmed (host_scan.py)
 
-Adding writes the list (publisher/hosts/enrolled_hosts.py), then seals what is published at present; removing
-takes the name from the list, then deletes what is sealed to it. If the store fails in
-between, the list counts: the same command again, or the next `certcast renew`, does the rest.
+Adding writes the list (publisher/hosts/enrolled_hosts.py), then seals what is published at present. Removing
+takes the name from the list, then deletes what is sealed to it. If the store fails in between, the list
+counts: the same command again, or the next `certcast renew`, does the rest.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from certcast.commands.run import CommandRun
 from certcast.config.model import Address
 from certcast.config.types import host_name
-from certcast.publisher.hosts import enrolled_hosts, enrolment, host_lists, host_scan
+from certcast.publisher.hosts import enrolled_hosts, host_lists, host_scan
 from certcast.publisher.hosts.enrolled_hosts import Host
+from certcast.publisher.hosts.enrolment import Enrolment
 from certcast.release.sealing import require_sealable
 from certcast.release.ssh_keys import PublicKey
 from certcast.report import console
 from certcast.report.errors import EnrolRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 @click.group()
@@ -60,18 +64,18 @@ def add(
     NAME is what the host calls itself, KEY its public line; `certcast identity` prints both there.
     With --from, NAMEs choose from the list ('*.internal').
     """
-    run = _frame(context, "add")
+    run = _run(context, "add")
     config, renewal = run.config, run.renewal
     certificates = tuple(dict.fromkeys(config.chosen(name)[0].name for name in certificates))
     mistakes: list[str] = []
     if list_file is not None:
         if address or fingerprint or group:
             raise click.UsageError("--from goes with names and --certificate only")
-        hosts, mistakes = _of_list(Path(list_file), words, certificates)
+        hosts, mistakes = _read_list(Path(list_file), words, certificates)
     elif address is not None:
         if len(words) > 1:
             raise click.UsageError("--scan asks for the key; give at most a NAME")
-        hosts = [_scanned(address, words, fingerprint, group=group, certificates=certificates)]
+        hosts = [_scan(address, words, fingerprint, group=group, certificates=certificates)]
     else:
         if fingerprint:
             raise click.UsageError("--fingerprint confirms a --scan")
@@ -79,33 +83,33 @@ def add(
             raise click.UsageError('give a NAME and a "KEY", or --from FILE, or --scan ADDRESS')
         # A key that lost its quotes comes as several words.
         hosts = [_host(words[0], " ".join(words[1:]), group=group, certificates=certificates)]
-    before = {one.name: one for one in enrolled_hosts.read(renewal.hosts_file)}
+    before = {host.name: host for host in enrolled_hosts.read_hosts(renewal.hosts_file)}
     lock = enrolled_hosts.lock_of(config.state_dir)
     changed = enrolled_hosts.add(renewal.hosts_file, hosts, lock=lock, mistakes=mistakes)
-    for one in hosts:
-        console.changed(f"{one.name}: {_came_to(before.get(one.name), one)}, {one.key.fingerprint}")
-    narrowed = [one.name for one in changed if one.name in before and one.certificates]
-    for failure in enrolment.seal(config, renewal, hosts, narrowed=narrowed):
+    for new in hosts:
+        console.changed(f"{new.name}: {_outcome(before.get(new.name), new)}, {new.key.fingerprint}")
+    narrowed = [host.name for host in changed if host.name in before and host.certificates]
+    for failure in _enrolment(run).seal(hosts, narrowed=narrowed):
         run.failed(None, failure)
     return run.status
 
 
-def _came_to(old: Host | None, new: Host) -> str:
+def _outcome(old: Host | None, new: Host) -> str:
     if old is None:
         return "enrolled"
     return "enrolled already" if old.line == new.line else "enrolled otherwise now"
 
 
-def _of_list(
+def _read_list(
     path: Path, wanted: tuple[str, ...], certificates: tuple[str, ...]
 ) -> tuple[list[Host], list[str]]:
-    found = host_lists.read(path, certificates=certificates, wanted=wanted)
+    found = host_lists.read_list(path, certificates=certificates, wanted=wanted)
     for reason in found.left_out:
-        click.echo(f"left out: {reason}", err=True)
+        console.hint(f"left out: {reason}")
     if not found.mistakes and sys.stdin.isatty():
         # A person's known_hosts has strangers in it, who would get the private key.
-        for one in found.hosts:
-            click.echo(f"  {one.name}  {one.key.fingerprint}", err=True)
+        for host in found.hosts:
+            console.hint(f"  {host.name}  {host.key.fingerprint}")
         if not click.confirm(f"Shall these {len(found.hosts)} get the private key?", err=True):
             raise EnrolRefused(
                 "the list was not confirmed",
@@ -115,7 +119,7 @@ def _of_list(
     return found.hosts, found.mistakes
 
 
-def _scanned(
+def _scan(
     text: str,
     words: tuple[str, ...],
     fingerprint: str | None,
@@ -154,48 +158,48 @@ def _checked(name: str) -> str:
     try:
         return host_name(name)
     except ValueError as error:
-        _refuse_name(error)
-
-
-def _refuse_name(error: ValueError) -> NoReturn:
-    raise EnrolRefused(
-        f"this is no name of a host: it {error}",
-        kept="nothing was changed",
-        next="`certcast identity` on the host shows the name that it goes by",
-    ) from None
+        raise EnrolRefused(
+            f"this is no name of a host: it {error}",
+            kept="nothing was changed",
+            next="`certcast identity` on the host shows the name that it goes by",
+        ) from None
 
 
 @host.command(name="list")
 @click.pass_context
 def list_(context: click.Context) -> int:
     """Show who is enrolled, and whether what is published at present is sealed to them."""
-    run = _frame(context, "list")
-    config, renewal = run.config, run.renewal
-    hosts = enrolled_hosts.read(renewal.hosts_file)
+    run = _run(context, "list")
+    config, hosts_file = run.config, run.renewal.hosts_file
+    hosts = enrolled_hosts.read_hosts(hosts_file)
     if not hosts:
-        click.echo(f"nobody is enrolled in {renewal.hosts_file}; `certcast host add`", err=True)
+        console.hint(f"nobody is enrolled in {hosts_file}; `certcast host add`")
         return 0
-    lacking, failures = enrolment.lacking(config, renewal, hosts)
-    rows = [("HOST", "CERTIFICATES", "SEALED", "FINGERPRINT")]
-    for one in hosts:
-        missing = lacking[one.name]
-        sealed = "?" if missing is None else f"NO: {','.join(missing)}" if missing else "yes"
-        mark = "@" if one.group else ""
-        rows.append((f"{mark}{one.name}", ",".join(one.certificates) or "all", sealed, one.key.fingerprint))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        click.echo(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-        )
+    lacking, failures = _enrolment(run).lacking(hosts)
+    console.document(_table(hosts, lacking))
     known = {certificate.name for certificate in config.certificates}
-    for one in hosts:
-        for name in sorted(set(one.certificates) - known):
-            click.echo(f"{one.name}: no [[certificate]] in {config.path} is called {name}", err=True)
+    for host in hosts:
+        for name in sorted(set(host.certificates) - known):
+            console.hint(f"{host.name}: no [[certificate]] in {config.path} is called {name}")
     if any(lacking.values()):
-        click.echo("`certcast renew` seals what is missing", err=True)
+        console.hint("`certcast renew` seals what is missing")
     for failure in failures:
         run.failed(None, failure)
     return run.status
+
+
+def _table(hosts: Sequence[Host], lacking: Mapping[str, list[str] | None]) -> str:
+    rows = [("HOST", "CERTIFICATES", "SEALED", "FINGERPRINT")]
+    for host in hosts:
+        missing = lacking[host.name]
+        sealed = "?" if missing is None else f"NO: {','.join(missing)}" if missing else "yes"
+        name = f"@{host.name}" if host.group else host.name
+        rows.append((name, ",".join(host.certificates) or "all", sealed, host.key.fingerprint))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    )
 
 
 @host.command()
@@ -207,15 +211,15 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
 
     KEY is needed only to go on where deleting older versions has failed; the report shows it.
     """
-    run = _frame(context, "remove")
+    run = _run(context, "remove")
     config, renewal = run.config, run.renewal
     name = _checked(name.removeprefix("@"))
-    known = _host(name, " ".join(key), group=False, certificates=()) if key else None
-    gone = enrolled_hosts.remove(renewal.hosts_file, name, lock=enrolled_hosts.lock_of(config.state_dir))
-    if gone is not None:
-        console.changed(f"{name}: removed, {gone.key.fingerprint}")
-    leaver = gone or known
-    deleted, failures = enrolment.take_away(config, renewal, name, leaver.key if leaver else None)
+    given = _host(name, " ".join(key), group=False, certificates=()) if key else None
+    removed = enrolled_hosts.remove(renewal.hosts_file, name, lock=enrolled_hosts.lock_of(config.state_dir))
+    if removed is not None:
+        console.changed(f"{name}: removed, {removed.key.fingerprint}")
+    leaver = removed or given
+    deleted, failures = _enrolment(run).take_away(name, leaver.key if leaver else None)
     for certificate, count in deleted.items():
         console.changed(f"{name}: {count} sealed key{'s' if count != 1 else ''} of {certificate} deleted")
     if leaver is None and not deleted and not failures:
@@ -224,7 +228,8 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
             kept="nothing was changed",
             next="`certcast host list` shows who is",
         )
-    which = ", ".join(one.name for one in config.certificates if leaver is None or leaver.gets(one.name))
+    certificates = [certificate.name for certificate in config.certificates]
+    which = ", ".join(name for name in certificates if leaver is None or leaver.gets(name))
     console.hint(
         f"What {name} has fetched it still has, private keys included. To make that worthless, for each of\n"
         f"{which}: `certcast renew --replace NAME --reason superseded`\n"
@@ -235,7 +240,9 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
     return run.status
 
 
-def _frame(context: click.Context, command: str) -> CommandRun:
-    run = CommandRun(context, f"host {command}", role="renewal", attended=True)
-    run.require_own_state()
-    return run
+def _run(context: click.Context, command: str) -> CommandRun:
+    return CommandRun(context, f"host {command}", role="renewal", attended=True, changes=True)
+
+
+def _enrolment(run: CommandRun) -> Enrolment:
+    return Enrolment(run.config, run.renewal, run.store, run.signer)

@@ -1,6 +1,6 @@
 """`certcast identity`: this host's key, made where there is none, and what to do with it.
 
-The public line alone is on stdout, for scripts; everything else is on stderr:
+The public line alone is on stdout, for scripts; the rest is on stderr:
 
     $ certcast identity
     ssh-ed25519 AAAAC3Nza… web1
@@ -23,6 +23,7 @@ from certcast.commands.run import CommandRun
 from certcast.host import files
 from certcast.release import host_identity
 from certcast.release.ssh_keys import PublicKey
+from certcast.report import console
 from certcast.report.errors import IdentityUnusable
 
 if TYPE_CHECKING:
@@ -38,14 +39,13 @@ def identity(context: click.Context) -> int:
     """Show this host's identity, made where there is none, and the command that enrols it."""
     config = CommandRun(context, "identity", attended=True).config
     name = config.enrolled_as
-    found, made = _loaded_or_made(config, name)
-    click.echo(PublicKey(found.public.blob, name).line)
-    for line in _explained(config, name, found, made=made):
-        click.echo(line, err=True)
+    found, made = _load_or_make(config, name)
+    console.document(PublicKey(found.public.blob, name).line)
+    console.document("\n".join(_explanation(config, name, found, made=made)), err=True)
     return 0
 
 
-def _loaded_or_made(config: Config, name: str) -> tuple[Identity, bool]:
+def _load_or_make(config: Config, name: str) -> tuple[Identity, bool]:
     path = config.identity
     with files.reported(f"look for {path}", kept="nothing was changed"):
         there = path.is_symlink() or path.exists()
@@ -66,7 +66,7 @@ def _loaded_or_made(config: Config, name: str) -> tuple[Identity, bool]:
     return host_identity.load(path), False
 
 
-def _explained(config: Config, name: str, found: Identity, *, made: bool) -> list[str]:
+def _explanation(config: Config, name: str, found: Identity, *, made: bool) -> list[str]:
     group = config.consumer is not None and config.consumer.group is not None
     lines = [
         f"this host is called {name}{', as all of its group' if group else ''}; "

@@ -1,11 +1,10 @@
 """`certcast policy`: the least that an AccessKey must be allowed, to be pasted into the RAM console.
 
-stdout has the policy alone, so that it can go into a file or a command; whose it is, and
-what RAM cannot express, is told on stderr. Nothing is asked of any service, and nothing
-is changed: it is all read off the configuration.
+stdout has the policy alone, so that it can go into a file or a command. stderr tells whose it is, and what
+RAM cannot express. No service is asked, and nothing is changed: the configuration says it all.
 
-Not here: the statements (ram_policies.py), the CNAMEs of --isolate (isolation.py), and
-most of the words (policy_remarks.py).
+Not here: the statements (ram_policies.py), the CNAMEs of --isolate (isolation.py), and most of the words
+(policy_remarks.py).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from certcast.access import policy_remarks, ram_policies
 from certcast.access.isolation import Isolation, isolate
 from certcast.commands.run import CommandRun
 from certcast.config.types import zone_name
+from certcast.report import console
 from certcast.report.names import readable
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ def _tell_steps(config: Config, isolation: Isolation) -> None:
     width = max(len(name) for name, _ in isolation.records) + 1
     _tell("\n1. Add these records by hand, once, in the zones that hold the names:\n")
     for name, target in isolation.records:
-        click.echo(f"{name + '.':{width}}  600  IN  CNAME  {target}.", err=True)
+        console.document(f"{name + '.':{width}}  600  IN  CNAME  {target}.", err=True)
     changed = isolation.config != config
     _tell(f"\n2. Change {config.path}:\n" if changed else f"\n2. {config.path} is right as it is.\n")
     if zone not in config.zones:
-        click.echo(f'[[zone]]\nname = "{zone.name}"\n', err=True)
-    if leaving := [one.name for one in config.zones if one != zone]:
+        console.document(f'[[zone]]\nname = "{zone.name}"\n\n', err=True)
+    if leaving := [other.name for other in config.zones if other != zone]:
         _tell(
             f"and remove [[zone]] {policy_remarks.listed(leaving)}: a zone that is named there is asked "
             "through its API, which this key may not do.\n"
@@ -105,10 +105,10 @@ def _tell_steps(config: Config, isolation: Isolation) -> None:
 
 
 def _print(policies: Sequence[Policy], remarks: Sequence[str]) -> None:
-    for one in policies:
-        _tell(f"for {one.holder}:")
-        document = json.dumps(one.document, indent=2)
-        click.echo(document)
+    for wanted in policies:
+        _tell(f"for {wanted.holder}:")
+        document = json.dumps(wanted.document, indent=2)
+        console.document(document)
         remarks = [*remarks, *policy_remarks.about_length(len(document))]
     for remark in remarks:
         _tell(remark, mark="- ")
@@ -125,4 +125,4 @@ def _tell(text: str, *, mark: str = "") -> None:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    click.echo(f"{before}{filled}" + "\n" * after, err=True)
+    console.document(f"{before}{filled}\n" + "\n" * after, err=True)

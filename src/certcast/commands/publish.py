@@ -53,22 +53,17 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
     `renew` respects both: it does not publish again what was stepped back from, and goes on with
     the next newer certificate.
     """
-    from certcast.publisher import releases
-
     if prefix is None and at_least is None:
         raise click.UsageError("say what to publish: --release LEAF, or --at-least N; `renew` does the rest")
-    run = CommandRun(context, "publish", role="renewal", attended=True)
-    run.require_own_state()
+    run = CommandRun(context, "publish", role="renewal", attended=True, changes=True)
     wanted, moment = _only_one(run.config, name), now()
-    signer = run.signer()
-    source = signer.source(wanted)
-    leaf = None if prefix is None else _chosen(source, wanted, prefix, moment)
-    if leaf is None:
-        done = releases.publish(
-            wanted, source.live(), run.store(), signer, now=moment, at_least=at_least or 0
-        )
+    source = run.signer().source(wanted)
+    if prefix is None:
+        live = source.live()
+        done = run.releases(wanted).publish(live, now=moment, at_least=at_least or 0)
     else:
-        done = releases.step_back(wanted, leaf, run.store(), signer, now=moment, at_least=at_least or 0)
+        leaf = choose_leaf(source, wanted, prefix, moment)
+        done = run.releases(wanted).step_back(leaf, now=moment, at_least=at_least or 0)
     current = done.manifest
     console.changed(
         f"{wanted.name}: {done.result} serial {current.leaf.serial} as sequence {current.sequence}, "
@@ -85,11 +80,11 @@ def publish(context: click.Context, name: str | None, prefix: str | None, at_lea
 def _only_one(config: Config, name: str | None) -> CertificateConfig:
     certificates = config.chosen(name)
     if len(certificates) > 1:
-        raise click.UsageError("name one of " + ", ".join(one.name for one in certificates))
+        raise click.UsageError("name one of " + ", ".join(wanted.name for wanted in certificates))
     return certificates[0]
 
 
-def _chosen(source: Source, wanted: CertificateConfig, prefix: str, now: datetime) -> str:
+def choose_leaf(source: Source, wanted: CertificateConfig, prefix: str, now: datetime) -> str:
     """Return the SHA-256 of the one leaf on this host that begins so. Raises LineageUnusable."""
     held = [version.leaf for version in source.all()]
     valid = [leaf for leaf in held if leaf.life.is_valid(now)]
@@ -103,7 +98,6 @@ def _chosen(source: Source, wanted: CertificateConfig, prefix: str, now: datetim
         f"{wanted.name}: {_why_not(found)}",
         expected=f"one in {source.place} that is valid:\n" + "\n".join(_line(leaf) for leaf in valid),
         found=f"--release {prefix}",
-        kept="what is published and served stays",
         next="give the first digits of one of these; what hosts serve now stands in the manifest",
     )
 

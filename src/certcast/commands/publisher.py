@@ -5,9 +5,9 @@
     kit       a new kit, when one was lost or seen
     rotate    the spare key of the kit becomes the working one: the old key is lost, stolen or old
 
-Whatever makes a kit hands it out first (stdout, or --kit FILE) and changes this host after: a
-kit that nobody has would be the one thing that cannot be made up for. Only the kit goes to stdout where
-it goes there; what to do next goes to stderr.
+A command that makes a kit hands it out first (stdout, or --kit FILE) and changes this host after: a kit that
+was lost on its way is the one loss that cannot be made up for. Where the kit goes to stdout, nothing else
+does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import click
 
 from certcast.commands.run import CommandRun
 from certcast.host import files
+from certcast.report import console
 from certcast.report.errors import KitRefused, SigningFailed
 
 if TYPE_CHECKING:
@@ -67,17 +68,16 @@ def publisher() -> None:
 def init(context: click.Context, new_kit: Path | None, passphrase_file: Path | None) -> None:
     """Make the signing key, the spare key and the recovery kit, once, on the renewal host."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import new_passphrase
     from certcast.release.host_identity import new_key
 
     config, signing_key = _config(context)
     with _alone(config):
         _require_nothing(keyring.read(signing_key))
         kit_handover.require_free(new_kit)
-        words = new_passphrase(passphrase_file)
+        words = kit_handover.new_passphrase(passphrase_file)
         private, working = new_key("")
         made = recovery_kit.make(config.store.url, working)
-        with kit_handover.handed_out(made, words, new_kit, signing_key):
+        with kit_handover.hand_out(made, words, new_kit, signing_key):
             keyring.begin(signing_key, private, made)
     _tell(new_kit, f"signing key {working.fingerprint} in {signing_key}")
     _hint(
@@ -104,20 +104,23 @@ def show(context: click.Context) -> None:
     config, signing_key = _config(context)
     ring = keyring.read(signing_key)
     working = _require_working(ring)
-    click.echo(f"working key   {working.fingerprint}  {signing_key}")
-    if ring.spare is None:
-        click.echo("spare key     none")
-    else:
-        click.echo(f"spare key     {ring.spare.fingerprint}  private half: in the recovery kit only")
-    if ring.recovery is None:
-        click.echo("recovery kit  none: `certcast publisher kit` makes one")
-    else:
-        click.echo(f"recovery kit  opens what is sealed to {ring.recovery}  {recovery_file(signing_key)}")
     keys = [working, *([ring.spare] if ring.spare else [])]
-    click.echo("\n# in [store] on every host\n" + _publishers_line(keys))
-    if published := _at_least_lines(config):
-        click.echo("\n# in its [[certificate]] on a new host: nothing older is taken there\n" + published)
-    click.echo("\n# allowed signers, for ssh-keygen -Y verify\n" + allowed_signers(keys), nl=False)
+    spare = "none"
+    if ring.spare is not None:
+        spare = f"{ring.spare.fingerprint}  private half: in the recovery kit only"
+    if ring.recovery is None:
+        recovery = "none: `certcast publisher kit` makes one"
+    else:
+        recovery = f"opens what is sealed to {ring.recovery}  {recovery_file(signing_key)}"
+    console.document(
+        f"working key   {working.fingerprint}  {signing_key}\n"
+        f"spare key     {spare}\n"
+        f"recovery kit  {recovery}\n"
+        f"\n# in [store] on every host\n{_publishers_line(keys)}"
+    )
+    if lines := _at_least_lines(config):
+        console.document(f"\n# in its [[certificate]] on a new host: nothing older is taken there\n{lines}")
+    console.document(f"\n# allowed signers, for ssh-keygen -Y verify\n{allowed_signers(keys)}")
     if ring.published is None or ring.published.blob != working.blob:
         _hint(
             "",
@@ -139,7 +142,6 @@ def kit_command(
 ) -> None:
     """Make a new recovery kit: a lost one cannot be printed again, its secrets are nowhere else."""
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import new_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
@@ -148,9 +150,9 @@ def kit_command(
         kit_handover.require_free(new_kit)
         if ring.spare and not replace:
             _confirm()
-        words = new_passphrase(passphrase_file)
+        words = kit_handover.new_passphrase(passphrase_file)
         made = recovery_kit.make(config.store.url, working)
-        with kit_handover.handed_out(made, words, new_kit, signing_key):
+        with kit_handover.hand_out(made, words, new_kit, signing_key):
             keyring.replace_kit(signing_key, made)
     _tell(new_kit, f"spare key {made.spare.fingerprint}, in the new recovery kit only")
     _steps(
@@ -182,18 +184,17 @@ def rotate(
     a renewal host that is gone.
     """
     from certcast.publisher.keys import keyring, kit_handover, recovery_kit
-    from certcast.publisher.keys.passphrase_prompt import known_passphrase
 
     config, signing_key = _config(context)
     with _alone(config):
         ring = keyring.read(signing_key)
-        armored = kit_handover.read(kit_file)
+        armored = kit_handover.read_text(kit_file)
         kit_handover.require_free(new_kit)
-        words = known_passphrase(passphrase_file)
-        former = kit_handover.opened(kit_file, armored, words)
+        words = kit_handover.known_passphrase(passphrase_file)
+        former = kit_handover.open_kit(kit_file, armored, words)
         kit_handover.require_in_force(former, ring, config, kit_file)
         made = recovery_kit.make(config.store.url, former.spare)
-        with kit_handover.handed_out(made, words, new_kit, signing_key):
+        with kit_handover.hand_out(made, words, new_kit, signing_key):
             keyring.exchange(signing_key, former, made)
     _tell(new_kit, f"signing key {former.spare.fingerprint} in {signing_key}, until now the spare one")
     if ring.working is None:
@@ -232,8 +233,8 @@ def _tell_new_machine(config: Config, former: Kit, made: Kit) -> None:
 
 def _config(context: click.Context) -> tuple[Config, Path]:
     """Return the configuration, and where the signing key is."""
-    run = CommandRun(context, f"publisher {context.info_name}", role="renewal", attended=True)
-    run.require_own_state()
+    doing = f"publisher {context.info_name}"
+    run = CommandRun(context, doing, role="renewal", attended=True, changes=True)
     return run.config, run.renewal.signing_key
 
 
@@ -251,13 +252,11 @@ def _require_nothing(ring: Keyring) -> None:
         raise KitRefused(
             "this host has a signing key already, which hosts trust",
             found=f"{there}\nworking key {ring.working.fingerprint}",
-            kept="nothing was changed",
             next="`certcast publisher show` shows it, `certcast publisher kit` makes a new recovery kit",
         )
     raise KitRefused(
         "this host had a signing key: its public halves are here",
         found=there,
-        kept="nothing was changed",
         next=f"if the key was lost: `certcast publisher rotate --kit FILE`, {_BURNED_DOWN}; if no host "
         "trusts it yet, as after an `init` that was killed: move these files away, then run this again",
     )
@@ -278,7 +277,6 @@ def _confirm() -> None:
     if not sys.stdin.isatty():
         raise KitRefused(
             "there is a recovery kit already, and no terminal to ask whether it shall be replaced",
-            kept="nothing was changed",
             next="confirm it with --replace; hosts must be told of the new spare key",
         )
     _hint("A new kit has a new spare key. It is worth nothing until every host has been told of it.")
@@ -300,7 +298,7 @@ def _at_least_lines(config: Config) -> str:
 
     folder = config.state_dir / "publisher"
     names = [certificate.name for certificate in config.certificates]
-    sequences = {name: record.read(folder, name, config.store.url).sequence for name in names}
+    sequences = {name: record.read(folder, name).sequence for name in names}
     return "\n".join(f"at_least = {number}    # {name}" for name, number in sequences.items() if number)
 
 
@@ -310,9 +308,10 @@ def _in_store(keys: Sequence[PublicKey]) -> str:
 
 def _tell(new_kit: Path | None, text: str) -> None:
     """Say on stdout what was changed; on stderr where the kit itself goes to stdout."""
-    click.echo(text, err=new_kit is None)
-    if new_kit is not None:
-        click.echo(f"recovery kit in {new_kit}")
+    if new_kit is None:
+        console.hint(text)
+    else:
+        console.changed(f"{text}\nrecovery kit in {new_kit}")
 
 
 def _steps(*steps: str) -> None:
@@ -320,4 +319,4 @@ def _steps(*steps: str) -> None:
 
 
 def _hint(*lines: str) -> None:
-    click.echo("\n".join(lines), err=True)
+    console.document("\n".join(lines), err=True)

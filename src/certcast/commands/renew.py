@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,10 +20,9 @@ from certcast.report import console
 from certcast.report.errors import LocalFault
 
 if TYPE_CHECKING:
-    from certcast.config.model import CertificateConfig
-    from certcast.renewal.candidate import Renewed
+    from certcast.dns01.challenges import Challenges
+    from certcast.renewal.candidate import Candidate
     from certcast.renewal.reconcile import Renewal
-    from certcast.renewal.replacement import Reason
 
 
 @click.command()
@@ -60,7 +59,7 @@ def renew(
         run.config,
         run.renewal,
         open_store=run.store,
-        signer=run.signer,
+        releases=run.releases,
         clock=now,
         progress=console.progress(),
         warn=console.warned,
@@ -74,10 +73,10 @@ def renew(
         name = _adopt(run, renewal, name=name, adopt=adopt, new_account=new_account)
     chosen = run.config.chosen(name)
     swept = run.attempt(None, partial(_sweep, run))
-    done: list[Renewed] = []
+    done: list[Candidate] = []
     run.attempt(None, lambda: done.extend(renewal.run(chosen)))
-    for one in done:
-        run.attempt(one.certificate, partial(_renewed, run, renewal, one))
+    for candidate in done:
+        run.attempt(candidate.wanted, partial(_finish, run, renewal, candidate))
     for failure in renewal.left:
         run.failed(None, failure)
     run.attempt(None, partial(_revoke, run, renewal))
@@ -102,13 +101,12 @@ def _ask_to_replace(
     from certcast.config.types import seconds
     from certcast.release.lifetime import utc_text
     from certcast.renewal import replacement
-    from certcast.renewal.replacement import Reason
 
     if to_replace is None:
         raise click.UsageError("--reason and --revoke-after belong to --replace NAME")
     if name not in {None, to_replace}:
         raise click.UsageError(f"--replace {to_replace} is about that certificate alone, not {name}")
-    reasons: dict[str, Reason] = {word.lower(): word for word in get_args(Reason)}
+    reasons = {word.lower(): word for word in replacement.REASONS}
     if reason is None or reason.lower() not in reasons:
         raise click.UsageError(f"--replace needs a --reason: {', '.join(reasons.values())}")
     after = None
@@ -127,10 +125,10 @@ def _ask_to_replace(
         after=after,
         now=now(),
     )
-    if asked.published_at is not None and asked.after:
+    if asked.published_at is not None and asked.after_seconds:
         # A person who asks for a new key must not believe that there is one more.
         console.changed(f"{wanted.name}: was replaced at {utc_text(asked.published_at)}, not again now")
-        console.changed(asked.text())
+        console.changed(asked.text(wanted.name))
         console.hint(
             "is another new key wanted? The same with `--revoke-after 0s` ends this replacement; "
             "then ask again"
@@ -159,50 +157,45 @@ def _adopt(
 
 
 def _sweep(run: CommandRun) -> None:
-    """Remove the TXT records of runs that have ended. A ledger without entries costs one small file."""
-    from certcast.dns01.ledger import Ledger
-
-    if Ledger(run.config.state_dir).entries():
-        from certcast.dns01.challenges import Challenges
-
-        Challenges(run.config).sweep(now())
+    """Remove the TXT records of runs that have ended."""
+    if challenges := _challenges(run):
+        challenges.sweep(now())
 
 
 def _require_nothing_left(run: CommandRun) -> None:
+    if challenges := _challenges(run):
+        challenges.require_nothing_left(now())
+
+
+def _challenges(run: CommandRun) -> Challenges | None:
+    """Return the challenges if the ledger has entries; one without costs a small file."""
     from certcast.dns01.ledger import Ledger
 
-    if Ledger(run.config.state_dir).entries():
-        from certcast.dns01.challenges import Challenges
+    if not Ledger(run.config.state_dir).entries():
+        return None
+    from certcast.dns01.challenges import Challenges
 
-        Challenges(run.config).require_nothing_left(now())
+    return Challenges(run.config)
 
 
 def _revoke(run: CommandRun, renewal: Renewal) -> None:
     from certcast.renewal.revocation import carry_out
 
-    configured: dict[str, CertificateConfig] = {one.name: one for one in run.config.certificates}
-    done, failures = carry_out(
-        run.config.state_dir,
-        ca_at=renewal.ca,
-        source_of=lambda name: renewal.source(configured[name]) if name in configured else None,
-        open_store=run.store,
-        now=now(),
-        progress=console.progress(),
-    )
+    done, failures = carry_out(renewal)
     for text in done:
         console.changed(text)
     for failure in failures:
         run.failed(None, failure)
 
 
-def _renewed(run: CommandRun, renewal: Renewal, done: Renewed) -> None:
+def _finish(run: CommandRun, renewal: Renewal, candidate: Candidate) -> None:
     """Tell what a run did for one certificate, and install it here if this host serves too."""
-    certificate = done.certificate
-    for failure in done.failures:
-        run.failed(certificate, failure)
-    if done.published:
-        tell_published(run, certificate, done.published, renewal.source(certificate))
-    for text in done.notes:
+    wanted, published = candidate.wanted, candidate.published
+    for failure in candidate.failures:
+        run.failed(wanted, failure)
+    if published:
+        tell_published(run, wanted, published, renewal.source(wanted))
+    for text in candidate.notes:
         console.changed(text)
-    if (done.published or done.idle) and run.config.consumer is not None:
-        run.attempt(certificate, partial(run.pull, certificate, force=not done.idle))
+    if (published or candidate.is_idle) and run.config.consumer is not None:
+        run.attempt(wanted, partial(run.pull, wanted, force=not candidate.is_idle))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from certcast.config.model import CertificateConfig, Config, RenewalConfig
     from certcast.consumer.outcome import Outcome
     from certcast.publisher.publication import Published
+    from certcast.publisher.releases import Releases
     from certcast.publisher.signer import Signer
     from certcast.release.source import Source
     from certcast.storage.store import Reader, Store
@@ -35,7 +36,8 @@ class CommandRun:
     """One command's run: the configuration, the store once it is needed, and how it ended.
 
     `role` is the section of the configuration without which the command makes no sense here. `attended`: a
-    person has typed it and reads how it ends, so nobody is mailed.
+    person has typed it and reads how it ends, so nobody is mailed. `changes` certcast's own state, which
+    nobody else may be able to write to.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class CommandRun:
         *,
         role: Literal["renewal", "consumer"] | None = None,
         attended: bool = False,
+        changes: bool = False,
     ) -> None:
         from certcast.config.reading import config_path, load
 
@@ -56,6 +59,8 @@ class CommandRun:
             console.warned('store.encryption = "none": whoever can read the bucket has the private keys')
         if role is not None and getattr(self.config, role) is None:
             self.config.lacks(role, f"certcast {doing}")
+        if changes:
+            self.require_own_state()
         self._store: Store | None = None
         self._reader: Reader | None = None
 
@@ -122,6 +127,13 @@ class CommandRun:
 
         return Signer.of(self.config, self.renewal, self.host)
 
+    def releases(self, certificate: CertificateConfig) -> Releases:
+        """Return the releases of a certificate in the store. Raises as `signer` and `store` do."""
+        from certcast.publisher.releases import Releases
+
+        signer = self.signer()
+        return Releases(certificate, self.store(), signer)
+
     def attempt(
         self, certificate: CertificateConfig | None, work: Callable[[], object], *, unless: str | None = None
     ) -> str | None:
@@ -129,16 +141,15 @@ class CommandRun:
         try:
             self.require_own_state()
             work()
-        except CertcastError as failure:
-            if failure.code != unless:
-                self.failed(certificate, failure)
-            return failure.code
+        except CertcastError as error:
+            failure = error
         except Exception as error:
-            ours = defect(error)
-            if ours.code != unless:
-                self.failed(certificate, ours)
-            return ours.code
-        return None
+            failure = defect(error)
+        else:
+            return None
+        if failure.code != unless:
+            self.failed(certificate, failure)
+        return failure.code
 
     def failed(self, certificate: CertificateConfig | None, failure: CertcastError) -> None:
         """Tell of a failure. The first gives the exit status; an unsent mail yields to any other."""
@@ -211,18 +222,16 @@ def tell_published(
     To refuse such a key would cost the renewal.
     """
     from certcast.release.lifetime import utc_text
+    from certcast.report.names import abridged
 
     name = certificate.name
-    to = ", ".join(published.sealed_to[:5])
-    if len(published.sealed_to) > 5:
-        to += f" and {len(published.sealed_to) - 5} more"
     if published.result not in {"unchanged", "re-dated"}:
         leaf = published.manifest.leaf
         console.changed(
             f"{name}: {published.result} serial {leaf.serial}, valid until {utc_text(leaf.not_after)}"
         )
-    if to:
-        console.changed(f"{name}: private key sealed to {to}")
+    if published.sealed_to:
+        console.changed(f"{name}: private key sealed to {abridged(published.sealed_to)}")
     for warning in published.warnings:
         console.warned(f"{name}: {warning}")
     readable = source.exposed()

@@ -2,17 +2,15 @@
 
     published manifest + this host's record ──> current ──> following ──> objects, manifest, no old releases
 
-What is published counts as far as its signature is ours; if it isn't, the record tells what this
-host had published, and it is put back. Objects come first and the manifest last, so that a reader
-never meets a manifest whose files are not there.
+- What is published counts as far as its signature is ours. If it isn't, the record tells what this host had
+  published, and that is put back.
+- Objects come first and the manifest last: a reader never meets a manifest whose files are not there.
+- The sequence (docs/adr/0005) grows when the leaf, `revoked`, `held_off` or `step_back` change, or an
+  administrator says how far. Otherwise a manifest is only dated and signed anew.
+- OSS has no conditional PUT, so one flock on the renewal host covers the manifest's read and write. Two
+  renewal hosts for one certificate are not supported.
 
-OSS has no conditional PUT, so one flock on the renewal host covers the manifest's
-read and write; two renewal hosts for one certificate are not supported.
-
-Rules of the sequence (docs/adr/0005): it grows when the leaf, `revoked`, `held_off` or `step_back`
-change, or an administrator says how far; otherwise a manifest is only dated and signed anew.
-
-Not here: whether a release may be published (publish.py), who may read (sealed_keys.py).
+Not here: whether a release may be published (releases.py), who may read (hosts/sealed_keys.py).
 """
 
 from __future__ import annotations
@@ -35,6 +33,7 @@ from certcast.report.errors import (
     SignatureInvalid,
     StoreError,
     StoreTooLarge,
+    within,
 )
 from certcast.storage.store import Object, Unchanged
 
@@ -60,9 +59,9 @@ Result = Literal["unchanged", "re-dated", "repaired", "published", "stepped back
 class Published:
     """What was found or done: `sealed_to` are the hosts that got the private key now.
 
-    `warnings` are for a person, about what is as it should not be. `alarm` is about what stood in the
-    store and was neither ours nor legible: it is put right, but somebody can write there. Or it is about
-    what should be deleted there and was not.
+    `warnings` tell a person what is as it should not be. `alarm` is about an object in the store that was
+    neither ours nor legible: it is put right, but somebody else can write there. Or it is about what should
+    be deleted there and was not.
     """
 
     result: Result
@@ -73,38 +72,39 @@ class Published:
 
 
 @contextmanager
-def open_desk(wanted: CertificateConfig, store: Store, signer: Signer) -> Iterator[Desk]:
+def open_publication(wanted: CertificateConfig, store: Store, signer: Signer) -> Iterator[Publication]:
     """Hold the lock, with everything read that is to be changed.
 
     Raises StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read, and this
     host has no record of its own), Busy, LocalFault.
     """
     with files.lock(signer.folder / f"{wanted.name}.lock", wait=60.0):
-        record = records.read(signer.folder, wanted.name, store.url)
-        found, signed_by, trouble = _read_manifest(wanted, store, signer, record)
-        if record.manifest is None and found is not None:
-            # A bucket with more in it than can be listed keeps old releases; that is told at the end.
+        yield Publication(wanted, store, signer)
+
+
+class Publication:
+    """One certificate under the lock: a manifest `found` in the store, which `signed_by` has signed.
+
+    `recorded` is the last one that this host wrote. `current` is the one of the two that counts.
+    """
+
+    def __init__(self, wanted: CertificateConfig, store: Store, signer: Signer) -> None:
+        self.wanted, self.store, self.signer = wanted, store, signer
+        self.record: Record = records.read(signer.folder, wanted.name)
+        self.recorded = self.record.last(store.url, wanted.name)
+        self.alarm: CertcastError | None = None
+        self.found, self.signed_by = self._read_manifest()
+        if self.recorded is None and self.found is not None:
+            # A bucket with more in it than can be listed keeps old releases; `put` tells of that at its end.
             with suppress(StoreError):
-                record = records.adopted(record, found, store)
-        current = records.latest(found, record.manifest)
-        yield Desk(wanted, store, signer, record, found, signed_by, current, trouble)
+                self.record = records.adopt(self.record, self.found, store)
+        self.current = records.latest(self.found, self.recorded)
 
-
-@dataclass
-class Desk:
-    """One certificate under the lock: `found` in the store, signed by `signed_by`; `current` counts."""
-
-    wanted: CertificateConfig
-    store: Store
-    signer: Signer
-    record: Record
-    found: Manifest | None
-    signed_by: str | None
-    current: Manifest | None
-    trouble: CertcastError | None
-
-    def first(self, release: Release, now: datetime) -> Manifest:
-        """Return the manifest of a certificate that was never published; `put` numbers it."""
+    def manifest_for(self, release: Release, now: datetime) -> Manifest:
+        """Return the current manifest with another release, or the first one; `put` numbers and dates it."""
+        digests = {FULLCHAIN: Digest.of(release.fullchain)}
+        if self.current is not None:
+            return replace(self.current, leaf=release.leaf, files=digests, step_back=False)
         return Manifest(
             store=self.store.url,
             certificate=self.wanted.name,
@@ -113,22 +113,17 @@ class Desk:
             expires=now + manifest.EXPIRES_AFTER,
             publisher=self.signer.publisher,
             leaf=release.leaf,
-            files={FULLCHAIN: Digest.of(release.fullchain)},
+            files=digests,
         )
 
-    def next(self, current: Manifest, release: Release) -> Manifest:
-        """Return `current` with another release; `put` numbers and dates it."""
-        digests = {FULLCHAIN: Digest.of(release.fullchain)}
-        return replace(current, leaf=release.leaf, files=digests, step_back=False)
-
-    def put(self, following: Manifest, release: Release, now: datetime, at_least: int) -> Published:
+    def put(self, following: Manifest, live: Release, now: datetime, at_least: int) -> Published:
         """Bring the store to `following`: the release's objects, then the manifest; then tidy up."""
         highest = max(self.record.sequence, self.current.sequence if self.current else 0)
         changes = self.current is None or following != self.current or at_least >= highest
         leaf = following.leaf.sha256
         is_new = self.current is None or leaf != self.current.leaf.sha256
-        mended = self._put_chain(leaf, release, is_new=is_new)
-        sealed_to, warnings = self.seal(leaf, release, is_new=is_new)
+        mended = self._put_chain(leaf, live, is_new=is_new)
+        sealed_to, warnings = self.seal(leaf, live, is_new=is_new)
         if changes:
             sequence = max(highest, at_least) + 1
             following = replace(following, sequence=sequence, publisher=self.signer.publisher)
@@ -137,61 +132,56 @@ class Desk:
         result = self._result(following, changes=changes, mended=mended)
         if following != self.found or self.signed_by != self.signer.working.fingerprint:
             self._put_manifest(following)
-        elif not self.record.arrived and following == self.record.manifest:
+        elif not self.record.arrived and following == self.recorded:
             self._remember(replace(self.record, arrived=True))  # after a lost answer, or a crash
         try:
-            warnings += self._tidy(following)
+            with within(kept=f"{self.wanted.name}: what is published is right, and signed"):
+                warnings += self._tidy(following)
         except StoreError as failure:
-            failure.kept = failure.kept or f"{self.wanted.name}: what is published is right, and signed"
-            return Published(result, following, sealed_to, warnings, self.trouble or failure)
-        return Published(result, following, sealed_to, warnings, self.trouble)
+            self.alarm = self.alarm or failure
+        return Published(result, following, sealed_to, warnings, self.alarm)
 
-    def _tidy(self, current: Manifest) -> tuple[str, ...]:
-        """Remove from the store what nobody may have or needs any more; return warnings. Raises StoreError.
+    def seal(
+        self,
+        leaf: str,
+        live: Release | None,
+        *,
+        anew: frozenset[str] = frozenset(),
+        is_new: bool = False,
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Seal the key of a release to every enrolled host that lacks it; return the hosts, and warnings."""
+        name, store = self.wanted.name, self.store
+        warnings = self.signer.warnings()
+        if self.signer.encryption == "none":
+            sealed_keys.put_unsealed(store, name, leaf, self._release(leaf, live).privkey)
+            return (), tuple(warnings)
+        recipients = self.signer.recipients(name)
+        if all(recipient.host == RECOVERY for recipient in recipients):
+            warnings.append("no host is enrolled, so none can open what is published: `certcast host add`")
+        if is_new:
+            anew = frozenset(recipient.host for recipient in recipients)
+        sealed_to = sealed_keys.seal_missing(
+            store, name, leaf, recipients, lambda: self._release(leaf, live).privkey, anew=anew
+        )
+        return sealed_to, tuple(warnings)
 
-        At last: whatever cannot be deleted must not keep a release from the hosts.
-        """
-        name = self.wanted.name
-        keys = self.store.list(manifest.releases_prefix(name))
-        sealing = self.signer.encryption != "none"
-        opened = sealed_keys.lying_open(keys) if sealing else []
-        strays = sealed_keys.strays(keys, self.signer.recipients(name)) if sealing else []
-        outdated = records.outdated(self.record, current)
-        old = [
-            key for leaf in outdated for key in keys if key.startswith(manifest.release_key(name, leaf, ""))
-        ]
-        doomed = list(dict.fromkeys([*opened, *strays, *old]))
-        whole = sealed_keys.purge(self.store, doomed[: sealed_keys.AT_ONCE])
-        if outdated and len(doomed) <= sealed_keys.AT_ONCE:
-            self._remember(records.without(self.record, outdated))
-        warnings = []
-        if opened:
-            warnings.append(
-                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
-                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
-            )
-        if (opened or strays) and not whole:
-            warnings.append(
-                "older versions of deleted keys may be left in the bucket: delete there every version of\n"
-                + "\n".join(f"{self.store.url}/{key}" for key in [*opened, *strays][:10])
-            )
-        return tuple(warnings)
-
-    def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
-        if changes or (self.found is not None and self.found.leaf != following.leaf):
-            return "published"
-        if self.found is None or self.found.sequence != following.sequence or mended:
-            return "repaired"
-        return "unchanged" if following == self.found else "re-dated"
+    def _release(self, leaf: str, live: Release | None) -> Release:
+        """Return the release with this leaf; after a step back it is not the live one."""
+        if live is not None and live.leaf.sha256 == leaf:
+            return live
+        source = self.signer.source(self.wanted)
+        found = source.find(leaf)
+        if found is None:
+            raise sealed_keys.not_held(self.wanted.name, leaf, source.place, "hosts that lack it")
+        return found
 
     def _put_chain(self, leaf: str, live: Release, *, is_new: bool) -> bool:
         """Put fullchain.pem where it isn't byte for byte; return whether that was needed.
 
-        A consumer sends its operator here otherwise. A release that is not the live one,
-        after a step back, comes from where this host keeps its releases. Other octets in a published
-        one are another writer's: that is told.
+        A consumer sends its operator here otherwise. Other octets in a published release are another
+        writer's: that is an alarm.
         """
-        release = live if live.leaf.sha256 == leaf else self._held(leaf)
+        release = self._release(leaf, live)
         key = manifest.release_key(self.wanted.name, leaf, FULLCHAIN)
         try:
             found = self.store.get(key, limit=len(release.fullchain))
@@ -202,41 +192,16 @@ class Desk:
             return False
         self.store.put(key, release.fullchain)
         if body is not None and not is_new:
-            found_there = DigestMismatch("", found="other octets than this host had published")
-            self.trouble = self.trouble or _foreign(self.wanted, self.store, found_there, what=FULLCHAIN)
+            octets = "other octets than this host had published"
+            self.alarm = self.alarm or self._foreign(DigestMismatch, FULLCHAIN, octets)
         return True
 
-    def seal(
-        self,
-        leaf: str,
-        live: Release | None,
-        *,
-        anew: frozenset[str] = frozenset(),
-        is_new: bool = False,
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Let who is enrolled have the key of a release; return the hosts, and warnings."""
-        name, store = self.wanted.name, self.store
-
-        def privkey() -> bytes:
-            return (live if live and live.leaf.sha256 == leaf else self._held(leaf)).privkey
-
-        warnings = self.signer.warnings()
-        if self.signer.encryption == "none":
-            sealed_keys.lay_open(store, name, leaf, privkey())
-            return (), tuple(warnings)
-        recipients = self.signer.recipients(name)
-        if all(one.host == RECOVERY for one in recipients):
-            warnings.append("no host is enrolled, so none can open what is published: `certcast host add`")
-        if is_new:
-            anew = frozenset(one.host for one in recipients)
-        return sealed_keys.seal_missing(store, name, leaf, recipients, privkey, anew=anew), tuple(warnings)
-
-    def _held(self, leaf: str) -> Release:
-        source = self.signer.source(self.wanted)
-        found = source.find(leaf)
-        if found is None:
-            raise sealed_keys.not_held(self.wanted.name, leaf, source.place, "hosts that lack it")
-        return found
+    def _result(self, following: Manifest, *, changes: bool, mended: bool) -> Result:
+        if changes or (self.found is not None and self.found.leaf != following.leaf):
+            return "published"
+        if self.found is None or self.found.sequence != following.sequence or mended:
+            return "repaired"
+        return "unchanged" if following == self.found else "re-dated"
 
     def _put_manifest(self, following: Manifest) -> None:
         document = manifest.write(following)
@@ -247,14 +212,99 @@ class Desk:
         signing.verify(signed, [self.signer.working], what=f"{self.wanted.name}: the new manifest")
         # The sequence is remembered before it is used: a crash after the PUT must not use it twice.
         sequence = max(self.record.sequence, following.sequence)
-        leaves = records.appended(self.record.leaves, following)
-        self._remember(records.Record(sequence, leaves, following, arrived=False))
+        leaves = records.append(self.record.leaves, following)
+        self._remember(records.Record(sequence, leaves, document.decode(), arrived=False))
         self.store.put(manifest.manifest_key(self.wanted.name), signed)
         self._remember(replace(self.record, arrived=True))
+
+    def _tidy(self, current: Manifest) -> tuple[str, ...]:
+        """Remove from the store what nobody may have or needs any more; return warnings. Raises StoreError.
+
+        This comes last: an object that cannot be deleted must not keep a release from the hosts.
+        """
+        name = self.wanted.name
+        keys = self.store.list(manifest.releases_prefix(name))
+        is_sealing = self.signer.encryption != "none"
+        unsealed = sealed_keys.unsealed(keys) if is_sealing else []
+        strays = sealed_keys.strays(keys, self.signer.recipients(name)) if is_sealing else []
+        outdated = records.outdated(self.record, current)
+        old = [
+            key for leaf in outdated for key in keys if key.startswith(manifest.release_key(name, leaf, ""))
+        ]
+        doomed = list(dict.fromkeys([*unsealed, *strays, *old]))
+        whole = sealed_keys.purge(self.store, doomed[: sealed_keys.AT_ONCE])
+        if outdated and len(doomed) <= sealed_keys.AT_ONCE:
+            self._remember(records.without(self.record, outdated))
+        warnings = []
+        if unsealed:
+            warnings.append(
+                "a private key lay open in the bucket, from a time without sealing, and is gone now; whoever "
+                f"could read the bucket may have it: `certcast renew --replace {name} --reason superseded`"
+            )
+        if (unsealed or strays) and not whole:
+            warnings.append(
+                "older versions of deleted keys may be left in the bucket: delete there every version of\n"
+                + "\n".join(f"{self.store.url}/{key}" for key in [*unsealed, *strays][:10])
+            )
+        return tuple(warnings)
 
     def _remember(self, record: Record) -> None:
         self.record = record
         records.write(self.signer.folder, self.wanted.name, record)
+
+    # -- what is published
+
+    def _read_manifest(self) -> tuple[Manifest | None, str | None]:
+        """Return what is published, and whose signature it has; neither if only our record is legible.
+
+        What somebody else has written there is no different from what a disk has garbled.
+        """
+        name, signer, recorded = self.wanted.name, self.signer, self.recorded
+        key = manifest.manifest_key(name)
+        try:
+            found = self.store.get(key, limit=manifest.LIMIT)
+            if found is None:
+                return None, None
+            assert not isinstance(found, Unchanged)  # no condition was sent
+            if signer.former and recorded and (words := _signed_by_former(found.body, signer.former)):
+                if words == manifest.write(recorded):
+                    return recorded, signer.former.fingerprint
+                if not self.record.arrived and _is_before(words, recorded):
+                    return None, None  # the last one never came; before it, this was its own
+            verified = signing.verify(found.body, signer.pinned, what=f"{name}: the published manifest")
+            found_there = manifest.read(verified.document, store=self.store.url, certificate=name)
+        except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
+            if recorded is not None:
+                self.alarm = self._foreign(type(error), "the manifest", error.found or error.what)
+                return None, None
+            raise type(error)(
+                f"{name}: the published manifest cannot be believed, and this host did not write it",
+                found=error.found or error.what,
+                kept="nothing was published",
+                next="does this host replace another one? Then store.publishers here needs its public key. "
+                f"If not, look at {self.store.url}/{key}; if nobody needs it, delete it and run again",
+            ) from None
+        self._alarm_if_replayed(found_there)
+        return found_there, verified.publisher
+
+    def _alarm_if_replayed(self, found: Manifest) -> None:
+        """Keep an alarm if an older manifest of ours stands where the last one had arrived."""
+        last = self.recorded
+        if last is None or not self.record.arrived:  # a run that was interrupted leaves the one before
+            return
+        if (found.sequence, found.expires) < (last.sequence, last.expires):
+            dated = f"sequence {found.sequence}, published {utc_text(found.published_at)}: an earlier one"
+            self.alarm = self._foreign(ManifestReplayed, "the manifest", dated)
+
+    def _foreign(self, kind: type[CertcastError], what: str, found: str) -> CertcastError:
+        return kind(
+            f"{self.wanted.name}: {what} in the store was not what this host had published last",
+            expected="its own, as it had put it there",
+            found=found,
+            kept="this run has put its own back; hosts refused the other one",
+            next=f"who else may write to {self.store.url}? Withdraw that right (`certcast policy "
+            "publisher`), and look at the bucket's access log",
+        )
 
 
 def _require_small(following: Manifest, document: bytes) -> None:
@@ -285,39 +335,6 @@ def _require_readable(following: Manifest, document: bytes) -> None:
         ) from None
 
 
-def _read_manifest(
-    wanted: CertificateConfig, store: Store, signer: Signer, record: Record
-) -> tuple[Manifest | None, str | None, CertcastError | None]:
-    """Return what is published, and whose signature it has; or the trouble if only our record is legible.
-
-    What somebody else has written there is no different from what a disk has garbled.
-    """
-    key = manifest.manifest_key(wanted.name)
-    try:
-        found = store.get(key, limit=manifest.LIMIT)
-        if found is None:
-            return None, None, None
-        assert not isinstance(found, Unchanged)  # no condition was sent
-        if signer.former and record.manifest and (words := _signed_by_former(found.body, signer.former)):
-            if words == manifest.write(record.manifest):
-                return record.manifest, signer.former.fingerprint, None
-            if not record.arrived and _is_before(words, record.manifest):
-                return None, None, None  # the last one never came; before it, this was its own
-        verified = signing.verify(found.body, signer.pinned, what=f"{wanted.name}: the published manifest")
-        found_there = manifest.read(verified.document, store=store.url, certificate=wanted.name)
-        return found_there, verified.publisher, _replayed(wanted, store, found_there, record)
-    except (ManifestInvalid, SignatureInvalid, StoreTooLarge) as error:
-        if record.manifest is not None:
-            return None, None, _foreign(wanted, store, error, what="the manifest")
-        raise type(error)(
-            f"{wanted.name}: the published manifest cannot be believed, and this host did not write it",
-            found=error.found or error.what,
-            kept="nothing was published",
-            next="does this host replace another one? Then store.publishers here needs its public key. "
-            f"If not, look at {store.url}/{key}; if nobody needs it, delete it and run again",
-        ) from None
-
-
 def _signed_by_former(body: bytes, former: PublicKey) -> bytes | None:
     """Return what the key has signed that this host had before its keys were exchanged; None if it has not.
 
@@ -335,27 +352,3 @@ def _is_before(document: bytes, last: Manifest) -> bool:
     except ManifestInvalid:
         return False
     return found.sequence <= last.sequence
-
-
-def _replayed(
-    wanted: CertificateConfig, store: Store, found: Manifest, record: Record
-) -> CertcastError | None:
-    """Return the alarm if an older manifest of ours stands where the last one had arrived."""
-    last = record.manifest
-    if last is None or not record.arrived:  # a run that was interrupted leaves the one before
-        return None
-    if (found.sequence, found.expires) >= (last.sequence, last.expires):
-        return None
-    dated = f"sequence {found.sequence}, published {utc_text(found.published_at)}: an earlier one"
-    return _foreign(wanted, store, ManifestReplayed("", found=dated), what="the manifest")
-
-
-def _foreign(wanted: CertificateConfig, store: Store, error: CertcastError, *, what: str) -> CertcastError:
-    return type(error)(
-        f"{wanted.name}: {what} in the store was not what this host had published last",
-        expected="its own, as it had put it there",
-        found=error.found or error.what,
-        kept="this run has put its own back; hosts refused the other one",
-        next=f"who else may write to {store.url}? Withdraw that right (`certcast policy publisher`), "
-        "and look at the bucket's access log",
-    )

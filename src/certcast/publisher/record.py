@@ -2,8 +2,8 @@
 
     {state_dir}/publisher/{name}.json
 
-Written before the manifest that it speaks of: after a crash in between, the sequence was
-used up without being published, which costs nothing; the other order might use it twice.
+The record is written before the manifest that it speaks of. A crash in between uses up a sequence that was
+never published, which costs nothing; in the other order a sequence might be used twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from certcast.host import files
-from certcast.release import manifest
+from certcast.release import documents, manifest
 from certcast.report.errors import ManifestInvalid
 
 if TYPE_CHECKING:
@@ -29,16 +29,23 @@ KEPT_RELEASES = 6
 class Record:
     """What this publisher remembers of one certificate, besides the store.
 
-    `sequence` is the highest it has written; `leaves` the releases it has
-    published, oldest first: what may one day be deleted from the store; `manifest`
-    the last one it wrote there, which puts right a store that lost or garbled it. It has
-    `arrived` once the store has said so: an earlier one there is then somebody's doing.
+    `sequence` is the highest that it has written. `leaves` are the releases that it has published, oldest
+    first: what may one day be deleted from the store. `manifest` is the text of the last one that it wrote
+    there, which mends a store that lost or garbled it. It has `arrived` once the store has said so: an
+    earlier manifest there is then somebody's doing.
     """
 
-    sequence: int = 0
-    leaves: tuple[str, ...] = ()
-    manifest: Manifest | None = None
-    arrived: bool = False
+    sequence: int
+    leaves: tuple[str, ...]
+    manifest: str
+    arrived: bool = False  # certcast 0.1 did not write it down
+
+    def last(self, store_url: str, certificate: str) -> Manifest | None:
+        """Return the last manifest; None without one, or if `store.url` was another one then."""
+        try:
+            return manifest.read(self.manifest.encode(), store=store_url, certificate=certificate)
+        except ManifestInvalid:
+            return None  # what was at the other place says nothing of this one
 
 
 def latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None:
@@ -47,14 +54,14 @@ def latest(found: Manifest | None, recorded: Manifest | None) -> Manifest | None
     return max(known, key=lambda manifest: manifest.sequence, default=None)
 
 
-def adopted(record: Record, found: Manifest, store: Store) -> Record:
+def adopt(record: Record, found: Manifest, store: Store) -> Record:
     """Return the record of a host that replaces another one: its releases are now this host's to delete.
 
     Which of those before `found` came first is not known any more.
     """
     prefix = manifest.releases_prefix(found.certificate)
     leaves = {key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)}
-    return replace(record, leaves=appended(tuple(sorted(leaves)), found))
+    return replace(record, leaves=append(tuple(sorted(leaves)), found))
 
 
 def outdated(record: Record, current: Manifest) -> tuple[str, ...]:
@@ -67,33 +74,18 @@ def without(record: Record, gone: tuple[str, ...]) -> Record:
     return replace(record, leaves=tuple(leaf for leaf in record.leaves if leaf not in gone))
 
 
-def appended(leaves: tuple[str, ...], following: Manifest) -> tuple[str, ...]:
+def append(leaves: tuple[str, ...], following: Manifest) -> tuple[str, ...]:
     """Return the published releases with the one of `following` as the last."""
     current = following.leaf.sha256
     return (*(leaf for leaf in leaves if leaf != current), current)
 
 
-def read(folder: Path, name: str, store_url: str) -> Record:
+def read(folder: Path, name: str) -> Record:
     """Return the record of a certificate, an empty one if there is none. LocalFault if it is damaged."""
-    document = files.read_json(folder / f"{name}.json")
-    if document is None:
-        return Record()
-    with files.understood(folder / f"{name}.json"):
-        try:
-            last = manifest.read(document["manifest"].encode(), store=store_url, certificate=name)
-        except ManifestInvalid:
-            last = None  # store.url was changed: what stood at the other place says nothing of this one
-        arrived = document.get("arrived") is True  # certcast 0.1 did not write it down
-        return Record(int(document["sequence"]), tuple(document["leaves"]), last, arrived)
+    return documents.read(folder / f"{name}.json", Record) or Record(0, (), "")
 
 
 def write(folder: Path, name: str, record: Record) -> None:
     """Replace the record, durably. LocalFault."""
-    document = {
-        "sequence": record.sequence,
-        "leaves": list(record.leaves),
-        "manifest": manifest.write(record.manifest).decode() if record.manifest else "",
-        "arrived": record.arrived,
-    }
     with files.reported(f"save {folder / name}.json", kept="what was published before stays"):
-        files.write_json(folder / f"{name}.json", document)
+        documents.write(folder / f"{name}.json", record)

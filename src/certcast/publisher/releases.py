@@ -2,30 +2,30 @@
 
     live leaf, published manifest → nothing | seal, re-date, re-sign | a new release
 
-Idempotent: it looks at what is published, not at what happened, so a hook that
-never ran, a crash between two PUTs or a second run at once all end in the same
-state. Never publishes a certificate that is older than the published one: a
-renewal host restored from a backup must not roll the fleet back. An administrator may,
-with `step_back`; then the leaf that was left is held off, and nobody publishes it again.
+Idempotent: it looks at what is published, not at what happened. A hook that never ran, a crash between two
+PUTs and a second run at once all end in the same state. A certificate that is older than the published one
+is never published: a renewal host restored from a backup must not roll the fleet back. An administrator may,
+with `step_back`; then the leaf that was left is held off, and no run publishes it again.
 
-Not here: what is due and who is told (reconcile.py), in which order the store is written (publication.py).
+Not here: what is due (renewal/), in which order the store is written (publication.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from certcast.host import files
 from certcast.publisher import record as records
 from certcast.publisher.hosts import sealed_keys
-from certcast.publisher.publication import Published, open_desk
+from certcast.publisher.publication import Publication, Published, open_publication
 from certcast.release import certificate
 from certcast.release.lifetime import utc_text
 from certcast.release.sealing import Recipient
 from certcast.report.errors import LineageUnusable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -37,108 +37,91 @@ if TYPE_CHECKING:
     from certcast.storage.store import Store
 
 
-def publish(
-    wanted: CertificateConfig,
-    release: Release,
-    store: Store,
-    signer: Signer,
-    *,
-    now: datetime,
-    revoke: tuple[str, ...] = (),
-    at_least: int = 0,
-) -> Published:
-    """Make `release` the published release of `wanted`, if it is newer and not held off.
+@dataclass(frozen=True)
+class Releases:
+    """The releases of one certificate in the store, for whoever signs there.
 
-    `revoke` are leaves that no host may serve any more. `at_least` is a sequence that hosts are
-    known to have seen, where neither this host nor the store remembers it.
-
-    Raises LineageUnusable (older, outside its life, revoked, names missing, its key lost), SigningFailed,
-    StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read), Busy, LocalFault.
+    Every method raises StoreError, ManifestInvalid or SignatureInvalid (what is published cannot be read),
+    SigningFailed, Busy, LocalFault, and LineageUnusable for a release that cannot be published: it is older
+    than the published one, outside its life or revoked, it lacks a name, or its key is lost.
     """
-    _require_publishable(wanted, release, now)
-    with open_desk(wanted, store, signer) as desk:
-        current = desk.current
-        if current is None or not _stays(current, release):
-            if current is not None:
-                _require_newer(wanted, release, current)
-            following = desk.first(release, now) if current is None else desk.next(current, release)
-        else:
-            following = current
-        following = replace(following, revoked=_joined(following.revoked, revoke))
-        _require_not_revoked(wanted, following)
-        return desk.put(following, release, now, at_least)
 
+    wanted: CertificateConfig
+    store: Store
+    signer: Signer
 
-def step_back(
-    wanted: CertificateConfig,
-    leaf_sha256: str,
-    store: Store,
-    signer: Signer,
-    *,
-    now: datetime,
-    at_least: int = 0,
-) -> Published:
-    """Publish an earlier release that this host keeps again; the current one is held off from now on.
+    def publish(
+        self, release: Release, *, now: datetime, revoke: tuple[str, ...] = (), at_least: int = 0
+    ) -> Published:
+        """Make `release` the published one, if it is newer and not held off.
 
-    Raises as `publish` does.
-    """
-    source = signer.source(wanted)
-    release = source.find(leaf_sha256)
-    if release is None:
-        raise sealed_keys.not_held(wanted.name, leaf_sha256, source.place, "every host")
-    _require_publishable(wanted, release, now)
-    with open_desk(wanted, store, signer) as desk:
-        current = desk.current
-        if current is None or current.leaf.sha256 == leaf_sha256:
-            raise LineageUnusable(
-                f"{wanted.name}: there is nothing to step back from",
-                expected="another release published at present",
-                found="this one" if current else "none at all",
-                kept="what is published and served stays",
-                next=f"`certcast renew {wanted.name}`",
+        `revoke` are leaves that no host may serve any more. `at_least` is a sequence that hosts are
+        known to have seen, where neither this host nor the store remembers it.
+        """
+        _require_publishable(self.wanted, release, now)
+        with self._open() as publication:
+            current = publication.current
+            if current is not None and release.leaf.sha256 in {current.leaf.sha256, *current.held_off}:
+                following = current
+            else:
+                if current is not None:
+                    _require_newer(self.wanted, release, current)
+                following = publication.manifest_for(release, now)
+            following = replace(following, revoked=_join(following.revoked, revoke))
+            _require_not_revoked(self.wanted, following)
+            return publication.put(following, release, now, at_least)
+
+    def step_back(self, leaf_sha256: str, *, now: datetime, at_least: int = 0) -> Published:
+        """Publish an earlier release that this host keeps; the current one is held off from now on."""
+        wanted, source = self.wanted, self.signer.source(self.wanted)
+        release = source.find(leaf_sha256)
+        if release is None:
+            raise sealed_keys.not_held(wanted.name, leaf_sha256, source.place, "every host")
+        _require_publishable(wanted, release, now)
+        with self._open() as publication:
+            current = publication.current
+            if current is None or current.leaf.sha256 == leaf_sha256:
+                raise LineageUnusable(
+                    f"{wanted.name}: there is nothing to step back from",
+                    expected="another release published at present",
+                    found="this one" if current else "none at all",
+                    next=f"`certcast renew {wanted.name}`",
+                )
+            held_off = _join(current.held_off, (current.leaf.sha256,))
+            following = replace(
+                publication.manifest_for(release, now),
+                step_back=True,
+                held_off=tuple(leaf for leaf in held_off if leaf != leaf_sha256),
             )
-        left = current.leaf.sha256
-        following = replace(
-            desk.next(current, release),
-            step_back=True,
-            held_off=tuple(leaf for leaf in _joined(current.held_off, (left,)) if leaf != leaf_sha256),
-        )
-        _require_not_revoked(wanted, following)
-        done = desk.put(following, release, now, at_least)
-    return replace(done, result="stepped back")
+            _require_not_revoked(wanted, following)
+            return replace(publication.put(following, release, now, at_least), result="stepped back")
 
+    def current(self) -> Manifest | None:
+        """Return the manifest that counts, or None if nothing is published yet."""
+        with self._open() as publication:
+            return publication.current
 
-def published_now(wanted: CertificateConfig, store: Store, signer: Signer) -> Manifest | None:
-    """Return the manifest that counts, or None if nothing is published yet. Raises as `publish` does."""
-    with open_desk(wanted, store, signer) as desk:
-        return desk.current
+    def published_by_another(self) -> Manifest | None:
+        """Return what counts in the store if another renewal host has published it, and this one has not.
 
+        A second renewal host has an order book of its own; together they would order more than the CA allows.
+        """
+        with self._open() as publication:
+            current, own = publication.current, publication.recorded
+            if current is None or current.publisher == self.signer.publisher:
+                return None
+            return None if own is not None and own.leaf == current.leaf else current
 
-def published_by_another(wanted: CertificateConfig, store: Store, signer: Signer) -> Manifest | None:
-    """Return what counts in the store if another renewal host has published it, and this one has not.
+    def seal_to(self, hosts: frozenset[str]) -> Published | None:
+        """Seal the current release to hosts that lack it, and anew to `hosts`; None without a release."""
+        with self._open() as publication:
+            if publication.current is None:
+                return None
+            sealed_to, warnings = publication.seal(publication.current.leaf.sha256, None, anew=hosts)
+            return Published("unchanged", publication.current, sealed_to, warnings)
 
-    A second renewal host has an order book of its own; together they would order more than the CA allows.
-    Raises as `publish` does.
-    """
-    with open_desk(wanted, store, signer) as desk:
-        current, own = desk.current, desk.record.manifest
-        if current is None or current.publisher == signer.publisher:
-            return None
-        return None if own is not None and own.leaf == current.leaf else current
-
-
-def seal_to(
-    wanted: CertificateConfig, store: Store, signer: Signer, hosts: frozenset[str]
-) -> Published | None:
-    """Seal the current release to whom it lacks, and anew to `hosts`; None if nothing is published yet.
-
-    Raises as `publish` does.
-    """
-    with open_desk(wanted, store, signer) as desk:
-        if desk.current is None:
-            return None
-        sealed_to, warnings = desk.seal(desk.current.leaf.sha256, None, anew=hosts)
-        return Published("unchanged", desk.current, sealed_to, warnings)
+    def _open(self) -> AbstractContextManager[Publication]:
+        return open_publication(self.wanted, self.store, self.signer)
 
 
 def take_away(
@@ -147,20 +130,15 @@ def take_away(
     """Remove what is sealed to `host` in every release; False if older versions of it may be left.
 
     With its `key`, also what an earlier try has deleted, but not its older versions. `folder` is where the
-    publisher remembers: to delete, nobody has to be able to sign. Raises StoreError, Busy, LocalFault.
+    publisher remembers: nothing is signed here. Raises StoreError, Busy, LocalFault.
     """
     with files.lock(folder / f"{wanted.name}.lock", wait=60.0):
-        leaves = records.read(folder, wanted.name, store.url).leaves if key else ()
+        leaves = records.read(folder, wanted.name).leaves if key else ()
         hidden = [Recipient.of_host(host, key).object_key(wanted.name, leaf) for leaf in leaves if key]
         return sealed_keys.take_away(store, wanted.name, host, hidden)
 
 
-def _stays(current: Manifest, release: Release) -> bool:
-    """Whether the current release stays: it is this one, or this one is held off."""
-    return release.leaf.sha256 == current.leaf.sha256 or release.leaf.sha256 in current.held_off
-
-
-def _joined(leaves: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+def _join(leaves: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return (*leaves, *(leaf for leaf in dict.fromkeys(more) if leaf not in leaves))
 
 
@@ -171,7 +149,6 @@ def _require_publishable(wanted: CertificateConfig, release: Release, now: datet
             f"{wanted.name}: the certificate is not valid now",
             expected=f"a life that holds {utc_text(now)}",
             found=f"valid from {utc_text(leaf.not_before)} to {utc_text(leaf.not_after)}",
-            kept="what was published before stays",
             next=f"check this host's clock with `date -u`, then run `certcast renew {wanted.name}`",
         )
     missing = certificate.missing_names(leaf, wanted.names)
@@ -180,7 +157,6 @@ def _require_publishable(wanted: CertificateConfig, release: Release, now: datet
             f"{wanted.name}: the certificate lacks a configured name",
             expected=", ".join(wanted.names),
             found=", ".join(leaf.names),
-            kept="what was published before stays",
             next=f"compare `names` in the configuration; {_another(wanted)}",
         )
 
@@ -204,7 +180,6 @@ def _require_not_revoked(wanted: CertificateConfig, following: Manifest) -> None
             f"{wanted.name}: this release is revoked, and no host may serve it",
             expected="another certificate",
             found=f"serial {following.leaf.serial}",
-            kept="what was published before stays",
             next=_another(wanted),
         )
 

@@ -1,16 +1,13 @@
 """What publishing needs besides a certificate: who signs, who may read, what is remembered.
 
-/etc/certcast/publisher                the signing key
-/etc/certcast/publisher.pub            its public half        ┐ what this host believes in the
-/etc/certcast/publisher-spare.pub      the spare key's        ┘ store, with store.publishers
-/etc/certcast/publisher-former.pub     who signed before `rotate`: of it this host's own last words count
-                                       here, and nothing else, also where store.publishers still names it
-/etc/certcast/publisher-recovery.pub   the kit's age recipient: every release is sealed to it
-/etc/certcast/hosts                    who else gets the private key (enrolled_hosts.py)
-{state_dir}/publisher/{name}.json      the record of what was published
+    /etc/certcast/publisher…            the keys (keys/key_files.py); what this host believes in the store is
+                                        signed by the working or the spare one, or by store.publishers
+    /etc/certcast/hosts                 who gets the private key (hosts/enrolled_hosts.py)
+    {state_dir}/publisher/{name}.json   the record of what was published
 
-Who could write one of these would choose whom this host believes, or get every private key: like
-the list of hosts, none may be writable by others.
+Of the former key this host's own last words count here, and nothing else, also where store.publishers still
+names it. Anyone who can write these files decides which keys this host trusts, or gets every private key:
+none may be writable by others.
 """
 
 from __future__ import annotations
@@ -59,20 +56,20 @@ class Signer:
 
         Raises SigningFailed, SecretExposed, LocalFault.
         """
-        key = renewal.signing_key
+        signing_key = renewal.signing_key
         own = own_keys(renewal)
-        if not public_file(key).exists():
-            raise _no_key(key)
-        if key.exists():  # one that is missing is told when something is to be signed
-            private_files.require_private(key, "the publisher's signing key")
-        former = read_public_key(former_file(key))
-        named = [one for one in config.store.publishers if former is None or one.blob != former.blob]
+        if not public_file(signing_key).exists():
+            raise _no_key(signing_key)
+        if signing_key.exists():  # one that is missing is told when something is to be signed
+            private_files.require_private(signing_key, "the publisher's signing key")
+        former = read_public_key(former_file(signing_key))
+        named = [key for key in config.store.publishers if former is None or key.blob != former.blob]
         return cls(
             publisher=publisher,
-            signing_key=key,
+            signing_key=signing_key,
             working=own[0],
             pinned=(*own, *named),
-            recovery=read_text(recovery_file(key)),
+            recovery=read_text(recovery_file(signing_key)),
             hosts_file=renewal.hosts_file,
             state_dir=config.state_dir,
             certbot_config_dir=renewal.certbot_config_dir,
@@ -100,19 +97,18 @@ class Signer:
 
         hosts = [
             Recipient.of_host(host.name, host.key)
-            for host in enrolled_hosts.hosts_for(enrolled_hosts.read(self.hosts_file), certificate)
+            for host in enrolled_hosts.hosts_for(enrolled_hosts.read_hosts(self.hosts_file), certificate)
         ]
         return (*hosts, *([Recipient.of_kit(self.recovery)] if self.recovery else []))
 
     def warnings(self) -> list[str]:
         """What is wrong with how this host publishes, and is allowed all the same."""
-        found = []
-        if self.recovery is None:
-            found.append(
-                "there is no recovery kit: if this host is lost, every other host must be set up anew; "
-                "`certcast publisher kit` makes one"
-            )
-        return found
+        if self.recovery is not None:
+            return []
+        return [
+            "there is no recovery kit: if this host is lost, every other host must be set up anew; "
+            "`certcast publisher kit` makes one"
+        ]
 
 
 def _no_key(key: Path) -> SigningFailed:

@@ -9,10 +9,8 @@ A run asks nothing while all of this holds:
     the last verified look into the store is under five hours old; host list, keys, configuration are the same
     the manifest need not be signed anew
 
-Where only the CA is to be asked again, it alone is asked.
-
-Five and not six hours, so that a timer that runs four times a day, with a splay, asks each time. Any
-failure removes the file: the next run looks at everything.
+Where only the CA is to be asked again, it alone is asked. Any failure removes the file: the next run looks at
+everything. Five and not six hours, so that a timer that runs four times a day, with a splay, asks each time.
 """
 
 from __future__ import annotations
@@ -23,7 +21,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from certcast.host import files
-from certcast.release.lifetime import from_utc_text, utc_text
+from certcast.release import documents
+from certcast.release.documents import Sha256
 from certcast.report.errors import LocalFault
 
 if TYPE_CHECKING:
@@ -36,16 +35,16 @@ LOOK_AGAIN = timedelta(hours=5)
 
 
 @dataclass(frozen=True)
-class Looked:
+class LastLook:
     """One certificate at its last good look.
 
-    `live` is the source's mark of it, and `leaf` its SHA-256; `true_for` the surroundings' mark.
-    `ca_id` is its identifier for renewal information, empty where the CA is not asked; `ca_*` is what the CA
-    has said, None where it said nothing.
+    `live` is the source's mark of it, and `leaf` its SHA-256, by which the CA's moment is drawn; `true_for`
+    the surroundings' mark. `ca_id` is its identifier for renewal information, empty where the CA is not
+    asked; `ca_*` is what the CA has said, None where it said nothing.
     """
 
     live: str
-    leaf: str
+    leaf: Sha256
     window_start: datetime
     at: datetime
     true_for: str
@@ -81,41 +80,26 @@ class Looked:
 
         return Suggestion(self.ca_again or self.at, self.ca_start, self.ca_end, self.ca_url)
 
-    def with_word(self, said: Suggestion) -> Looked:
+    def with_word(self, said: Suggestion) -> LastLook:
         """Return it with what the CA has said now."""
         return replace(
             self, ca_again=said.ask_again, ca_start=said.start, ca_end=said.end, ca_url=said.explanation_url
         )
 
 
-_BY_THE_CA = ("ca_again", "ca_start", "ca_end")
-_MOMENTS = ("window_start", "at", "sign_again", *_BY_THE_CA)
-
-
-def read(state_dir: Path, name: str) -> Looked | None:
+def read(state_dir: Path, name: str) -> LastLook | None:
     """Return the last good look; None without one, or if the file is damaged."""
     try:
-        document = files.read_json(_path(state_dir, name))
-        with files.understood(_path(state_dir, name)):
-            if document is None:
-                return None
-            absent = {key for key in _BY_THE_CA if document[key] is None}
-            moments = {key: from_utc_text(document[key]) for key in _MOMENTS if key not in absent}
-            int(document["leaf"][:8], 16)  # the CA's moment is drawn by it
-            return Looked(**{**document, **moments})
+        return documents.read(_path(state_dir, name), LastLook)
     except LocalFault:
         return None
 
 
-def write(state_dir: Path, name: str, looked: Looked) -> None:
+def write(state_dir: Path, name: str, look: LastLook) -> None:
     """Keep a good look. LocalFault."""
     path = _path(state_dir, name)
-    fields = {**vars(looked)}
-    for key in _MOMENTS:
-        if fields[key] is not None:
-            fields[key] = utc_text(fields[key])
     with files.reported(f"write {path}", kept="what is published and served stays"):
-        files.write_json(path, fields)
+        documents.write(path, look)
 
 
 def forget(state_dir: Path, name: str) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from certcast.host import files
 from certcast.release.lifetime import utc_text
-from certcast.renewal.candidate import certificate_id_of, due
-from certcast.report.errors import Busy, CertcastError, SourceUndecided
+from certcast.report.errors import Busy, CertcastError, SourceUndecided, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from certcast.acme.issued import OrderRecord
     from certcast.acme.order import OrderRequest
-    from certcast.renewal.candidate import Look
+    from certcast.renewal.candidate import Candidate
     from certcast.renewal.reconcile import Renewal
 
 _PATIENCE = 600.0  # for another run that orders
@@ -32,19 +32,19 @@ class Ordering:
     def __init__(self, renewal: Renewal) -> None:
         self._renewal = renewal
 
-    def order(self, looks: Sequence[Look]) -> None:
+    def order(self, candidates: Sequence[Candidate]) -> None:
         """Order what is due; decided again under the lock, since another run may have ordered meanwhile."""
         try:
             with self._one_at_a_time():
-                for look in due(looks):
-                    if look.source.exists() and look.source.mark() != look.mark:
-                        self._renewal.collected(look, self._renewal.look)
-                for look in due(looks):
-                    self._renewal.collected(look, self._require_publishable)
-                self._issue(due(looks))
+                for candidate in _due(candidates):
+                    if candidate.source.exists() and candidate.source.mark() != candidate.mark:
+                        self._renewal.attempt(candidate, self._renewal.look)
+                for candidate in _due(candidates):
+                    self._renewal.attempt(candidate, self._require_publishable)
+                self._issue(_due(candidates))
         except Busy as failure:
-            for look in due(looks):
-                look.fail(failure)
+            for candidate in _due(candidates):
+                candidate.fail(failure)
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -61,106 +61,104 @@ class Ordering:
                 held.enter_context(files.lock(path, wait=_PATIENCE))
             yield
 
-    def _require_publishable(self, look: Look) -> None:
+    def _require_publishable(self, candidate: Candidate) -> None:
         """Order nothing that this host could not publish, or that another one publishes."""
-        from certcast.publisher.releases import published_by_another
-
-        wanted, decided = look.wanted, look.decided
-        look.decided = None  # unless all of this goes well
+        wanted, due = candidate.wanted, candidate.due
+        candidate.due = None  # unless all of this goes well
         try:
-            other = published_by_another(wanted, self._renewal.open_store(), self._renewal.signer())
+            with within(kept=f"nothing was ordered; {_STAYS}"):
+                releases = self._renewal.releases(wanted)
+                other = releases.published_by_another()
         except CertcastError as failure:
-            failure.kept = failure.kept or f"nothing was ordered; {_STAYS}"
-            raise self._not_replaced(look, failure) from None
+            raise _not_replaced(candidate, failure) from None
         if other is not None and not self._renewal.urgent and not self._renewal.emergency:
             raise SourceUndecided(
                 f"{wanted.name}: another renewal host publishes this certificate, so none is ordered here",
-                expected=f"what {self._renewal.signer().publisher} has published, or nothing",
+                expected=f"what {releases.signer.publisher} has published, or nothing",
                 found=f"serial {other.leaf.serial}, published by {other.publisher} "
                 f"at {utc_text(other.published_at)}",
-                kept=_STAYS,
                 next=f"let one host renew it: take it out of {self._renewal.config.path} here; "
                 f"or, if {other.publisher} is gone, `certcast renew --now {wanted.name}`",
             )
-        look.decided = decided
+        candidate.due = due
 
-    def _issue(self, looks: Sequence[Look]) -> None:
-        if not looks:
+    def _issue(self, candidates: Sequence[Candidate]) -> None:
+        if not candidates:
             return
         from certcast.acme.issuance import Issuance
         from certcast.acme.issued import Issued
         from certcast.dns01.challenges import Challenges
 
+        renewal = self._renewal
         issuance = Issuance(
-            self._renewal.ca(),
-            Challenges(self._renewal.config, progress=self._renewal.progress, warn=self._renewal.warn),
-            store_of=lambda name: Issued(self._renewal.config.state_dir, name),
-            ca_at=self._renewal.ca,
-            note=self._renewal.note,
+            renewal.ca(),
+            Challenges(renewal.config, progress=renewal.progress, warn=renewal.warn),
+            store_of=lambda name: Issued(renewal.config.state_dir, name),
+            ca_at=renewal.ca,
+            note=renewal.note,
         )
-        outcome = issuance.issue([self._request(look) for look in looks])
-        self._renewal.left = list({failure.what: failure for failure in reversed(issuance.left)}.values())
-        for look in looks:
-            found = outcome.get(look.wanted.name)
-            assert look.decided is not None
-            remark = look.decided.remark
-            if isinstance(found, CertcastError):
-                if remark:
-                    found.found = f"{found.found or ''}\nordered because {remark}".strip()
-                look.fail(self._not_replaced(look, found))
-            elif found is not None and remark:
-                look.done.notes.append(f"{look.wanted.name}: ordered because {remark}")
+        outcome = issuance.issue([self._request(candidate) for candidate in candidates])
+        renewal.left = list({failure.what: failure for failure in reversed(issuance.left)}.values())
+        for candidate in candidates:
+            _take_outcome(candidate, outcome.get(candidate.wanted.name))
 
-    def _request(self, look: Look) -> OrderRequest:
+    def _request(self, candidate: Candidate) -> OrderRequest:
         from certcast.acme import limits
         from certcast.acme.order import OrderRequest
 
-        wanted, live, decided = look.wanted, look.live, look.decided
-        assert decided is not None
-        reused = wanted.reuse_key and not decided.new_key and self._is_of_key_type(look)
+        wanted, live, replacement, due = (
+            candidate.wanted,
+            candidate.live,
+            candidate.replacement,
+            candidate.due,
+        )
+        assert due is not None
+        reuses = wanted.reuse_key and not due.new_key and self._is_of_key_type(candidate)
         caps = limits.USUAL
-        if decided.new_key:
+        if due.new_key:
             caps = limits.EMERGENCY if self._renewal.emergency else limits.REPLACING
         return OrderRequest(
             wanted,
-            privkey=live.privkey if live is not None and reused else None,
-            replaces=self._replaces(look),
+            privkey=live.privkey if live is not None and reuses else None,
+            replaces=self._replaces(candidate),
             caps=caps,
-            not_before=look.asked.asked_at if look.asked is not None and decided.new_key else None,
+            not_before=replacement.asked_at if replacement is not None and due.new_key else None,
         )
 
-    def _is_of_key_type(self, look: Look) -> bool:
+    def _is_of_key_type(self, candidate: Candidate) -> bool:
         """Whether the live key is of the configured type, as far as that is written down."""
-        from certcast.acme.issued import Issued
-
-        if look.live is None:
+        if candidate.live is None:
             return False
-        try:
-            made = Issued(self._renewal.config.state_dir, look.wanted.name).record(look.live.version)
-        except CertcastError:
-            return True
-        return made.key_type == look.wanted.key_type
+        made = self._order_record(candidate)
+        return made is None or made.key_type == candidate.wanted.key_type
 
-    def _replaces(self, look: Look) -> str | None:
+    def _replaces(self, candidate: Candidate) -> str | None:
         """Return the identifier of the live certificate if this account has it from this CA (RFC 9773, 5)."""
         from certcast.acme.account import key_file, recorded_uri
-        from certcast.acme.issued import Issued
 
-        live = look.live
-        if not key_file(self._renewal.ca().folder).exists():
+        live, ca = candidate.live, self._renewal.ca()
+        if not key_file(ca.folder).exists():
             return None  # another account is going to order
         if live is None or "renewalInfo" not in self._directory_or_nothing():
             return None
-        if not set(live.leaf.names) & set(look.wanted.names):
+        if not set(live.leaf.names) & set(candidate.wanted.names):
             return None
+        made = self._order_record(candidate)
         try:
-            made = Issued(self._renewal.config.state_dir, look.wanted.name).record(live.version)
-            if (made.directory, made.account) != (
-                self._renewal.ca().url,
-                recorded_uri(self._renewal.ca().folder),
-            ):
+            if made is None or (made.directory, made.account) != (ca.url, recorded_uri(ca.folder)):
                 return None
-            return certificate_id_of(live) or None
+        except CertcastError:
+            return None
+        return candidate.ca_id or None
+
+    def _order_record(self, candidate: Candidate) -> OrderRecord | None:
+        """Return how the live release was ordered; None where that is not written down."""
+        from certcast.acme.issued import Issued
+
+        assert candidate.live is not None
+        store = Issued(self._renewal.config.state_dir, candidate.wanted.name)
+        try:
+            return store.record(candidate.live.version)
         except CertcastError:
             return None
 
@@ -172,12 +170,29 @@ class Ordering:
         except (NoAnswer, Problem, ValueError):
             return {}  # the order itself tells of it
 
-    def _not_replaced(self, look: Look, failure: CertcastError) -> CertcastError:
-        """Add to a failure before publication what it means for a replacement."""
-        if not look.is_old:
-            return failure
-        assert look.asked is not None
-        failure.kept = f"nothing was revoked; {failure.kept or _STAYS}"
-        more = f"the next `certcast renew` goes on with the replacement; {look.asked.command} does so at once"
-        failure.next = f"{failure.next}\n{more}" if failure.next else more
+
+def _due(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in candidates if candidate.is_due]
+
+
+def _take_outcome(candidate: Candidate, outcome: object) -> None:
+    """Note what became of an order, with the reason where it is not this host's own."""
+    remark = candidate.due.remark if candidate.due is not None else None
+    if isinstance(outcome, CertcastError):
+        if remark:
+            outcome = outcome.but(found=f"{outcome.found or ''}\nordered because {remark}".strip())
+        candidate.fail(_not_replaced(candidate, outcome))
+    elif outcome is not None and remark:
+        candidate.notes.append(f"{candidate.wanted.name}: ordered because {remark}")
+
+
+def _not_replaced(candidate: Candidate, failure: CertcastError) -> CertcastError:
+    """Add to a failure before publication what it means for a replacement."""
+    if candidate.replacement is None or not candidate.is_to_be_replaced:
         return failure
+    at_once = f"`certcast renew --replace {candidate.wanted.name} --reason {candidate.replacement.reason}`"
+    more = f"the next `certcast renew` goes on with the replacement; {at_once} does so at once"
+    return failure.but(
+        kept=f"nothing was revoked; {failure.kept or _STAYS}",
+        next=f"{failure.next}\n{more}" if failure.next else more,
+    )

@@ -3,38 +3,38 @@
     --replace → written down here → order with a new key → published, the old leaves as `revoked`
               → time for every host to take it over → revoked at the CA (revocation.py) → forgotten
 
-Written down before anything is ordered, so that whatever interrupts it, each later `certcast renew`
-goes on: it orders as long as the live leaf is an old one, publishes what this host then holds, and
-asks the CA only when the new one has been published for the time that was given.
+Written down before anything is ordered: whatever interrupts it, each later `certcast renew` goes on. It
+orders as long as the live leaf is an old one, and publishes what this host then holds. It asks the CA only
+when the new certificate has been published for the time that was given.
 
     {state_dir}/revocations.json    {"example.com": {"reason": "keyCompromise", …, "olds": […]}}
 
-The old ones are all that are still valid: whoever took a key from a host found the versions there
-that certcast keeps, too. Their certificates (public) are in the file, since the versions on this host may
-be gone by then.
-
 By when: a CA must revoke within 24 hours of learning of a compromised key (CA/Browser Forum Baseline
-Requirements, 4.9.1.1). Whoever holds the certificate has to ask promptly, but not before the hosts serve
-the new one: they look every `idle_check`, an hour unless configured otherwise.
+Requirements, 4.9.1.1). Ask promptly, but not before the hosts serve the new certificate: they look every
+`idle_check`, an hour unless configured otherwise.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from certcast.host import files
-from certcast.release.lifetime import from_utc_text, utc_text
-from certcast.report.errors import LineageUnusable
+from certcast.release import documents
+from certcast.release.documents import Check, Sha256
+from certcast.release.lifetime import utc_text
+from certcast.report.errors import LineageUnusable, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from certcast.publisher.publication import Published
+    from certcast.publisher.releases import Releases
     from certcast.release.certificate import Leaf
-    from certcast.release.source import Source
+    from certcast.release.source import Release, Source
 
 # Of RFC 5280, 5.3.1, those that a holder may give. Let's Encrypt refuses affiliationChanged (Boulder,
 # revocation/reasons.go, UserAllowedReasons); other CAs don't.
@@ -43,14 +43,21 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 REVOKE_AFTER = timedelta(hours=24)
 
 
+def _seconds(value: Any) -> float:
+    if type(value) not in {int, float}:
+        raise ValueError(f"must be a number of seconds, not {value!r}")
+    return timedelta(seconds=value).total_seconds()
+
+
 @dataclass(frozen=True)
-class Old:
+class OldLeaf:
     """A leaf to be revoked: its certificate `pem`, and the ACME directory that issued it.
 
-    Both are None for one that is published and that this host does not hold.
+    The certificate (public) is kept here, since this host's versions may be gone by then. Both are None for
+    a leaf that is published and that this host does not hold.
     """
 
-    sha256: str
+    sha256: Sha256
     serial: str
     not_after: datetime
     pem: str | None = None
@@ -61,16 +68,16 @@ class Old:
 class Replacement:
     """What was asked for one certificate.
 
-    `after` is how long the new one is to be published before the CA is asked to revoke `olds`;
-    `published_at` is when it first was.
+    `after_seconds` is how long the new certificate is to be published before the CA is asked to revoke
+    `olds`; `published_at` is when it first was. `olds` are all that are still valid: a thief who took a key
+    from a host found the earlier versions there, too.
     """
 
-    name: str
     reason: Reason
-    after: timedelta
+    after_seconds: Annotated[float, Check(_seconds)]
     asked_at: datetime
-    olds: tuple[Old, ...]
-    published_at: datetime | None = None
+    published_at: datetime | None
+    olds: tuple[OldLeaf, ...]
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -79,20 +86,16 @@ class Replacement:
 
     @property
     def due(self) -> datetime | None:
-        """When the CA is asked; None as long as the new one is not published."""
-        return None if self.published_at is None else self.published_at + self.after
+        """When the CA is asked; None as long as the new certificate is not published."""
+        after = timedelta(seconds=self.after_seconds)
+        return None if self.published_at is None else self.published_at + after
 
-    @property
-    def command(self) -> str:
-        """The command that goes on with it at once."""
-        return f"`certcast renew --replace {self.name} --reason {self.reason}`"
-
-    def text(self) -> str:
-        """What a person is told once the new one is published."""
+    def text(self, name: str) -> str:
+        """Return what a person is told once the new certificate is published."""
         assert self.due is not None
         serials = ", ".join(old.serial for old in self.olds)
         return (
-            f"{self.name}: no host may serve serial {serials} any more ({self.reason}); "
+            f"{name}: no host may serve serial {serials} any more ({self.reason}); "
             f"the first `certcast renew` after {utc_text(self.due)} revokes it at the CA"
         )
 
@@ -108,11 +111,12 @@ def ask(
     """
     with _book(state_dir) as book:
         if name in book:
-            after = book[name].after if after is None else after
-            book[name] = replace(book[name], reason=reason, after=after)
+            before = book[name]
+            seconds = before.after_seconds if after is None else after.total_seconds()
+            book[name] = replace(before, reason=reason, after_seconds=seconds)
         else:
-            after = REVOKE_AFTER if after is None else after
-            book[name] = Replacement(name, reason, after, now, _valid(source, name, now))
+            seconds = (REVOKE_AFTER if after is None else after).total_seconds()
+            book[name] = Replacement(reason, seconds, now, None, _find_valid(source, name, now))
         return book[name]
 
 
@@ -127,14 +131,41 @@ def everything(state_dir: Path) -> dict[str, Replacement]:
     advice = f"restore {path} from a backup, or move it away and ask for the replacement again"
     document = files.read_json(path, advice=advice) or {}
     with files.understood(path, advice=advice):
-        return {name: _from_document(name, fields) for name, fields in document.items()}
+        for old in [old for fields in document.values() for old in fields["olds"]]:
+            # certcast 0.1 wrote the number in certbot's archive down; the key is found by the leaf now.
+            old.pop("version", None)
+        return documents.structure(document, dict[str, Replacement])
+
+
+def publish(
+    releases: Callable[[], Releases], live: Release, *, now: datetime, note: Callable[[str], None]
+) -> Published:
+    """Publish a release if it is newer, and as revoked what it replaces; `note` gets the change, in words.
+
+    Raises as `Releases.publish` does.
+    """
+    with within(kept="what is published and served stays"):  # a store knows only of requests
+        place = releases()
+        state_dir, name = place.signer.state_dir, place.wanted.name
+        replacement = pending(state_dir, name)
+        if replacement is None or live.leaf.sha256 in replacement.leaves:
+            return place.publish(live, now=now)
+        is_first = replacement.published_at is None
+        current = place.current() if is_first else None
+        if current is not None and current.leaf.sha256 != live.leaf.sha256:
+            replacement = add(state_dir, name, current.leaf)
+        done = place.publish(live, now=now, revoke=replacement.leaves)
+        replacement = mark_published(state_dir, name, now)
+        if is_first:
+            note(replacement.text(name))
+        return done
 
 
 def add(state_dir: Path, name: str, leaf: Leaf) -> Replacement:
     """Add a leaf to be revoked that is published, and that this host does not hold: after a restore, say."""
     with _book(state_dir) as book:
         if leaf.sha256 not in book[name].leaves:
-            old = Old(leaf.sha256, leaf.serial, leaf.not_after)
+            old = OldLeaf(leaf.sha256, leaf.serial, leaf.not_after)
             book[name] = replace(book[name], olds=(*book[name].olds, old))
         return book[name]
 
@@ -147,27 +178,26 @@ def mark_published(state_dir: Path, name: str, now: datetime) -> Replacement:
         return book[name]
 
 
-def forget(state_dir: Path, name: str, old: Old) -> None:
+def forget(state_dir: Path, name: str, old: OldLeaf) -> None:
     """Take away a leaf that the CA has revoked; with the last one the replacement is finished."""
     with _book(state_dir) as book:
         if name not in book:
             return
-        left = tuple(one for one in book[name].olds if one.sha256 != old.sha256)
+        left = tuple(other for other in book[name].olds if other.sha256 != old.sha256)
         if left:
             book[name] = replace(book[name], olds=left)
         else:
             del book[name]
 
 
-def _valid(source: Source, name: str, now: datetime) -> tuple[Old, ...]:
+def _find_valid(source: Source, name: str, now: datetime) -> tuple[OldLeaf, ...]:
     """Return all versions on this host that are still valid. LineageUnusable if none is."""
-    found = [
-        Old(
-            one.leaf.sha256, one.leaf.serial, one.leaf.not_after, one.fullchain.decode("ascii"), one.directory
-        )
-        for one in source.all()
-        if now < one.leaf.not_after
-    ]
+    found = []
+    for version in source.all():
+        leaf = version.leaf
+        if now < leaf.not_after:
+            pem = version.fullchain.decode("ascii")
+            found.append(OldLeaf(leaf.sha256, leaf.serial, leaf.not_after, pem, version.directory))
     if not found:
         raise LineageUnusable(
             f"{name}: there is no certificate to replace",
@@ -194,33 +224,4 @@ def _book(state_dir: Path) -> Iterator[dict[str, Replacement]]:
         yield book
         path = _path(state_dir)
         with files.reported(f"write {path}", kept="what is published and served stays"):
-            files.write_json(path, {name: _to_document(asked) for name, asked in book.items()})
-
-
-def _to_document(asked: Replacement) -> dict[str, Any]:
-    return {
-        "reason": asked.reason,
-        "after_seconds": asked.after.total_seconds(),
-        "asked_at": utc_text(asked.asked_at),
-        "published_at": asked.published_at and utc_text(asked.published_at),
-        "olds": [{**asdict(old), "not_after": utc_text(old.not_after)} for old in asked.olds],
-    }
-
-
-def _from_document(name: str, fields: dict[str, Any]) -> Replacement:
-    if fields["reason"] not in REASONS:
-        raise ValueError(f"{fields['reason']} is not a reason")
-    return Replacement(
-        name=name,
-        reason=fields["reason"],
-        after=timedelta(seconds=fields["after_seconds"]),
-        asked_at=from_utc_text(fields["asked_at"]),
-        olds=tuple(_old(old) for old in fields["olds"]),
-        published_at=fields["published_at"] and from_utc_text(fields["published_at"]),
-    )
-
-
-def _old(fields: dict[str, Any]) -> Old:
-    # certcast 0.1 wrote the number in certbot's archive down; the key is found by the leaf now.
-    kept = {key: value for key, value in fields.items() if key != "version"}
-    return Old(**{**kept, "not_after": from_utc_text(fields["not_after"])})
+            documents.write(path, book)

@@ -1,8 +1,7 @@
 """Ask the CA to revoke what was replaced (replacement.py), once it is due.
 
-Hosts give an old leaf up because it is published as revoked; the CA's revocation is against those who
-use a stolen key elsewhere. So it is never in a hurry, and never in the way: a CA that fails is asked
-again by the next `certcast renew`, and nothing else waits for it.
+Hosts give up an old leaf because it is published as revoked. The CA's revocation stops a thief who uses the
+key elsewhere, so nothing waits for it: the next `certcast renew` asks a CA that failed again.
 
 A request is repeatable: a CA that says "already revoked" has done what was wanted.
 """
@@ -16,51 +15,37 @@ from certcast.renewal import replacement
 from certcast.report.errors import CertcastError, RenewalError, RevocationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from pathlib import Path
-
-    from certcast.acme.ca import Ca
-    from certcast.release.source import Source
-    from certcast.renewal.replacement import Old, Replacement
+    from certcast.renewal.reconcile import Renewal
+    from certcast.renewal.replacement import OldLeaf, Reason
     from certcast.storage.store import Store
 
 
-def carry_out(
-    state_dir: Path,
-    *,
-    ca_at: Callable[[str | None], Ca],
-    source_of: Callable[[str], Source | None],
-    open_store: Callable[[], Store],
-    now: datetime,
-    progress: Callable[[str], None],
-) -> tuple[list[str], list[CertcastError]]:
+def carry_out(renewal: Renewal) -> tuple[list[str], list[CertcastError]]:
     """Let the CA revoke what is due; return what was done, in words, and what failed.
 
-    `ca_at` takes a directory's URL, None for the configured one; `source_of` the name of a certificate, and
-    returns None for one that is configured no more. Raises LocalFault if the list cannot be read.
+    Raises LocalFault if the list cannot be read.
     """
     done: list[str] = []
     failures: list[CertcastError] = []
-    for asked in replacement.everything(state_dir).values():
+    now, state_dir = renewal.clock(), renewal.config.state_dir
+    for name, asked in replacement.everything(state_dir).items():
         if asked.due is None or now < asked.due:
             continue
         for old in asked.olds:
-            serial = f"{asked.name}: serial {old.serial}"
+            serial = f"{name}: serial {old.serial}"
             try:
                 if old.not_after > now:
-                    progress(f"{serial}: asking the CA to revoke it ({asked.reason})")
-                    pem = old.pem or _from_store(asked.name, old, open_store())
-                    _revoke(ca_at(old.directory), source_of(asked.name), asked, old, pem.encode("ascii"))
+                    renewal.progress(f"{serial}: asking the CA to revoke it ({asked.reason})")
+                    _revoke(renewal, name, old, asked.reason)
                     done.append(f"{serial} is revoked at the CA ({asked.reason})")
                 # An expired one is left alone: Boulder refuses it, and clients do, too.
-                replacement.forget(state_dir, asked.name, old)
+                replacement.forget(state_dir, name, old)
             except CertcastError as failure:
                 failures.append(failure)
     return done, failures
 
 
-def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: bytes) -> None:
+def _revoke(renewal: Renewal, name: str, old: OldLeaf, reason: Reason) -> None:
     """Sign with the certificate's own key where that is right, or the account has not ordered it.
 
     A compromised key signs for itself: that proves it is one, needs no account, and lets the CA refuse the
@@ -70,29 +55,38 @@ def _revoke(ca: Ca, source: Source | None, asked: Replacement, old: Old, pem: by
     from certcast.acme.account import recorded_uri
     from certcast.acme.protocol.answers import Problem, explained
 
-    held = None if source is None else source.find(old.sha256)
-    privkey = None if held is None else held.privkey
-    by_key = privkey is not None and (asked.reason == "keyCompromise" or recorded_uri(ca.folder) is None)
+    pem = (old.pem or _read_from_store(renewal.open_store(), name, old)).encode("ascii")
+    ca = renewal.ca(old.directory)
+    privkey = _find_key(renewal, name, old)
+    by_key = privkey is not None and (reason == "keyCompromise" or recorded_uri(ca.folder) is None)
     try:
-        with explained(asked.name, f"revoking serial {old.serial}"):
+        with explained(name, f"revoking serial {old.serial}"):
             try:
-                ca.revoke(pem, privkey=privkey if by_key else None, reason=asked.reason)
+                ca.revoke(pem, privkey=privkey if by_key else None, reason=reason)
             except Problem as problem:
                 if by_key or privkey is None or problem.type not in {"unauthorized", "accountDoesNotExist"}:
                     raise
                 # Another account has ordered it, one whose key is lost, say.
-                ca.revoke(pem, privkey=privkey, reason=asked.reason)
+                ca.revoke(pem, privkey=privkey, reason=reason)
     except RenewalError as failure:
         raise RevocationFailed(
-            f"{asked.name}: the CA has not revoked serial {old.serial}",
+            f"{name}: the CA has not revoked serial {old.serial}",
             found=failure.found or failure.what,
-            kept="the new certificate stays published, and this one is on its list of revoked ones",
             next="the next `certcast renew` asks again; if it is the reason that the CA does not take, "
-            f"`certcast renew --replace {asked.name} --reason superseded` goes on with another one",
+            f"`certcast renew --replace {name} --reason superseded` goes on with another one",
         ) from None
 
 
-def _from_store(name: str, old: Old, store: Store) -> str:
+def _find_key(renewal: Renewal, name: str, old: OldLeaf) -> bytes | None:
+    """Return the private key of an old leaf; None if it is not here, or `name` is configured no more."""
+    for wanted in renewal.config.certificates:
+        if wanted.name == name:
+            found = renewal.source(wanted).find(old.sha256)
+            return None if found is None else found.privkey
+    return None
+
+
+def _read_from_store(store: Store, name: str, old: OldLeaf) -> str:
     """Return a leaf that was published, and that this host does not hold; nothing else that lies there."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -110,7 +104,6 @@ def _from_store(name: str, old: Old, store: Store) -> str:
             f"{name}: the certificate with serial {old.serial} is to be revoked, and is not here",
             expected=f"it in the store, {key}",
             found="another certificate" if found else "none",
-            kept="the new certificate stays published, and this one is on its list of revoked ones",
             next="find it by its serial in a Certificate Transparency search, revoke it by `certbot revoke "
             "--cert-path FILE`, then take it out of state_dir/revocations.json",
         )

@@ -1,9 +1,13 @@
 """What a person sees of a run: redacted, in their alphabet, and on the right stream.
 
-changed           on stdout: something is another way than before; cron mails it
-warned, hint      on stderr: it works, and should not stay like this; what to do next
-progress          on stderr, at a terminal only
-failed            on stderr: a report, which errors.py makes
+    changed    on stdout: something is another way than before; cron mails it
+    warned     on stderr: it works, and should not stay like this
+    progress   on stderr, at a terminal only
+    failed     on stderr: a report, which errors.py makes
+    hint       on stderr: what a person may want to do next
+    document   unaltered: what a person copies, or a file or a script takes
+
+Not here: mail.
 """
 
 from __future__ import annotations
@@ -49,6 +53,11 @@ def progress() -> Callable[[str], None]:
 def hint(text: str) -> None:
     """Print what a person may want to do next, on stderr."""
     _say(shown(text), err=True)
+
+
+def document(text: str, *, err: bool = False) -> None:
+    """Print a text that is to be copied: no character is exchanged. OSError if it did not get there."""
+    click.echo(text, err=err, nl=not text.endswith("\n"))
 
 
 def failed(report: str) -> None:

@@ -11,6 +11,10 @@ by way of a name. It is imported where a name has such a label.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Not as part of a path, an address or a longer word.
 _NAME = re.compile(r"(?<![\w./@-])(?:[\w*-]+\.)*xn--[\w-]+(?:\.[\w-]+)*(?![\w/-])", re.ASCII)
@@ -43,6 +47,11 @@ def printable(text: str) -> str:
     For texts from outside: a server's answer, a file's content, another program's output.
     """
     return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def abridged(names: Sequence[str]) -> str:
+    """Return a list of names for one line: five of them, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def to_unicode(name: str) -> str:

@@ -40,9 +40,9 @@ def write(path: Path, text: str | bytes) -> None:
 def test_what_was_added_is_read_back(hosts_file: Path) -> None:
     """Hosts, groups and those that get some certificates only come back as they were enrolled, in order."""
     some = Host("web2", TWO, certificates=("example.com", "xn--fiq228c.com"))
-    assert () == enrolled_hosts.read(hosts_file)
+    assert () == enrolled_hosts.read_hosts(hosts_file)
     assert (WEB1, some, POOL) == add(hosts_file, WEB1, some, POOL)
-    assert (WEB1, some, POOL) == enrolled_hosts.read(hosts_file)
+    assert (WEB1, some, POOL) == enrolled_hosts.read_hosts(hosts_file)
     assert f"web1 {ONE.bare}\n" in hosts_file.read_text()
     assert f"@pool {THREE.bare}\n" in hosts_file.read_text()
     assert 0o600 == hosts_file.stat().st_mode & 0o777
@@ -88,7 +88,7 @@ def test_a_name_with_another_key_is_refused(hosts_file: Path) -> None:
     assert TWO.fingerprint in report
     assert "`certcast host remove web1`" in report
     assert f'`certcast host add web1 "{TWO.bare}"`' in report
-    assert (WEB1,) == enrolled_hosts.read(hosts_file)
+    assert (WEB1,) == enrolled_hosts.read_hosts(hosts_file)
 
 
 def test_a_key_with_another_name_is_refused(hosts_file: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_key_with_another_name_is_refused(hosts_file: Path) -> None:
     with pytest.raises(EnrolRefused, match="web2 has the key of web1") as caught:
         add(hosts_file, Host("web2", ONE))
     assert "certcast host add --group" in str(caught.value.next)
-    assert (WEB1,) == enrolled_hosts.read(hosts_file)
+    assert (WEB1,) == enrolled_hosts.read_hosts(hosts_file)
 
 
 def test_of_a_list_all_are_enrolled_or_none(hosts_file: Path) -> None:
@@ -108,7 +108,7 @@ def test_of_a_list_all_are_enrolled_or_none(hosts_file: Path) -> None:
     assert caught.value.found is not None
     assert 2 == len(caught.value.found.splitlines())
     assert "web4 has the key of pool" in caught.value.found
-    assert (WEB1,) == enrolled_hosts.read(hosts_file)
+    assert (WEB1,) == enrolled_hosts.read_hosts(hosts_file)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_line_that_is_not_understood_stops_it(hosts_file: Path, line: str | by
     write(hosts_file, f"web3 {THREE.bare}\n# a remark\n".encode() + octets + b"\n")
     before = hosts_file.read_bytes()
     for act in (
-        lambda: enrolled_hosts.read(hosts_file),
+        lambda: enrolled_hosts.read_hosts(hosts_file),
         lambda: add(hosts_file, WEB2),
         lambda: remove(hosts_file, "web3"),
     ):
@@ -156,7 +156,7 @@ def test_all_mistakes_are_told_at_once(hosts_file: Path) -> None:
     """Whoever edits the file sees every mistake in one go."""
     write(hosts_file, f"web1\nweb2 {TWO.bare}\n../x {ONE.bare}\nweb2 {THREE.bare}\n")
     with pytest.raises(EnrolRefused, match="3 mistakes") as caught:
-        enrolled_hosts.read(hosts_file)
+        enrolled_hosts.read_hosts(hosts_file)
     assert ["line 1", "line 3", "line 4"] == [
         line.split(":")[0] for line in str(caught.value.found).splitlines()
     ]
@@ -165,7 +165,7 @@ def test_all_mistakes_are_told_at_once(hosts_file: Path) -> None:
 def test_windows_line_ends_are_fine(hosts_file: Path) -> None:
     """A file that went through an editor of another system is read as it was meant."""
     write(hosts_file, f"# hosts\r\nweb1 {ONE.bare}\r\n")
-    assert (WEB1,) == enrolled_hosts.read(hosts_file)
+    assert (WEB1,) == enrolled_hosts.read_hosts(hosts_file)
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
@@ -174,7 +174,7 @@ def test_a_file_that_others_may_write_is_refused(hosts_file: Path, mode: int) ->
     add(hosts_file, WEB1)
     hosts_file.chmod(mode)
     with pytest.raises(EnrolRefused, match="written by others") as caught:
-        enrolled_hosts.read(hosts_file)
+        enrolled_hosts.read_hosts(hosts_file)
     assert "chmod go-w" in str(caught.value.next)
 
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_not_an_empty_list(hosts_file: Path) -> None:
     """A hosts file that is a folder, or that cannot be opened, is a fault, not a fleet without hosts."""
     hosts_file.mkdir(parents=True)
     with pytest.raises(LocalFault, match="read"):
-        enrolled_hosts.read(hosts_file)
+        enrolled_hosts.read_hosts(hosts_file)
 
 
 def test_mode_owner_and_link_stay(hosts_file: Path, tmp_path: Path) -> None:
@@ -210,4 +210,4 @@ def test_removing_somebody_who_is_not_there(hosts_file: Path) -> None:
     add(hosts_file, WEB1, WEB2)
     assert remove(hosts_file, "web3") is None
     assert WEB1 == remove(hosts_file, "web1")
-    assert (WEB2,) == enrolled_hosts.read(hosts_file)
+    assert (WEB2,) == enrolled_hosts.read_hosts(hosts_file)

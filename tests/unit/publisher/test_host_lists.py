@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast.publisher.hosts.host_lists import HostList, read
+from certcast.publisher.hosts.host_lists import HostList, read_list
 from certcast.release.ssh_keys import PublicKey
 from certcast.report.errors import EnrolRefused, LocalFault
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def listed(path: Path, text: str, **options: tuple[str, ...]) -> HostList:
     path.write_text(text)
-    return read(path, **options)
+    return read_list(path, **options)
 
 
 def names(found: HostList) -> dict[str, str]:
@@ -84,7 +84,7 @@ def test_what_ssh_keygen_has_hashed_is_left_out(path: Path) -> None:
     path.write_text(f"web1 {KEYS[0]}\n")
     subprocess.run(["ssh-keygen", "-H", "-f", str(path)], check=True, capture_output=True)
     with pytest.raises(EnrolRefused, match="names no host") as caught:
-        read(path)
+        read_list(path)
     assert "hashed" in str(caught.value.found)
 
 
@@ -157,10 +157,10 @@ def test_a_folder_of_facts(tmp_path: Path) -> None:
     (folder / "web1").write_text(json.dumps({"ansible_facts": facts(KEYS[0]), "changed": False}))
     (folder / "web2").write_text(json.dumps(facts(KEYS[1])))
     (folder / "s1_web3").write_text(json.dumps({"__payload__": json.dumps(facts(KEYS[2]))}))
-    assert {"web1": KEYS[0], "web2": KEYS[1], "web3": KEYS[2]} == names(read(folder))
+    assert {"web1": KEYS[0], "web2": KEYS[1], "web3": KEYS[2]} == names(read_list(folder))
 
     (folder / "web4").write_text(json.dumps({"changed": False, "msg": "timed out", "unreachable": True}))
-    assert ["web4: holds no facts of hosts: 'changed' is no object"] == read(folder).mistakes
+    assert ["web4: holds no facts of hosts: 'changed' is no object"] == read_list(folder).mistakes
 
 
 def test_no_host_chooses_itself_by_a_name_in_its_facts(tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def test_no_host_chooses_itself_by_a_name_in_its_facts(tmp_path: Path) -> None:
     inventory = {one.name: json.loads(one.read_text()) for one in folder.iterdir()}
     found = listed(tmp_path / "all", json.dumps(inventory), wanted=("web*",))
 
-    assert {"web1": KEYS[0]} == names(read(folder, wanted=("web*",))) == names(found)
+    assert {"web1": KEYS[0]} == names(read_list(folder, wanted=("web*",))) == names(found)
     with pytest.raises(EnrolRefused):
-        read(folder, wanted=("web7",))
-    assert {"web7": KEYS[1]} == names(read(folder / "db9", wanted=("web7",)))
+        read_list(folder, wanted=("web7",))
+    assert {"web7": KEYS[1]} == names(read_list(folder / "db9", wanted=("web7",)))
 
 
 @pytest.mark.parametrize(
@@ -213,13 +213,13 @@ def test_a_list_of_nobody(path: Path, text: str) -> None:
 def test_a_file_of_another_kind(path: Path) -> None:
     """Octets that are no text are a mistake with its line, never a traceback."""
     path.write_bytes(b"\0\0\0\xff\n\x1b[2J\n")
-    assert ["line 1", "line 2"] == [mistake.split(":")[0] for mistake in read(path).mistakes]
+    assert ["line 1", "line 2"] == [mistake.split(":")[0] for mistake in read_list(path).mistakes]
 
 
 def test_a_list_that_is_not_there(path: Path) -> None:
     """A missing list is a fault of this host's files, not an empty list."""
     with pytest.raises(LocalFault, match="read"):
-        read(path)
+        read_list(path)
 
 
 def test_thousands_of_lines_are_left_out_in_one(path: Path) -> None:

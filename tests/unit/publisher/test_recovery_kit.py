@@ -26,12 +26,12 @@ def made() -> Kit:
 
 @pytest.fixture(scope="module")
 def armored(made: Kit) -> str:
-    return recovery_kit.encrypted(made, MADE, WORDS)
+    return recovery_kit.encrypt(made, MADE, WORDS)
 
 
 def test_a_kit_opens_to_what_was_locked_into_it(made: Kit, armored: str) -> None:
     """What comes out of the safe is what went in: spare key, age identity, and whose they are."""
-    assert made == recovery_kit.opened(armored, WORDS)
+    assert made == recovery_kit.decrypt(armored, WORDS)
 
 
 def test_a_kit_opens_with_plain_age(made: Kit, armored: str, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_kit_that_age_encrypted_opens_here(made: Kit, tmp_path: Path) -> None:
     argv = ["age", "-p", "-a", "-o", str(tmp_path / "kit.age"), str(tmp_path / "kit.txt")]
     status, shown = answering(argv, [WORDS, WORDS])
     assert 0 == status, shown
-    assert made == recovery_kit.opened((tmp_path / "kit.age").read_text(), WORDS)
+    assert made == recovery_kit.decrypt((tmp_path / "kit.age").read_text(), WORDS)
 
 
 def test_a_kit_says_what_it_is(made: Kit) -> None:
@@ -87,13 +87,13 @@ def test_a_kit_takes_little_memory(armored: str) -> None:
 def test_a_kit_may_have_been_copied_by_a_terminal(made: Kit, armored: str) -> None:
     """Blanks around the lines, Windows line ends and empty lines don't matter."""
     copied = "\r\n\r\n" + "\r\n".join(f"  {line} " for line in armored.splitlines()) + "\r\n\r\n"
-    assert made == recovery_kit.opened(copied, WORDS)
+    assert made == recovery_kit.decrypt(copied, WORDS)
 
 
 def test_a_kit_with_another_passphrase_stays_shut(armored: str) -> None:
     """A wrong passphrase is named as the likely cause."""
     with pytest.raises(ValueError, match="the passphrase is a wrong one"):
-        recovery_kit.opened(armored, "correct-horse-batterie")
+        recovery_kit.decrypt(armored, "correct-horse-batterie")
 
 
 @pytest.mark.parametrize("lost", [1, 2, 10])
@@ -102,7 +102,7 @@ def test_a_kit_with_a_line_missing_is_not_whole(armored: str, lost: int) -> None
     lines = armored.splitlines()
     del lines[lost]
     with pytest.raises(ValueError, match=r"not whole|was changed"):
-        recovery_kit.opened("\n".join(lines), WORDS)
+        recovery_kit.decrypt("\n".join(lines), WORDS)
 
 
 def test_a_kit_without_its_frame_is_refused() -> None:
@@ -123,7 +123,7 @@ def test_another_text_with_the_passphrase_is_no_kit(made: Kit) -> None:
         (text + text, "2 "),
     ):
         with pytest.raises(ValueError, match=missing):
-            recovery_kit.read(broken)
+            recovery_kit.parse(broken)
 
 
 def test_each_kit_is_a_new_one(made: Kit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from certcast.publisher import record as records
 from certcast.publisher.hosts import sealed_keys
 from certcast.publisher.publication import Published
 from certcast.publisher.record import KEPT_RELEASES
-from certcast.publisher.releases import publish, seal_to, step_back, take_away
+from certcast.publisher.releases import Releases, take_away
 from certcast.publisher.signer import Signer
 from certcast.release import host_identity, manifest, sealing, signing
 from certcast.release.host_identity import Identity
@@ -28,6 +29,7 @@ from certcast.report.errors import (
     DigestMismatch,
     IssuedUnusable,
     LineageUnusable,
+    LocalFault,
     ManifestInvalid,
     ManifestReplayed,
     SignatureInvalid,
@@ -143,11 +145,14 @@ class Publisher:
     def folder_of(self, release: Release) -> Path:
         return Issued(self.signer.state_dir, "example.test").place / release.version
 
+    def releases(self, store: Store | None = None) -> Releases:
+        return Releases(WANTED, store or self.store, self.signer)
+
     def publish(self, release: Release, store: Store | None = None, **options: Any) -> Published:
-        return publish(WANTED, release, store or self.store, self.signer, now=self.now, **options)
+        return self.releases(store).publish(release, now=self.now, **options)
 
     def step_back(self, release: Release) -> Published:
-        return step_back(WANTED, release.leaf.sha256, self.store, self.signer, now=self.now)
+        return self.releases().step_back(release.leaf.sha256, now=self.now)
 
     def published(self) -> Manifest:
         """Return what a consumer reads, which trusts the working key."""
@@ -178,7 +183,7 @@ def host(tmp_path: Path) -> Publisher:
     return Publisher(tmp_path / "first", open_store(StoreConfig(StoreUrl(f"memory://{tmp_path.name}"))))
 
 
-def test_the_first_release_has_sequence_one_its_chain_and_a_sealed_key(host: Publisher) -> None:
+def test_the_first_release_is_whole(host: Publisher) -> None:
     """After the first run a consumer finds a signed manifest, the chain bit for bit, and its private key."""
     release = host.issue()
     assert "published" == host.publish(release).result
@@ -201,7 +206,7 @@ def test_publishing_again_changes_nothing(host: Publisher) -> None:
     assert first == host.published()
 
 
-def test_a_manifest_that_ages_is_dated_anew_under_its_sequence(host: Publisher) -> None:
+def test_an_ageing_manifest_keeps_its_sequence(host: Publisher) -> None:
     """Half-way to its expiry the manifest gets a new one; it stays the same release."""
     release = host.issue()
     host.publish(release)
@@ -214,9 +219,7 @@ def test_a_manifest_that_ages_is_dated_anew_under_its_sequence(host: Publisher) 
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_cut_at_any_put_leaves_the_old_release_whole_and_the_next_run_finishes(
-    host: Publisher, at: int
-) -> None:
+def test_a_cut_at_any_put_leaves_the_old_release_whole(host: Publisher, at: int) -> None:
     """Objects come first and the manifest last, so a consumer never sees a half-published release."""
     host.publish(host.issue())
     first = host.published()
@@ -250,16 +253,14 @@ def test_a_certificate_outside_its_life_is_not_published(host: Publisher, days: 
         host.publish(release)
 
 
-def test_a_certificate_without_a_configured_name_is_not_published(host: Publisher) -> None:
+def test_a_certificate_that_lacks_a_name_is_not_published(host: Publisher) -> None:
     """What consumers would refuse is not offered to them."""
     with pytest.raises(LineageUnusable, match="lacks a configured name"):
         host.publish(host.issue(names=("example.test",)))
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"not a manifest", b"x" * 100_000])
-def test_a_lost_or_garbled_manifest_is_put_right_by_the_next_run(
-    host: Publisher, damage: bytes | None
-) -> None:
+def test_a_lost_or_garbled_manifest_is_put_right(host: Publisher, damage: bytes | None) -> None:
     """Whoever deletes or overwrites it finds it restored under its sequence; overwriting is an alarm."""
     release = host.issue()
     host.publish(release)
@@ -290,7 +291,7 @@ def test_a_bucket_set_back_to_an_older_state_is_put_right(host: Publisher) -> No
     assert host.publish(renewed).alarm is None
 
 
-def test_an_earlier_date_under_the_same_sequence_is_an_alarm(host: Publisher) -> None:
+def test_an_earlier_date_of_the_same_sequence_alarms(host: Publisher) -> None:
     """Whoever puts back the manifest of before it was dated anew would have hosts call this one silent."""
     release = host.issue()
     host.publish(release)
@@ -329,7 +330,7 @@ def test_a_chain_that_somebody_has_exchanged_is_an_alarm(host: Publisher, octets
     assert host.publish(release).alarm is None
 
 
-def test_a_new_renewal_host_does_not_overwrite_what_it_cannot_read(host: Publisher, tmp_path: Path) -> None:
+def test_a_new_renewal_host_overwrites_nothing_unread(host: Publisher, tmp_path: Path) -> None:
     """Without a record of its own, an illegible manifest stops the run: the sequence would be a guess."""
     host.store.put(POINTER, b"not a manifest")
     stranger = Publisher(tmp_path / "new", host.store)
@@ -337,7 +338,7 @@ def test_a_new_renewal_host_does_not_overwrite_what_it_cannot_read(host: Publish
         stranger.publish(stranger.issue())
 
 
-def test_a_new_renewal_host_goes_on_from_the_stores_sequence(host: Publisher, tmp_path: Path) -> None:
+def test_a_new_renewal_host_takes_up_the_sequence(host: Publisher, tmp_path: Path) -> None:
     """A replaced renewal host continues the count, so consumers accept it."""
     host.publish(host.issue())
     successor = Publisher(tmp_path / "new", host.store)
@@ -397,7 +398,7 @@ def test_another_store_starts_with_a_higher_sequence(host: Publisher, tmp_path: 
 # -- the sequence (design, section 5)
 
 
-def test_the_sequence_grows_only_with_what_hosts_must_act_on(host: Publisher) -> None:
+def test_the_sequence_grows_only_where_hosts_must_act(host: Publisher) -> None:
     """A new leaf, a revoked one, a step back: each is one more; dating, sealing and signing anew are none."""
     first = host.issue()
     host.publish(first)
@@ -417,7 +418,7 @@ def test_the_sequence_grows_only_with_what_hosts_must_act_on(host: Publisher) ->
     assert 4 == host.published().sequence
 
 
-def test_the_sequence_goes_beyond_what_an_operator_says_that_hosts_have_seen(host: Publisher) -> None:
+def test_the_sequence_goes_beyond_at_least(host: Publisher) -> None:
     """After all memory is lost, here and in the store, `--at-least` lets hosts accept what is published."""
     release = host.issue()
     host.publish(release, at_least=41)
@@ -448,7 +449,7 @@ def test_a_manifest_that_hosts_would_not_read_is_not_signed(host: Publisher) -> 
     assert (1, ()) == (host.published().sequence, host.published().revoked)
 
 
-def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_says(host: Publisher) -> None:
+def test_a_thief_who_counted_to_the_end_is_forgotten(host: Publisher) -> None:
     """With another signing key, without the record and without the manifest, publishing begins anew."""
     release = host.issue()
     host.publish(release)
@@ -473,7 +474,7 @@ def test_a_thief_of_the_key_who_counted_to_the_end_is_forgotten_as_the_runbook_s
     assert 1 == host.published().sequence
 
 
-def test_the_sequence_goes_beyond_the_stores_after_a_restore(host: Publisher, tmp_path: Path) -> None:
+def test_a_restored_host_goes_beyond_the_stores_sequence(host: Publisher, tmp_path: Path) -> None:
     """A renewal host restored from an old backup never uses a number a second time."""
     host.publish(host.issue())
     backup = (host.signer.folder / "example.test.json").read_bytes()
@@ -522,7 +523,7 @@ def test_a_step_back_holds_the_newer_release_off(host: Publisher) -> None:
     assert (third.leaf, False, (second.leaf.sha256,)) == (forward.leaf, forward.step_back, forward.held_off)
 
 
-def test_a_step_back_to_what_is_held_off_takes_it_off_that_list(host: Publisher) -> None:
+def test_a_step_back_to_a_held_off_release_frees_it(host: Publisher) -> None:
     """Changing one's mind works in both directions."""
     first = host.issue()
     host.publish(first)
@@ -538,7 +539,7 @@ def test_a_step_back_needs_the_old_release_on_this_host(host: Publisher) -> None
     """What this host has no key of cannot be sealed to anybody; what is published stays."""
     host.publish(host.issue())
     with pytest.raises(LineageUnusable, match="not on this host"):
-        step_back(WANTED, "b" * 64, host.store, host.signer, now=host.now)
+        host.releases().step_back("b" * 64, now=host.now)
 
 
 def test_a_revoked_release_is_never_published(host: Publisher) -> None:
@@ -600,7 +601,7 @@ def test_adding_a_host_seals_at_once_also_after_a_step_back(host: Publisher) -> 
     host.publish(host.issue())
     host.step_back(first)
     host.enrol("web2")
-    done = seal_to(WANTED, host.store, host.signer, frozenset({"web2"}))
+    done = host.releases().seal_to(frozenset({"web2"}))
     assert done is not None
     assert ("web2",) == done.sealed_to
     assert first.privkey == host.opened_by("web2", first)
@@ -612,7 +613,7 @@ def test_enrolling_again_puts_a_damaged_sealed_key_right(host: Publisher) -> Non
     host.publish(release)
     (key,) = host.store.list(sealing.sealed_prefix("example.test", release.leaf.sha256))
     host.store.put(key, b"damaged")
-    seal_to(WANTED, host.store, host.signer, frozenset({"web1"}))
+    host.releases().seal_to(frozenset({"web1"}))
     assert release.privkey == host.opened_by("web1", release)
 
 
@@ -633,7 +634,7 @@ def test_a_host_that_left_the_list_is_left_out(host: Publisher) -> None:
     assert ["web1"] == host.sealed_keys(renewed)
 
 
-def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -> None:
+def test_removing_a_host_takes_its_keys_of_all_releases(host: Publisher) -> None:
     """And only its own: a host whose name begins alike keeps its key."""
     for name in ("web2", "web2.example", "web22"):
         host.enrol(name)
@@ -648,7 +649,7 @@ def test_removing_a_host_takes_its_keys_of_every_kept_release(host: Publisher) -
         assert ["web1", "web2.example", "web22"] == sorted(host.sealed_keys(release))
 
 
-def test_a_host_with_a_new_identity_gets_a_new_sealed_key_and_the_old_one_goes(host: Publisher) -> None:
+def test_a_new_identity_gets_a_new_sealed_key(host: Publisher) -> None:
     """One object for each host: what was sealed to a lost identity does not lie about."""
     release = host.issue()
     host.publish(release)
@@ -720,7 +721,7 @@ def test_keys_lie_open_only_where_somebody_chose_that(host: Publisher) -> None:
     assert release.privkey == host.opened_by("web1", release)
 
 
-def test_a_strangers_object_in_the_place_of_an_open_key_is_overwritten(host: Publisher) -> None:
+def test_a_strangers_object_as_open_key_is_overwritten(host: Publisher) -> None:
     """With encryption = "none", too, nobody who may write to the bucket ends the publisher's runs."""
     host.signer = replace(host.signer, encryption="none")
     release = host.issue()
@@ -748,7 +749,7 @@ def test_odd_objects_beside_ours_stop_nothing(host: Publisher, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["keys/web2.0123456789abcdef.age", "privkey.pem"])
-def test_what_cannot_be_deleted_keeps_no_release_from_the_hosts(host: Publisher, name: str) -> None:
+def test_an_undeletable_object_keeps_no_release_back(host: Publisher, name: str) -> None:
     """What should be gone from the bucket and is not is an alarm, after the new release was published."""
     host.publish(host.issue())
     foreign = manifest.release_key("example.test", "0" * 64, name)
@@ -765,9 +766,7 @@ def test_what_cannot_be_deleted_keeps_no_release_from_the_hosts(host: Publisher,
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["the same host", "a new host"])
-def test_more_objects_than_can_be_listed_keep_no_release_from_the_hosts(
-    host: Publisher, tmp_path: Path, new: bool
-) -> None:
+def test_a_flood_of_objects_keeps_no_release_back(host: Publisher, tmp_path: Path, new: bool) -> None:
     """Whoever fills the bucket until listing it takes too long delays no release; somebody is told."""
     host.publish(host.issue())
     publisher = host
@@ -799,7 +798,7 @@ def test_a_flood_in_the_current_release_stops_nothing(host: Publisher) -> None:
     assert "re-dated" == host.publish(release, flooded, revoke=("a" * 64,)).result  # type: ignore[arg-type]
 
 
-def test_what_lies_in_a_release_before_it_is_published_counts_for_nothing(host: Publisher) -> None:
+def test_objects_of_before_the_publication_do_not_count(host: Publisher) -> None:
     """Who puts something in the place of a host's sealed key first keeps no host from the new release."""
     host.publish(host.issue())
     host.now += DAY
@@ -828,7 +827,7 @@ def test_a_flood_of_objects_is_cleared_in_parts(host: Publisher, monkeypatch: py
 # -- who signs
 
 
-def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publisher) -> None:
+def test_a_manifest_by_another_key_keeps_its_sequence(host: Publisher) -> None:
     """After the working key was exchanged, hosts see the same release with the new key's signature."""
     release = host.issue()
     host.publish(release)
@@ -841,7 +840,7 @@ def test_a_manifest_by_another_key_is_signed_anew_under_its_sequence(host: Publi
     assert before.same_release(host.published())
 
 
-def test_keys_that_are_exchanged_after_a_publication_that_failed_are_no_alarm(host: Publisher) -> None:
+def test_an_exchange_after_a_failed_publication_is_no_alarm(host: Publisher) -> None:
     """
     What the former key had signed before the bucket could not be written is this host's own; after the next
     publication anything else by that key is somebody's.
@@ -864,7 +863,7 @@ def test_keys_that_are_exchanged_after_a_publication_that_failed_are_no_alarm(ho
     assert isinstance(host.publish(second).alarm, SignatureInvalid)
 
 
-def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher) -> None:
+def test_a_lost_answer_is_made_up_for_by_the_next_run(host: Publisher) -> None:
     """A manifest that arrived, though nobody said so, counts from the next run on: before it is an alarm."""
     host.publish(host.issue())
     before = host.store.get(POINTER, limit=manifest.LIMIT)
@@ -872,7 +871,7 @@ def test_an_answer_that_was_lost_is_made_up_for_by_the_next_run(host: Publisher)
     host.now += DAY
     second = host.issue()
     host.publish(second)
-    record = records.read(host.signer.folder, "example.test", host.store.url)
+    record = records.read(host.signer.folder, "example.test")
     records.write(host.signer.folder, "example.test", replace(record, arrived=False))
     assert "unchanged" == host.publish(second).result
     host.store.put(POINTER, before.body)
@@ -894,7 +893,7 @@ def test_a_manifest_that_somebody_else_signed_is_put_right(host: Publisher) -> N
     assert stranger.public.fingerprint in done.alarm.report()
 
 
-def test_a_private_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:
+def test_a_key_that_is_not_the_public_ones_signs_nothing(host: Publisher) -> None:
     """A signing key that was mixed up is noticed here, and not by the whole fleet."""
     other = host_identity.make(host.folder / "other", "other")
     host.signer = replace(host.signer, signing_key=other.path)
@@ -910,3 +909,35 @@ def test_without_a_signing_key_nothing_is_published(host: Publisher) -> None:
         host.publish(host.issue())
     assert "certcast publisher init" in str(caught.value.next)
     assert POINTER not in host.store.list("")
+
+
+def test_a_record_that_is_on_disk_today_is_read(host: Publisher) -> None:
+    """An update forgets neither the sequence nor what may be deleted; 0.1 wrote no `arrived`."""
+    host.publish(host.issue())
+    path = host.signer.folder / "example.test.json"
+    written = json.loads(path.read_text())
+    assert ["sequence", "leaves", "manifest", "arrived"] == list(written)
+    text = manifest.write(host.published()).decode()
+    leaf = host.published().leaf.sha256
+    path.write_text(json.dumps({"sequence": 7, "leaves": ["a" * 64, leaf], "manifest": text}))
+    record = records.read(host.signer.folder, "example.test")
+    assert records.Record(7, ("a" * 64, leaf), text, arrived=False) == record
+    assert host.published() == record.last(host.store.url, "example.test")
+    assert record.last("oss://elsewhere/tls", "example.test") is None
+    records.write(host.signer.folder, "example.test", replace(record, arrived=True))
+    assert {"sequence": 7, "leaves": ["a" * 64, leaf], "manifest": text, "arrived": True} == json.loads(
+        path.read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", [{}, {"sequence": "7"}, {"leaves": None}, {"manifest": 1}, {"arrived": 1}, {"later": 1}]
+)
+def test_a_damaged_record_is_reported(host: Publisher, damage: dict[str, object]) -> None:
+    """A sequence that cannot be read is never taken for none: it would be used twice."""
+    good = {"sequence": 7, "leaves": [], "manifest": "", "arrived": True}
+    path = host.signer.folder / "example.test.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**good, **damage} if damage else {}))
+    with pytest.raises(LocalFault, match="is damaged"):
+        records.read(host.signer.folder, "example.test")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from certcast.commands.publish import _chosen
+from certcast.commands.publish import choose_leaf
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
 from certcast.publisher.chosen_source import source_of
 from certcast.release.source import Source
@@ -42,7 +42,7 @@ def leaves(source: Source, tmp_path: Path) -> dict[str, str]:
 
 
 def chosen(source: Source, prefix: str) -> str:
-    return _chosen(source, WANTED, prefix, NOW)
+    return choose_leaf(source, WANTED, prefix, NOW)
 
 
 def test_the_first_digits_are_enough(source: Source, leaves: dict[str, str]) -> None:

@@ -12,8 +12,9 @@ from certcast.acme.renewal_info import Suggestion
 from certcast.config.model import CertificateConfig, CertificateName, DnsName
 from certcast.release.manifest import Manifest
 from certcast.release.source import Release
+from certcast.renewal.candidate import Candidate
 from certcast.renewal.due import Due, decide
-from certcast.renewal.replacement import Old, Replacement
+from certcast.renewal.replacement import OldLeaf, Replacement
 from certcast_lab.ca import Authority
 from held import DIRECTORY, held
 
@@ -22,6 +23,7 @@ DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 WANTED = CertificateConfig(CertificateName("example.test"), (DnsName("example.test"),))
 CA = Authority("Test Root")
+NO_SOURCE: Any = None  # to decide, no file is read
 
 
 def live(*, days_ago: float, life: float = 90, directory: str | None = DIRECTORY) -> Release:
@@ -47,18 +49,25 @@ def stepped_back_to(release: Release, *, from_: Release) -> Manifest:
 
 
 def to_replace(release: Release) -> Replacement:
-    old = Old(release.leaf.sha256, release.leaf.serial, release.leaf.not_after)
-    return Replacement("example.test", "superseded", DAY, NOW, (old,))
+    old = OldLeaf(release.leaf.sha256, release.leaf.serial, release.leaf.not_after)
+    return Replacement("superseded", DAY.total_seconds(), NOW, None, (old,))
 
 
 def suggested(begin: timedelta, end: timedelta) -> Suggestion:
     return Suggestion(NOW, NOW + begin, NOW + end, "https://ca.test/why")
 
 
-def decided(before: Release | None, **given: Any) -> Due:
+def decided(
+    before: Release | None,
+    wanted: CertificateConfig = WANTED,
+    *,
+    now: datetime = NOW,
+    under_way: bool = False,
+    **known: Any,
+) -> Due:
     """The decision where nothing else is the matter, but for what is given."""
-    nothing = {"under_way": False, "asked": None, "stepped_back": None, "suggestion": None}
-    return decide(WANTED, before, **{"directory": DIRECTORY, "now": NOW, **nothing, **given})
+    candidate = Candidate(wanted, NO_SOURCE, live=before, **known)
+    return decide(candidate, directory=DIRECTORY, under_way=under_way, now=now)
 
 
 def test_a_fresh_certificate_is_left_alone() -> None:
@@ -81,16 +90,16 @@ def test_an_order_under_way_is_gone_on_with() -> None:
 def test_a_replacement_is_ordered_with_a_new_key_until_here() -> None:
     """As long as an old one is live each run orders, with another key; once it is another one, none does."""
     old, new = live(days_ago=1), live(days_ago=0)
-    found = decided(old, asked=to_replace(old))
+    found = decided(old, replacement=to_replace(old))
     assert (True, True) == (found.order, found.new_key)
-    found = decided(new, asked=to_replace(old))
+    found = decided(new, replacement=to_replace(old))
     assert (False, False) == (found.order, found.new_key)
 
 
 def test_a_replacement_outranks_an_order_under_way() -> None:
     """A key that may be in the wrong hands is never certified again because an order had begun with it."""
     old = live(days_ago=1)
-    assert decided(old, asked=to_replace(old), under_way=True).new_key
+    assert decided(old, replacement=to_replace(old), under_way=True).new_key
 
 
 @pytest.mark.parametrize("names", [("example.test", "www.example.test"), ("www.example.test",)])
@@ -108,16 +117,7 @@ def test_names_in_another_order_are_the_same_names() -> None:
     wanted = replace(WANTED, names=(DnsName("b.test"), DnsName("a.test")))
     before = live(days_ago=10)
     before = replace(before, leaf=replace(before.leaf, names=("a.test", "b.test")))
-    found = decide(
-        wanted,
-        before,
-        directory=DIRECTORY,
-        under_way=False,
-        asked=None,
-        stepped_back=None,
-        suggestion=None,
-        now=NOW,
-    )
+    found = decided(before, wanted)
     assert not found.order
 
 
@@ -173,7 +173,7 @@ def test_the_cas_word_never_makes_it_later(word: Suggestion | None) -> None:
     assert not decided(live(days_ago=59), suggestion=word).order
 
 
-def test_a_step_back_lasts_until_a_sixth_of_the_life_is_left() -> None:
+def test_a_step_back_lasts_until_a_sixth_is_left() -> None:
     """
     The window of the release that is held off comes long after the one that hosts serve has expired. So
     another one is ordered when a sixth of the latter's life is left, and not sooner.

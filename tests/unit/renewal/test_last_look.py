@@ -12,13 +12,13 @@ import pytest
 
 from certcast.acme.renewal_info import Suggestion
 from certcast.renewal import last_look
-from certcast.renewal.last_look import LOOK_AGAIN, Looked, mark_of
+from certcast.renewal.last_look import LOOK_AGAIN, LastLook, mark_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 MONTH = timedelta(days=30)
 LIVE, AROUND = "1-0123456789abcdef 17 4", "f" * 64
-LOOK = Looked(
+LOOK = LastLook(
     live=LIVE,
     leaf="80000000" + "0" * 56,
     window_start=NOW + MONTH,
@@ -29,7 +29,7 @@ LOOK = Looked(
 )
 
 
-def settles(look: Looked, after: timedelta = HOUR, *, live: str = LIVE, around: str = AROUND) -> bool:
+def settles(look: LastLook, after: timedelta = HOUR, *, live: str = LIVE, around: str = AROUND) -> bool:
     return look.settles(live, around, NOW + after)
 
 
@@ -115,6 +115,32 @@ def test_a_look_is_kept_as_it_was(tmp_path: Path) -> None:
         assert look == last_look.read(tmp_path, "example.test")
     assert word == look.suggestion()
     assert last_look.read(tmp_path, "other.test") is None
+
+
+def test_a_look_that_is_on_disk_today_is_read(tmp_path: Path) -> None:
+    """An update costs no run its quiet: the file has these fields, a moment that was not said being null."""
+    path = tmp_path / "renewing/example.test.json"
+    path.parent.mkdir()
+    path.write_text(
+        """{
+  "live": "1-0123456789abcdef 17 4",
+  "leaf": "8000000000000000000000000000000000000000000000000000000000000000",
+  "window_start": "2026-12-23T12:00:00Z",
+  "at": "2026-11-23T12:00:00Z",
+  "true_for": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+  "sign_again": "2026-12-23T12:00:00Z",
+  "ca_id": "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE",
+  "ca_again": "2026-11-23T13:00:00Z",
+  "ca_start": null,
+  "ca_end": null,
+  "ca_url": null
+}
+"""
+    )
+    assert LOOK.with_word(Suggestion(NOW + HOUR)) == last_look.read(tmp_path, "example.test")
+    written = path.read_text()
+    last_look.write(tmp_path, "example.test", LOOK.with_word(Suggestion(NOW + HOUR)))
+    assert written == path.read_text()
 
 
 def test_what_was_forgotten_is_looked_at(tmp_path: Path) -> None:

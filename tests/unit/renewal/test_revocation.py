@@ -17,13 +17,24 @@ from certcast.acme.ca import Ca
 from certcast.acme.issued import Issued
 from certcast.acme.protocol.answers import NoAnswer, Problem
 from certcast.certbot.lineage import Lineage
-from certcast.config.model import RenewalConfig, StoreConfig, StoreUrl
+from certcast.config.model import (
+    AbsolutePath,
+    CertificateConfig,
+    CertificateName,
+    Config,
+    DnsName,
+    RenewalConfig,
+    StoreConfig,
+    StoreUrl,
+)
+from certcast.host import files
 from certcast.release import certificate, documents
 from certcast.release.certificate import Leaf
 from certcast.release.manifest import release_key
 from certcast.release.source import Source
 from certcast.renewal import replacement, revocation
-from certcast.renewal.replacement import Reason, Replacement
+from certcast.renewal.reconcile import Renewal
+from certcast.renewal.replacement import OldLeaf, Reason, Replacement
 from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
 from certcast.storage.store import Store
@@ -118,14 +129,33 @@ class Renewing:
         return open_store(StoreConfig(StoreUrl(f"file://{self.folder}/store")))
 
     def carry_out(self, now: datetime) -> tuple[list[str], list[CertcastError]]:
-        return revocation.carry_out(
-            self.state_dir,
-            ca_at=lambda url: AskedCa(url or CONFIGURED, self),
-            source_of=lambda name: self.source if self.is_configured and name == NAME else None,
-            open_store=self.store,
-            now=now,
-            progress=lambda _text: None,
+        return revocation.carry_out(RevokingRenewal.of(self, now))
+
+
+class RevokingRenewal(Renewal):
+    """A run on this host whose CAs note what they are asked."""
+
+    host: Renewing
+
+    @classmethod
+    def of(cls, host: Renewing, now: datetime) -> RevokingRenewal:
+        wanted = CertificateConfig(CertificateName(NAME), (DnsName(NAME),))
+        config = Config(
+            StoreConfig(StoreUrl(f"file://{host.folder}/store")),
+            (wanted,) if host.is_configured else (),
+            state_dir=AbsolutePath(host.state_dir),
         )
+        silent = {"progress": lambda _text: None, "warn": print, "note": print}
+        nothing: Any = None  # is published here
+        found = cls(config, RenewalConfig(), host.store, nothing, lambda: now, **silent)
+        found.host = host
+        return found
+
+    def ca(self, url: str | None = None) -> Ca:
+        return AskedCa(url or CONFIGURED, self.host)
+
+    def source(self, wanted: CertificateConfig) -> Source:
+        return self.host.source
 
 
 @pytest.fixture
@@ -134,7 +164,7 @@ def renewing(tmp_path: Path) -> Renewing:
     return Renewing(tmp_path, Authority("Test Issuer", parent=Authority("Test Root")))
 
 
-def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewing) -> None:
+def test_every_valid_certificate_is_to_be_revoked(renewing: Renewing) -> None:
     """Not the live one alone: hosts keep earlier versions, and who took one key took those, too."""
     expired = renewing.held(days_ago=100)
     earlier, live = renewing.held(days_ago=70), renewing.held(days_ago=10)
@@ -145,7 +175,7 @@ def test_every_certificate_that_is_still_valid_is_to_be_revoked(renewing: Renewi
     assert asked == renewing.pending()
 
 
-def test_the_ca_is_asked_when_the_new_one_has_been_published_for_the_time_given(renewing: Renewing) -> None:
+def test_the_ca_is_asked_after_the_time_given(renewing: Renewing) -> None:
     """Before it is published nothing is due, however long that takes; each is then asked for once."""
     renewing.held(days_ago=10)
     renewing.ask()
@@ -163,7 +193,7 @@ def test_the_ca_is_asked_when_the_new_one_has_been_published_for_the_time_given(
     assert renewing.pending() is None
 
 
-def test_a_compromised_key_asks_for_itself_and_no_other_reason_uses_it(renewing: Renewing) -> None:
+def test_only_a_compromised_key_asks_for_itself(renewing: Renewing) -> None:
     """
     For keyCompromise the request is signed by the certificate's own key, which the CA then refuses ever
     after; for another reason by the account, since a CA would write keyCompromise.
@@ -201,7 +231,7 @@ def test_the_ca_that_issued_is_the_one_that_is_asked(renewing: Renewing) -> None
     assert unknown.sha256 == renewing.asked[0].leaf
 
 
-def test_a_certificate_that_is_configured_no_more_is_revoked(renewing: Renewing) -> None:
+def test_an_unconfigured_certificate_is_revoked(renewing: Renewing) -> None:
     """Who takes it out of the configuration meanwhile still gets what was asked for."""
     renewing.held(days_ago=10)
     renewing.ask(after=timedelta())
@@ -227,17 +257,17 @@ def test_asking_again_goes_on_with_the_first(renewing: Renewing) -> None:
     assert ("superseded", NOW + timedelta(hours=1)) == (asked.reason, asked.due)
 
 
-def test_asked_again_without_a_time_keeps_the_one_that_was_given(renewing: Renewing) -> None:
+def test_asking_again_keeps_the_time_given(renewing: Renewing) -> None:
     """
     The command that an error shows goes on with the replacement, and neither puts the revocation off nor
     brings it forward; only a first request without a time takes the usual day.
     """
     renewing.held(days_ago=10)
-    assert replacement.REVOKE_AFTER == renewing.ask(after=None).after
+    assert replacement.REVOKE_AFTER.total_seconds() == renewing.ask(after=None).after_seconds
     renewing.ask(after=7 * DAY)
-    assert 7 * DAY == renewing.ask(after=None).after
-    assert timedelta() == renewing.ask(after=timedelta()).after
-    assert timedelta() == renewing.ask(after=None).after
+    assert (7 * DAY).total_seconds() == renewing.ask(after=None).after_seconds
+    assert 0 == renewing.ask(after=timedelta()).after_seconds
+    assert 0 == renewing.ask(after=None).after_seconds
 
 
 def test_when_it_was_published_first_is_what_counts(renewing: Renewing) -> None:
@@ -259,7 +289,7 @@ def test_revoked_already_is_done(renewing: Renewing) -> None:
     assert renewing.pending() is None
 
 
-def test_a_ca_that_refuses_is_asked_again_and_does_not_stop_the_other_one(renewing: Renewing) -> None:
+def test_a_refusal_is_asked_again_and_stops_no_other(renewing: Renewing) -> None:
     """Each failure is told with the CA's words, and what is still to be revoked is remembered."""
     renewing.held(days_ago=20)
     renewing.held(days_ago=10)
@@ -311,7 +341,7 @@ def test_the_versions_may_be_gone_by_then(renewing: Renewing) -> None:
     assert [Asked(DIRECTORY, leaf.sha256, 1, False)] == renewing.asked
 
 
-def test_another_key_under_its_number_is_not_the_compromised_one(renewing: Renewing) -> None:
+def test_a_reused_number_is_not_the_compromised_key(renewing: Renewing) -> None:
     """
     After `certbot delete` and a new order, privkey1.pem is the new key: the old certificate is revoked
     by the account's, since the CA would refuse this one at each run.
@@ -385,3 +415,43 @@ def test_what_an_earlier_certcast_wrote_down_is_carried_out(renewing: Renewing) 
     renewing.published()
     assert [] == renewing.carry_out(NOW)[1]
     assert [leaf.sha256] == [asked.leaf for asked in renewing.asked]
+
+
+def test_a_list_that_is_on_disk_today_is_read(tmp_path: Path) -> None:
+    """What was asked for before an update stays asked for, with every field that the file has."""
+    (tmp_path / "revocations.json").write_text(
+        """{
+  "example.test": {
+    "reason": "superseded",
+    "after_seconds": 86400.0,
+    "asked_at": "2026-11-23T12:00:00Z",
+    "published_at": null,
+    "olds": [
+      {
+        "sha256": "8000000000000000000000000000000000000000000000000000000000000000",
+        "serial": "0a1b",
+        "not_after": "2026-12-23T12:00:00Z",
+        "pem": "-----BEGIN CERTIFICATE-----",
+        "directory": "https://ca.test/directory"
+      },
+      {
+        "sha256": "9000000000000000000000000000000000000000000000000000000000000000",
+        "serial": "0a1c",
+        "not_after": "2026-12-23T12:00:00Z",
+        "pem": null,
+        "directory": null
+      }
+    ]
+  }
+}
+"""
+    )
+    end = NOW + 30 * DAY
+    known = OldLeaf("8" + "0" * 63, "0a1b", end, "-----BEGIN CERTIFICATE-----", DIRECTORY)
+    unknown = OldLeaf("9" + "0" * 63, "0a1c", end)
+    expected = Replacement("superseded", 86400.0, NOW, None, (known, unknown))
+    assert {NAME: expected} == replacement.everything(tmp_path)
+    before = (tmp_path / "revocations.json").read_text()
+    replacement.forget(tmp_path, "other.test", known)
+    assert replacement.mark_published(tmp_path, NAME, NOW).due == NOW + DAY
+    assert before.replace("null", '"2026-11-23T12:00:00Z"', 1) == (tmp_path / "revocations.json").read_text()

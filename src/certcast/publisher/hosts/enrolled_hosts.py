@@ -4,14 +4,12 @@
     web2 ssh-ed25519 AAAAC3Nza… certificates=example.com,example.net    # these only
     @web ssh-ed25519 AAAAC3Nza…         a group: many hosts that share one identity
 
-A name stands for one key, and a key for one name: whoever can open what is sealed to
-a key is one recipient, and two names for it would hide that. Hosts that share an identity on
-purpose (a scaling group, an image) say so by a group.
-
-What is not understood stops every reader, with all mistakes and their lines: a host that
-silently dropped out would go on for weeks, until its certificate ends. Remarks and empty lines stay where
-they are. Like sshd's authorized_keys, the file must not be writable by others, since who
-writes it gets the key.
+- A name stands for one key, and a key for one name: a key is one recipient, and two names would hide that.
+  Hosts that share an identity on purpose (a scaling group, an image) are enrolled as a group.
+- A line that is not understood stops every reader, with all mistakes and their lines. A host that silently
+  dropped out would go on for weeks, until its certificate ends.
+- Remarks and empty lines stay where they are.
+- The file must not be writable by others, since its writer gets the key: as sshd's authorized_keys.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ class _Line:
     host: Host | None
 
 
-def read(path: Path) -> tuple[Host, ...]:
+def read_hosts(path: Path) -> tuple[Host, ...]:
     """Return all enrolled hosts, in the file's order; none if there is no file.
 
     Raises EnrolRefused (all mistakes in `found`, or a file that others may write), LocalFault.

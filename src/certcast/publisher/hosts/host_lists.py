@@ -1,17 +1,16 @@
-"""Host keys that somebody has collected already, as hosts to enrol.
+"""Host keys that an administrator has collected already, as hosts to enrol.
 
     known_hosts         web1,10.0.0.5 ssh-ed25519 AAAA…     (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)
     lines               web1 ssh-ed25519 AAAA…              what `certcast identity` printed, collected
     Ansible facts       one host's JSON, a dict of hosts, or a folder with a file for each:
-                        `ansible all -m setup --tree DIR`, or the fact cache `jsonfile`
+                        `ansible all -m setup --tree DIR`, or the fact cache `jsonfile`  (docs/adr/0022)
 
-The first two are one format. These keys are the hosts' SSH keys, so `identity` must name
-`/etc/ssh/ssh_host_ed25519_key` there; the name must be what the host calls itself, which
-`certcast identity` shows. Facts are what a host says of itself, its name included: whom an
-administrator means is looked for among the names that Ansible has for them.
+These keys are the hosts' SSH keys, so `identity` must name `/etc/ssh/ssh_host_ed25519_key` there. The name
+must be what the host calls itself, which `certcast identity` shows. Facts are what a host says of itself, its
+name included: a chosen host is looked for among the names that Ansible has for it.
 
-Who is not in such a list in a usable way (hashed names, patterns, addresses alone, no Ed25519
-key) is named and left out. What looks like a mistake is one, and stops the whole list.
+A line without a usable host (a hashed name, a pattern, an address alone, no Ed25519 key) is named and left
+out. What looks like a mistake is one, and stops the whole list.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class HostList:
         return not self.wanted or any(fnmatchcase(name.lower(), pattern) for pattern in self.wanted)
 
 
-def read(path: Path, *, certificates: tuple[str, ...] = (), wanted: tuple[str, ...] = ()) -> HostList:
+def read_list(path: Path, *, certificates: tuple[str, ...] = (), wanted: tuple[str, ...] = ()) -> HostList:
     """Read a list, or a folder of Ansible's files.
 
     Raises EnrolRefused if there is nobody in it, LocalFault.

@@ -1,8 +1,8 @@
-"""A host's SSH key, asked of its SSH server: nobody has vouched for what comes.
+"""A host's SSH key, asked of its SSH server: an answer that nobody has vouched for.
 
-Whoever sits between the two hosts can answer with a key of their own, and would then get the
-private key sealed to it. So the fingerprint must come from the host by another way: typed by
-a person who has read it there, or given by a script that knows it.
+An attacker between the two hosts can answer with a key of their own, and would get the private key sealed to
+it. So the fingerprint must come from the host by another way: a person types it who has read it there, or a
+script gives it that knows it.
 
 `ssh-keyscan` does the talking (OpenSSH; `-t ed25519` asks for this one type).
 """
@@ -17,6 +17,7 @@ import click
 from certcast.config.model import Address
 from certcast.host import children
 from certcast.release.ssh_keys import PublicKey
+from certcast.report import console
 from certcast.report.errors import EnrolRefused
 
 # ssh-keyscan waits this long for each connection, in seconds; the whole may take a name server's time more.
@@ -84,8 +85,8 @@ def require_confirmed(address: Address, name: str, key: PublicKey, fingerprint: 
                 next="run it at a terminal and type the fingerprint; or if it is this one,\n"
                 f"`certcast host add {name} --scan {address} --fingerprint {key.fingerprint}`",
             )
-        click.echo(f"{address} answers with the Ed25519 key {key.fingerprint}", err=True)
-        click.echo(f"Anybody in between could have answered. {how[0].upper()}{how[1:]}.", err=True)
+        console.hint(f"{address} answers with the Ed25519 key {key.fingerprint}")
+        console.hint(f"Anybody in between could have answered. {how[0].upper()}{how[1:]}.")
         fingerprint = click.prompt("Its fingerprint, as you have seen it there", err=True)
     if _plain(fingerprint) != _plain(key.fingerprint):
         raise EnrolRefused(

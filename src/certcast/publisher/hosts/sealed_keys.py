@@ -1,16 +1,14 @@
-"""The sealed private keys of a release: what stands in the bucket, towards who is enrolled.
+"""The sealed private keys of a release: what is in the bucket, towards what the enrolled hosts need.
 
     enrolled hosts, recovery kit ──> releases/{leaf}/keys/{host}.{recipient16}.age
 
-Reconciled like everything: what is missing is sealed, then the manifest is written, then what
-belongs to nobody any more is purged, of every release. In this order, since anybody who may write to the
-bucket may put things there that cannot be deleted, or very many of them: that must not keep a
-release from the hosts. Of a new release nothing that lies there already counts: its leaf is public before
-it is published. The private key comes from where this host keeps its releases, found by its leaf.
-
-A sealed key that was damaged in the bucket is not found here: only its host can open it,
-and reading a thousand objects at each run to compare them would cost more than it is
-worth. The host says so, and enrolling it again seals it anew.
+- First a missing key is sealed, then the manifest is written, then keys of every release that belong to no
+  host any more are purged. Anyone who may write to the bucket may put objects there that cannot be deleted,
+  or very many of them: that must not keep a release from the hosts.
+- Of a new release no object that lies there already counts: its leaf is public before it is published.
+- A sealed key that was damaged in the bucket is not found here. Only its host can open it, and comparing a
+  thousand objects at each run would cost more than it is worth. The host says so; enrolling it again seals
+  the key anew.
 """
 
 from __future__ import annotations
@@ -82,7 +80,7 @@ def strays(keys: Sequence[str], recipients: Sequence[Recipient]) -> list[str]:
     return [key for key in keys if "/keys/" in key and key.rpartition("/keys/")[2] not in wanted]
 
 
-def lying_open(keys: Sequence[str]) -> list[str]:
+def unsealed(keys: Sequence[str]) -> list[str]:
     """Return which of `keys` are private keys that everybody who reads the bucket can read."""
     return [key for key in keys if key.endswith(f"/{PRIVKEY}")]
 
@@ -120,7 +118,7 @@ def is_sealed_to(host: str, object_key: str) -> bool:
     return re.fullmatch(rf".*/keys/{re.escape(host)}\.[0-9a-f]{{16}}\.age", object_key) is not None
 
 
-def lay_open(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
+def put_unsealed(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
     """Put the private key where everybody who reads the bucket can read it: encryption = "none"."""
     key = release_key(certificate, leaf_sha256, PRIVKEY)
     try:
@@ -151,7 +149,6 @@ def not_held(certificate: str, leaf_sha256: str, place: Path, hosts: str) -> Lin
         f"{certificate}: the private key of the published release is not on this host",
         expected=f"the key of leaf {leaf_sha256[:16]}…, to seal it to {hosts}",
         found=f"no version with this leaf in {place}",
-        kept="what is published and served stays",
         next="was this host restored from a backup? "
         f"`certcast renew --replace {certificate} --reason superseded` gets all hosts a new one",
     )

@@ -1,12 +1,11 @@
 """Where the publisher's keys lie, beside its signing key.
 
-/etc/certcast/publisher                the signing key
+/etc/certcast/publisher                the signing key: 0600, and the only secret here
 /etc/certcast/publisher.pub            its public half
-/etc/certcast/publisher-spare.pub      the spare key's public half
-/etc/certcast/publisher-former.pub     the public half of the key before the last `certcast publisher rotate`
-/etc/certcast/publisher-recovery.pub   the recovery kit's age recipient
-
-Not here: what they are for (signer.py, keyring.py).
+/etc/certcast/publisher-spare.pub      the spare key's public half    ┐ their secrets are in the
+/etc/certcast/publisher-recovery.pub   the kit's age recipient        ┘ recovery kit, nowhere else
+/etc/certcast/publisher-former.pub     the key before the last `certcast publisher rotate`: what it has
+                                       signed here counts until it is signed again (publication.py)
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ def all_files(signing_key: Path) -> tuple[Path, ...]:
 
 
 def public_file(signing_key: Path) -> Path:
-    """Where the public half of the signing key lies."""
+    """The public half of the signing key."""
     return signing_key.with_name(f"{signing_key.name}.pub")
 
 
 def spare_file(signing_key: Path) -> Path:
-    """Where the public half of the spare key lies; its private half is in the recovery kit only."""
+    """The public half of the spare key."""
     return signing_key.with_name(f"{signing_key.name}-spare.pub")
 
 
 def former_file(signing_key: Path) -> Path:
-    """Where the public half of the key lies that signed before the last `certcast publisher rotate`."""
+    """The public half of the key before."""
     return signing_key.with_name(f"{signing_key.name}-former.pub")
 
 
 def recovery_file(signing_key: Path) -> Path:
-    """Where the recovery kit's age recipient lies."""
+    """The recovery kit's age recipient."""
     return signing_key.with_name(f"{signing_key.name}-recovery.pub")
 
 

@@ -1,16 +1,9 @@
-"""The publisher's key files on the renewal host, in the order in which they may change.
+"""The publisher's key files (key_files.py), in the order in which they may change.
 
-    publisher               the working key: signs             (0600, and the only secret here)
-    publisher.pub           its public half
-    publisher-spare.pub     the spare key's public half        ┐ their secrets are in the
-    publisher-recovery.pub  the kit's age recipient            ┘ recovery kit, nowhere else
-    publisher-former.pub    who signed before on this host: what it has published bears its signature until
-                            it is signed again (publication.py)
-
-A first set is complete once `publisher` is there: it is written last, so a crash before
-leaves a host that cannot sign, and says so. When the spare becomes the working key,
-it is written first: hosts trust both, so a crash after it leaves a publisher that they still believe, and
-the same kit finishes the change.
+- A first set is complete once the signing key is there. It is written last: a crash before leaves a host that
+  cannot sign, and says so.
+- When the spare key becomes the working one, it is written first. Hosts trust both keys, so a crash after it
+  leaves a publisher that they still believe, and the same kit finishes the change.
 """
 
 from __future__ import annotations

@@ -6,13 +6,10 @@
     --- MAC                              over the lines above, by the file key
     nonce and text                       ChaCha20-Poly1305, one chunk
 
-Written here after C2SP's specification (https://c2sp.org/age), because pyrage lets nobody
-choose N: it takes what lasts a second on this machine, up to a GiB of memory for the 1,000
-octets of a kit, and where the memory is not there the process is aborted. A renewal host may be
-the smallest machine there is. N = 2^17 takes 128 MiB, OWASP's least for scrypt.
-
-It is opened by pyrage, in `encrypt` too: what was written here is never handed out
-before another implementation has read it. Plain `age -d` opens it as well.
+Written here after C2SP's specification (https://c2sp.org/age), because pyrage lets nobody choose N: it takes
+what lasts a second on this machine, up to a GiB, and aborts where the memory is not there. N = 2^17 takes
+128 MiB, OWASP's least for scrypt. It is opened by pyrage, in `encrypt` too: a text is handed out only after
+another implementation has read it. Plain `age -d` opens it as well.
 """
 
 from __future__ import annotations

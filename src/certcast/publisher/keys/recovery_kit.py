@@ -4,12 +4,11 @@
     AGE-SECRET-KEY-1…                            opens the private key of every release
     -----BEGIN OPENSSH PRIVATE KEY-----          the spare signing key, which hosts trust from day one
 
-A person can read it, and use it with `age` and `ssh-keygen` alone. It leaves the process
-encrypted with a passphrase only (passphrase.py). What the renewal host keeps of it is
-public: the spare key's public half, and the `age1…` that releases are sealed to. So a
-kit cannot be printed again; there can only be a new one.
+A person can read it, and use it with `age` and `ssh-keygen` alone. It leaves the process encrypted with a
+passphrase only (passphrase.py). The renewal host keeps the public halves alone, so a kit cannot be printed
+again; there can only be a new one.
 
-Nothing here reads or writes a file: commands/publisher.py does.
+Not here: files and the person (kit_handover.py).
 """
 
 from __future__ import annotations
@@ -94,17 +93,17 @@ def write(kit: Kit, made: datetime) -> str:
 """
 
 
-def encrypted(kit: Kit, made: datetime, words: str) -> str:
+def encrypt(kit: Kit, made: datetime, words: str) -> str:
     """Return the armored text that the passphrase `words` opens, and that may be printed."""
     return passphrase.encrypt(write(kit, made).encode(), words)
 
 
-def opened(armored: str, words: str) -> Kit:
+def decrypt(armored: str, words: str) -> Kit:
     """Return the kit of an armored text. Raises ValueError, in words, for what is no kit or does not open."""
-    return read(passphrase.decrypt(armored, words).decode(errors="replace"))
+    return parse(passphrase.decrypt(armored, words).decode(errors="replace"))
 
 
-def read(text: str) -> Kit:
+def parse(text: str) -> Kit:
     """Return the kit of a clear text. Raises ValueError, in words."""
     import pyrage
 
