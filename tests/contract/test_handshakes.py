@@ -263,7 +263,7 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_killed_process_is_a_report_and_the_next_round_has_a_new_one(host: WebHost) -> None:
+def test_killed_handshake_process(host: WebHost) -> None:
     """
     A client that the kernel ends in the middle, as it does when memory is short, is a report and no
     traceback; what follows, the way back for one, is looked at by a new one.

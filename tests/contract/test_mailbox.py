@@ -122,7 +122,7 @@ def test_a_hanging_server_runs_into_the_time_out_of_its_client(mailbox: Mailbox)
         client.send_message(message())
 
 
-def test_waiting_for_a_message_ends_when_it_comes_or_says_what_came_instead(mailbox: Mailbox):
+def test_waiting_for_a_message(mailbox: Mailbox):
     """`wait_for` returns a message that arrives later; in vain, it names the subjects that did arrive."""
 
     def later() -> None:

@@ -476,7 +476,7 @@ def versions(lab: Lab, query: str = "versions") -> list[tuple[str | None, str, s
     ]
 
 
-def test_a_bucket_without_versioning_lists_its_objects_as_versions(tree):
+def test_list_versions_without_versioning(tree):
     """Who asks for versions learns of every object in any bucket; the ids are empty."""
     answer = ET.fromstring(tree.send("GET", None, query="versions&prefix=certs%2F").content)
     found = [(one.findtext("Key"), one.findtext("VersionId")) for one in answer.iter("Version")]
@@ -580,7 +580,7 @@ def test_versions_need_rights_of_their_own(versioned):
         assert (403, "AccessDenied") == refusal(versioned.send(method, key, query=query, user=user))
 
 
-def test_forbidding_to_overwrite_is_of_no_effect_with_versioning(versioned):
+def test_forbid_overwrite_with_versioning(versioned):
     """The header that guards an object elsewhere guards nothing here, as documented."""
     assert 200 == versioned.send("PUT", "key", body=b"3", x_oss_forbid_overwrite="true").status_code
 

@@ -144,7 +144,7 @@ def test_apex_and_wildcard_are_issued_by_real_dns_validation(ca: Ca, fullchain: 
     assert abs(life - LIFE) <= timedelta(seconds=1)
 
 
-def test_validation_fails_when_nobody_waits_for_the_slowest_nameserver(ca: Ca):
+def test_validation_without_waiting_for_the_slowest(ca: Ca):
     """
     With one nameserver lagging, a client that doesn't wait is refused by the CA, and one that waits for
     it is not: the waiting in certcast is worth something.
@@ -197,7 +197,7 @@ def test_no_order_is_held_back_twice_in_a_row():
     assert [False, True, False, True] == answers
 
 
-def test_an_order_with_a_reused_authorization_costs_a_client_one_more_try(ca: Ca, fullchain: bytes):
+def test_reused_authorization_costs_one_more_try(ca: Ca, fullchain: bytes):
     """A stock client whose order was held back asks again and gets its certificate by one order."""
     answers: list[list[str]] = []
 

@@ -116,7 +116,7 @@ def test_internal_endpoint(network: Network) -> None:
     assert not network.memory.exists()
 
 
-def test_outside_the_internal_endpoint_is_asked_once_in_six_hours(network: Network) -> None:
+def test_unreachable_endpoint_is_remembered(network: Network) -> None:
     """
     A host elsewhere has the same list. The first run finds that the internal endpoint isn't reached there;
     later ones go straight to what served. After six hours the better one gets its chance again.

@@ -327,7 +327,7 @@ def test_what_the_ca_still_knows_is_not_proved_again(generous: Lab) -> None:
 
 
 @pytest.mark.row(4)
-def test_a_cleanup_that_fails_keeps_the_certificate_and_the_knowledge(journey: Journey) -> None:
+def test_cleanup_that_fails(journey: Journey) -> None:
     """
     When the records cannot be removed, the certificate is issued and published all the same; the run's
     error and a mail say what stays, and the next run removes it.

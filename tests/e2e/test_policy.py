@@ -195,7 +195,7 @@ def test_without_a_right_to_find_zones_they_must_be_configured(lab: Lab, action:
     assert f"may not do {action.partition(':')[2]}" in done.stderr
 
 
-def test_without_the_right_to_read_a_consumer_fails_and_names_it(lab: Lab) -> None:
+def test_consumer_without_the_right_to_read(lab: Lab) -> None:
     """The consumer's one right in use is needed."""
     journey = Journey(lab)
     assert 0 == journey.renew().returncode

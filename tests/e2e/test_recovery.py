@@ -202,7 +202,7 @@ def test_a_new_machine_with_the_public_files_of_the_lost_one(company: Company) -
     assert lost.sequence + 1 == company.manifest.sequence
 
 
-def test_a_new_machine_that_does_not_believe_the_lost_key_publishes_nothing(company: Company) -> None:
+def test_new_machine_without_the_lost_key(company: Company) -> None:
     """
     Where step 2 of the runbook was left out, `renew --now` ends in SIGNATURE, orders and publishes nothing,
     so no sequence is used twice; afterwards the same command goes on, with one order.

@@ -152,7 +152,7 @@ def test_no_server_at_all(lab: Lab):
     assert f"localhost:{port}" in str(error.expected)
 
 
-def test_a_reader_who_was_refused_while_another_was_not_is_named(lab: Lab):
+def test_one_of_two_recipients_refused(lab: Lab):
     """When one of two addresses is refused, the other gets the mail and the error names the one."""
     both = replace(
         config(lab), failures_to=(MailAddress("it@example.test"), MailAddress("gone@example.test"))

@@ -149,7 +149,7 @@ def test_many_names_for_one_address_are_as_many_servers(dns: NameService, zone: 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_comes_back_without_the_values_is_believed(zones: Zones, dns: NameService) -> None:
+def test_server_back_without_the_values(zones: Zones, dns: NameService) -> None:
     """
     Once a nameserver can be reached again, its "no" counts: neither a resolver's word nor the API's is
     taken instead, and the CA isn't asked.
