@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from measuring import Command, Cost, environment_of, measure, row
 
 from certcast.acme.issued import Issued, OrderRecord
-from certcast_lab.ca import Authority
+from certcast_lab.acme.pebble import Pebble
 from certcast_lab.configuration import renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.pebble import Pebble
+from certcast_lab.serving.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast_lab.hosts import WebHost
+    from certcast_lab.web.hosts import WebHost
 
 Certificates = dict[str, tuple[str, ...]]
 

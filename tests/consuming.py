@@ -31,9 +31,9 @@ from certcast.release import certificate
 from certcast.report.errors import NotIncluded
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged
-from certcast_lab.ca import Authority, Pair
-from certcast_lab.host_kinds import namespaces_available
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.authority import Authority, Pair
+from certcast_lab.web.host_kinds import namespaces_available
+from certcast_lab.web.hosts import WebHost
 from publishing import Publisher
 
 NAME = "example.test"

@@ -19,10 +19,10 @@ from pathlib import Path
 from certcast.acme.issued import Issued
 from certcast.certbot.lineage import Lineage
 from certcast.release.source import Release
+from certcast_lab.acme.renewal_info import Window
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.renewal_info import Window
+from certcast_lab.web.hosts import WebHost
 
 CERTBOT = str(Path(sys.executable).with_name("certbot"))
 Done = subprocess.CompletedProcess[str]

@@ -21,7 +21,7 @@ from by_hand import BEGIN, END, ByHand, armored, by_hand
 from certcast.release import sealing
 from certcast.release.host_identity import new_key
 from certcast.release.sealing import Recipient
-from certcast_lab.ca import Pair
+from certcast_lab.serving.authority import Pair
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from certcast_lab.renewal_info import RenewalInfo
+from certcast_lab.acme.renewal_info import RenewalInfo
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX, REGION
-from certcast_lab.hosts import WebHost
+from certcast_lab.aliyun.cloud import ACCOUNT, BUCKET, PREFIX, REGION
 from certcast_lab.lab import Lab
+from certcast_lab.web.hosts import WebHost
 
 Names = dict[str, tuple[str, ...]]
 """Certificates by their name, each with the DNS names that it must hold."""

@@ -35,18 +35,18 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from certcast_lab.ca import Authority
-from certcast_lab.children import run
-from certcast_lab.cloud import NAMESERVERS, Cloud
-from certcast_lab.hosts import WebHost
+from certcast_lab.acme.nonces import Nonces
+from certcast_lab.acme.pebble import LIFE, Pebble
+from certcast_lab.acme.renewal_info import RenewalInfo
+from certcast_lab.aliyun.cloud import NAMESERVERS, Cloud
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zones
 from certcast_lab.mailbox import Mailbox
-from certcast_lab.nameservers import NameService
-from certcast_lab.nonces import Nonces
-from certcast_lab.pebble import LIFE, Pebble
-from certcast_lab.renewal_info import RenewalInfo
-from certcast_lab.serve import Server
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import run
 from certcast_lab.trust import Trust
-from certcast_lab.zones import Zones
+from certcast_lab.web.hosts import WebHost
 
 # The one of this environment: PATH may know another, or none.
 CERTCAST = str(Path(sys.executable).with_name("certcast"))

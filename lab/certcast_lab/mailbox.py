@@ -29,8 +29,8 @@ from typing import Literal, cast, get_args
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from certcast_lab.ca import Authority
-from certcast_lab.serve import server_context
+from certcast_lab.serving.asgi import server_context
+from certcast_lab.serving.authority import Authority
 
 Door = Literal["none", "starttls", "tls"]
 Fault = Literal["refuse", "greylist", "close"]

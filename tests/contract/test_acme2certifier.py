@@ -14,7 +14,7 @@ from cryptography import x509
 
 from certcast.renewal import last_look
 from certcast.report.errors import AccountUnusable
-from certcast_lab.acme2certifier import VALIDITY_DAYS, Acme2certifier, NoPort53
+from certcast_lab.acme.acme2certifier import VALIDITY_DAYS, Acme2certifier, NoPort53
 from certcast_lab.lab import Lab
 from issuing import Certbot
 from journey import Journey

@@ -25,12 +25,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certcast_lab.acme_faults import AcmeFaults, subproblem
-from certcast_lab.ca import Authority
+from certcast_lab.acme.acme_faults import AcmeFaults, subproblem
+from certcast_lab.acme.nonces import POSTS_PER_BAD_NONCE, Nonces
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.acme.renewal_info import RenewalInfo
 from certcast_lab.lab import Lab
-from certcast_lab.nonces import POSTS_PER_BAD_NONCE, Nonces
-from certcast_lab.pebble import Pebble
-from certcast_lab.renewal_info import RenewalInfo
+from certcast_lab.serving.authority import Authority
 
 NAMES = ["example.test", "*.example.test"]
 

@@ -26,14 +26,14 @@ from alibabacloud_tea_openapi.models import Config, OpenApiRequest, Params
 from cryptography import x509
 from darabonba.runtime import RuntimeOptions
 
-from certcast_lab.alidns_api import HOST, AlidnsApi
-from certcast_lab.ca import Authority
-from certcast_lab.intercept import Intercept
-from certcast_lab.nameservers import NameService
-from certcast_lab.pebble import Pebble
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server, server_context
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.aliyun.alidns_api import HOST, AlidnsApi
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.intercept import Intercept
 
 FOREIGN_CERTBOT = Path(__file__).parents[2] / ".venv-clients/bin/certbot"
 

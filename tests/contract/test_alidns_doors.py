@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from asking_alidns import Cloud, one_server
-from certcast_lab.ram import User
+from certcast_lab.aliyun.ram import User
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from certcast.config.model import DnsConfig
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.dns01.provider import MaybeAdded
 from certcast.report.errors import DnsDenied, DnsFailed, ZoneMissing
-from certcast_lab.cloud import ACCOUNT, Cloud
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.cloud import ACCOUNT, Cloud
+from certcast_lab.serving.asgi import Server
 
 ZONE, RR = "example.test", "_acme-challenge"
 

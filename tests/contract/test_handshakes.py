@@ -24,8 +24,8 @@ from certcast.consumer.proof import handshake, tls_client
 from certcast.consumer.proof.handshake import BROWSER, MATRIX, Client, Clients, Handshake, Shown, Target
 from certcast.release.certificate import describe, read_chain
 from certcast.report.errors import NotProved
-from certcast_lab.ca import Authority, Pair
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.authority import Authority, Pair
+from certcast_lab.web.hosts import WebHost
 
 AUTHORITY = Authority("RSA authority", key_type="rsa")
 PAIRS = {keys: AUTHORITY.issue("example.test", key_type=keys.lower()) for keys in ("RSA", "ECDSA")}  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from certcast_lab.ca import Authority, Pair
-from certcast_lab.children import ChildFailed
-from certcast_lab.host_kinds import CompiledHost, ContainerHost, namespaces_available
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.authority import Authority, Pair
+from certcast_lab.serving.children import ChildFailed
+from certcast_lab.web.host_kinds import CompiledHost, ContainerHost, namespaces_available
+from certcast_lab.web.hosts import WebHost
 
 AUTHORITY = Authority("lab")
 
@@ -162,7 +162,7 @@ def test_forty_virtual_hosts(tmp_path: Path):
 def test_nginx_dies_with_a_lab_that_is_killed(tmp_path: Path):
     """After `kill -9` of the process that runs the lab, neither nginx nor its workers are left."""
     script = (
-        "import sys, pathlib; from certcast_lab.hosts import WebHost\n"
+        "import sys, pathlib; from certcast_lab.web.hosts import WebHost\n"
         "host = WebHost(pathlib.Path(sys.argv[1]), 'web1').start()\n"
         "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
     )
@@ -268,7 +268,7 @@ def test_container_ends_with_its_mounts(container: ContainerHost):
 def test_container_dies_with_a_lab_that_is_killed(tmp_path: Path):
     """After `kill -9` of the process that runs the lab, nothing of a container is left."""
     script = (
-        "import sys, pathlib; from certcast_lab.host_kinds import ContainerHost\n"
+        "import sys, pathlib; from certcast_lab.web.host_kinds import ContainerHost\n"
         "host = ContainerHost(pathlib.Path(sys.argv[1]), 'web1', mounts={}).start()\n"
         "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
     )

@@ -11,8 +11,8 @@ from email.message import EmailMessage
 
 import pytest
 
-from certcast_lab.ca import Authority
 from certcast_lab.mailbox import Door, Mailbox
+from certcast_lab.serving.authority import Authority
 
 AUTHORITY = Authority("lab")
 TRUST = ssl.create_default_context(cadata=AUTHORITY.pem.decode())

@@ -14,9 +14,9 @@ import dns.rcode
 import dns.resolver
 import pytest
 
-from certcast_lab.blocked import Blocked
-from certcast_lab.nameservers import Nameserver, NameService, Resolver
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.dns.nameservers import Nameserver, NameService, Resolver
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.blocked import Blocked
 
 HOSTNAMES = ("ns1.alidns.test", "ns2.alidns.test")
 CHALLENGE = "_acme-challenge.example.test"

@@ -22,10 +22,10 @@ from alibabacloud_oss_v2.credentials import Credentials
 from alibabacloud_oss_v2.signer import SignerV1, SignerV4
 from starlette.types import Receive, Scope, Send
 
-from certcast_lab.oss_api import Logged, OssApi
-from certcast_lab.oss_bucket import Bucket, Stored, crc64
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import Logged, OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored, crc64
+from certcast_lab.serving.asgi import Server
 
 ACCOUNT = "1234567890"
 PUBLISHER = User(

@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from certcast_lab.ca import Authority
+from certcast_lab.acme.nonces import POSTS_PER_BAD_NONCE, Nonces
+from certcast_lab.acme.pebble import PROFILES, Pebble
+from certcast_lab.acme.renewal_info import Passed, RenewalInfo, Window, certificate_id
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone, Zones
 from certcast_lab.lab import Lab
-from certcast_lab.nameservers import NameService
-from certcast_lab.nonces import POSTS_PER_BAD_NONCE, Nonces
-from certcast_lab.pebble import PROFILES, Pebble
-from certcast_lab.renewal_info import Passed, RenewalInfo, Window, certificate_id
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.serving.authority import Authority
 
 NAMES = ["example.test", "*.example.test"]
 LIFE = timedelta(days=64)

@@ -24,11 +24,11 @@ from starlette.routing import Route
 from certcast.config.model import Address, HttpUrl, Resolver
 from certcast.dns01.visibility import resolvers
 from certcast.dns01.visibility.doh import DohServer
-from certcast_lab.ca import Authority
-from certcast_lab.doh import MESSAGE, DohDoor
-from certcast_lab.nameservers import NameService
-from certcast_lab.serve import Server
-from certcast_lab.zones import Zones
+from certcast_lab.dns.doh import MESSAGE, DohDoor
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zones
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
 
 AUTHORITY = Authority("lab")
 QUERY = dns.message.make_query("www.example.test", "A")

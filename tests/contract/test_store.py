@@ -24,11 +24,11 @@ from certcast.config.model import StoreConfig
 from certcast.report.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
 from certcast.storage import open_reader, open_store
 from certcast.storage.store import Object, Reader, Store, Unchanged
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket, Stored
-from certcast_lab.ram import Ram, User
-from certcast_lab.relay import Relay
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored
+from certcast_lab.serving.asgi import Server
+from certcast_lab.web.relay import Relay
 
 EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*", "Resource": "*"}]}
 

@@ -12,8 +12,8 @@ import dns.query
 import dns.rcode
 import pytest
 
-from certcast_lab.nameservers import NameService
-from certcast_lab.zones import Zones
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zones
 
 
 @pytest.fixture(scope="module")

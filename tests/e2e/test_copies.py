@@ -28,7 +28,7 @@ from certcast.report.errors import (
     NotProved,
     ReloadFailed,
 )
-from certcast_lab.children import free_ports
+from certcast_lab.serving.children import free_ports
 from consuming import DAY, NAMES, Consumer, consumer, is_full_root, needs_namespaces, sha256
 from full_disk import DISK
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.lab import CERTCAST, Lab
 from foreign import Colleagues
 from issuing import Certbot, certbot_21

@@ -15,9 +15,9 @@ import dns.message
 import dns.query
 import pytest
 
-from certcast_lab.blocked import Block, Blocked
-from certcast_lab.doh import DohDoor
+from certcast_lab.dns.doh import DohDoor
 from certcast_lab.lab import Lab
+from certcast_lab.serving.blocked import Block, Blocked
 from journey import Done, Journey
 
 CHALLENGE = "_acme-challenge.example.test"

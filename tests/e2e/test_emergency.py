@@ -24,7 +24,7 @@ from certcast.acme.ca import folder_of
 from certcast.release.lifetime import from_utc_text, utc_text
 from certcast.report.errors import GateRefused, Overdue
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
 from consuming import DAY, consumer, sha256
 from journey import Done, Journey
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from certcast_lab.cloud import BUCKET, PREFIX, REGION
-from certcast_lab.intercept import Intercept
+from certcast_lab.aliyun.cloud import BUCKET, PREFIX, REGION
 from certcast_lab.lab import Lab
-from certcast_lab.serve import Server, server_context
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.intercept import Intercept
 from journey import Done, Journey
 
 INTERNAL = f"oss-{REGION}-internal.aliyuncs.com"

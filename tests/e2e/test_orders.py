@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.cloud import PROVIDER
+from certcast_lab.aliyun.cloud import PROVIDER
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Done, Journey
 

@@ -15,9 +15,9 @@ import pytest
 from certcast.config.model import DnsConfig
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.report.errors import DnsDenied
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS
+from certcast_lab.aliyun.ram import Statement, User, parse_policy
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.ram import Statement, User, parse_policy
 from journey import Done, Journey
 
 Documents = list[dict[str, Any]]

@@ -24,8 +24,8 @@ import pytest
 from certcast.config.model import Address, Argv, Listener
 from certcast.consumer.outcome import Outcome
 from certcast.report.errors import NotProved
-from certcast_lab.ca import Authority
 from certcast_lab.lab import Lab
+from certcast_lab.serving.authority import Authority
 from consuming import NAME, NAMES, Consumer, consumer, sha256
 from journey import Journey
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX
+from certcast_lab.aliyun.cloud import ACCOUNT, BUCKET, PREFIX
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
-from certcast_lab.relay import Relay
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.relay import Relay
 from journey import Done, Journey
 
 MANIFEST = f"/{PREFIX}/certs/example.test/manifest"

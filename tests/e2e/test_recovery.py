@@ -18,11 +18,11 @@ from certcast.config.reading import load
 from certcast.release import manifest, signing
 from certcast.release.manifest import Manifest
 from certcast.release.ssh_keys import PublicKey
-from certcast_lab.cloud import PREFIX
+from certcast_lab.aliyun.cloud import PREFIX
 from certcast_lab.configuration import renewal_toml
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.hosts import WebHost
 from journey import CERTBOT, Done, Journey
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

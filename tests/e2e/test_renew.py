@@ -18,9 +18,9 @@ import pytest
 
 from certcast.release.lifetime import from_utc_text, utc_text
 from certcast.report.errors import SigningFailed
-from certcast_lab.cloud import publisher_policy
+from certcast_lab.acme.renewal_info import Window
+from certcast_lab.aliyun.cloud import publisher_policy
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.renewal_info import Window
 from journey import Journey
 
 CERTONLY = (

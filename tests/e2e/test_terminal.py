@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from certcast_lab.blocked import Blocked
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.serving.blocked import Blocked
 from journey import Journey
 
 

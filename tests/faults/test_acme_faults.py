@@ -25,11 +25,11 @@ import pytest
 from certcast.acme.ca import Ca
 from certcast.config.reading import load
 from certcast.release.lifetime import utc_text
-from certcast_lab.acme_faults import AcmeFaults, subproblem
-from certcast_lab.ca import Authority
+from certcast_lab.acme.acme_faults import AcmeFaults, subproblem
+from certcast_lab.acme.renewal_info import Asked
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
-from certcast_lab.renewal_info import Asked
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.serving.authority import Authority
 from journey import Done, Journey
 
 NAMES = ("example.test", "*.example.test")

@@ -47,9 +47,9 @@ from certcast.report.errors import (
     StoreNoBucket,
     ZoneMissing,
 )
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.hosts import WebHost
 from journey import Done, Journey
 
 RELEASES = "certcast/certs/example.test/releases"

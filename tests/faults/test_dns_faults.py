@@ -21,12 +21,12 @@ from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Run
 from certcast.dns01.visibility import exchange
 from certcast.report.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
-from certcast_lab.blocked import Blocked
-from certcast_lab.ca import Authority
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
-from certcast_lab.doh import DohDoor
-from certcast_lab.serve import Server
-from certcast_lab.zones import Zones
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS, PROVIDER
+from certcast_lab.dns.doh import DohDoor
+from certcast_lab.dns.zones import Zones
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.blocked import Blocked
 from presenting import ENDED, NOW, URL, Services, end_the_process, present, values
 
 LATER = NOW + timedelta(hours=2, minutes=1)

@@ -40,7 +40,7 @@ from certcast.report.errors import (
     StoreTooLarge,
 )
 from certcast.storage.store import Object, Unchanged
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import DAY, NAME, NAMES, Consumer, Wrapped, consumer
 from publishing import Publisher, release
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from certcast_lab.children import run
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.serving.children import run
 from journey import Journey
 
 COMMAND_LAB = str(Path(sys.executable).with_name("certcast-lab"))

@@ -13,10 +13,10 @@ import pytest
 from certcast.config.model import AbsolutePath, MailAddress, MailConfig
 from certcast.notify import mail
 from certcast.report import errors
-from certcast_lab.ca import Authority
-from certcast_lab.children import free_ports
 from certcast_lab.lab import Lab
 from certcast_lab.mailbox import Door, Fault
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import free_ports
 
 NOW = datetime(2026, 11, 23, 18, 5, tzinfo=timezone.utc)
 FAILURE = errors.Busy("another certcast is at work", next="wait")

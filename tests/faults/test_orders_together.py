@@ -28,8 +28,8 @@ from certcast.dns01.alidns import alidns_api
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.report.errors import DnsFailed, NotPropagated, ZoneMissing
-from certcast_lab.blocked import Blocked
-from certcast_lab.cloud import Cloud
+from certcast_lab.aliyun.cloud import Cloud
+from certcast_lab.serving.blocked import Blocked
 from presenting import NOW, Services, Told, values
 
 ONE, TWO = "https://ca.test/order/1", "https://ca.test/order/2"

@@ -42,7 +42,7 @@ from certcast.report.errors import (
     StoreTooLarge,
 )
 from certcast.storage.store import Store
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import (
     DAY,
     NAME,

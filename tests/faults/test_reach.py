@@ -14,9 +14,9 @@ from certcast.dns01.visibility import exchange, propagation
 from certcast.dns01.visibility.nameservers import Nameserver
 from certcast.dns01.visibility.reach import Expected, Seen
 from certcast.report.errors import NotPropagated
-from certcast_lab.blocked import Blocked
-from certcast_lab.nameservers import NameService
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.blocked import Blocked
 
 CHALLENGE = "_acme-challenge.example.test"
 HOSTS = ("ns1.example.net", "ns2.example.net")

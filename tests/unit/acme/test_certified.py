@@ -11,7 +11,7 @@ from requests import Response
 
 from certcast.acme.certified import alternates, ends_at, new_key, require_linked, require_ordered
 from certcast.release import certificate
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 
 ROOT = Authority("Root X1")
 MIDDLE = Authority("Middle R3", parent=ROOT)

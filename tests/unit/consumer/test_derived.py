@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from certcast.consumer.disk import derived
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 
 ISSUER = Authority("Issuer", parent=Authority("Root"))
 

@@ -14,7 +14,7 @@ from certcast.release.manifest import Manifest
 from certcast.release.source import Release
 from certcast.renewal.due import Due, decide
 from certcast.renewal.replacement import Old, Replacement
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from held import DIRECTORY, held
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)

@@ -31,8 +31,8 @@ from typing import Literal, cast
 
 from dnslib import QTYPE, RCODE, DNSError, DNSRecord
 
-from certcast_lab.dns_answers import answer, failure, payload_offered, udp_limit
-from certcast_lab.zones import Zones, canonical
+from certcast_lab.dns.dns_answers import answer, failure, payload_offered, udp_limit
+from certcast_lab.dns.zones import Zones, canonical
 
 Transport = Literal["udp", "tcp", "https"]
 

@@ -39,10 +39,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from certcast_lab import signatures
-from certcast_lab.alidns_errors import Refusal, invalid, missing
-from certcast_lab.faults import Faults, Reply
-from certcast_lab.ram import Ram, User
+from certcast_lab.aliyun import signatures
+from certcast_lab.aliyun.alidns_errors import Refusal, invalid, missing
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.serving.faults import Faults, Reply
 
 NONCE_MEMORY = timedelta(minutes=15)
 

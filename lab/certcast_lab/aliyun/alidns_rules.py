@@ -17,8 +17,8 @@ from typing import Any
 
 import idna
 
-from certcast_lab.alidns_errors import Refusal, invalid, missing
-from certcast_lab.zones import Record, canonical
+from certcast_lab.aliyun.alidns_errors import Refusal, invalid, missing
+from certcast_lab.dns.zones import Record, canonical
 
 MIN_TTL, MAX_TTL, DEFAULT_TTL = 600, 86_400, 600
 TYPES = ("A", "NS", "MX", "TXT", "CNAME", "SRV", "AAAA", "CAA", "REDIRECT_URL", "FORWARD_URL")

@@ -45,12 +45,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from certcast_lab import oss_listing, oss_versions
-from certcast_lab.faults import Faults, Reply
-from certcast_lab.oss_access import Asked, authenticate, authorize, moment
-from certcast_lab.oss_bucket import Bucket, Stored, content_md5
-from certcast_lab.oss_errors import OssError
-from certcast_lab.ram import Ram
+from certcast_lab.aliyun.ram import Ram
+from certcast_lab.oss import oss_listing, oss_versions
+from certcast_lab.oss.oss_access import Asked, authenticate, authorize, moment
+from certcast_lab.oss.oss_bucket import Bucket, Stored, content_md5
+from certcast_lab.oss.oss_errors import OssError
+from certcast_lab.serving.faults import Faults, Reply
 
 MAX_KEY_OCTETS = 1023
 ACTIONS = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}

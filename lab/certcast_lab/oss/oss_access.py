@@ -28,9 +28,10 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from certcast_lab.oss_bucket import Bucket
-from certcast_lab.oss_errors import OssError
-from certcast_lab.oss_signatures import (
+from certcast_lab.aliyun.ram import Ram, User, is_allowed
+from certcast_lab.oss.oss_bucket import Bucket
+from certcast_lab.oss.oss_errors import OssError
+from certcast_lab.oss.oss_signatures import (
     UNSIGNED_PAYLOAD,
     Claim,
     Malformed,
@@ -39,7 +40,6 @@ from certcast_lab.oss_signatures import (
     parse,
     string_to_sign,
 )
-from certcast_lab.ram import Ram, User, is_allowed
 
 MAX_SKEW_SECONDS = 15 * 60
 # HEAD has no right of its own ("RAM policy", OSS developer guide).

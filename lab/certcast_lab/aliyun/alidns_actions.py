@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from certcast_lab.alidns_errors import Refusal
-from certcast_lab.alidns_rules import (
+from certcast_lab.aliyun.alidns_errors import Refusal
+from certcast_lab.aliyun.alidns_rules import (
     MIN_TTL,
     contents,
     is_name,
@@ -35,7 +35,7 @@ from certcast_lab.alidns_rules import (
     same,
     written,
 )
-from certcast_lab.zones import Record, Zone, Zones, canonical
+from certcast_lab.dns.zones import Record, Zone, Zones, canonical
 
 MAX_RECORDS_PAGE, MAX_DOMAINS_PAGE = 500, 100
 Fields = dict[str, Any]

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from certcast_lab.ca import Authority
-from certcast_lab.nameservers import Resolver
-from certcast_lab.serve import Server, server_context
+from certcast_lab.dns.nameservers import Resolver
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
 
 MESSAGE = "application/dns-message"
 

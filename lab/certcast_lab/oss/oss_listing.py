@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from certcast_lab.oss_bucket import Stored
-from certcast_lab.oss_errors import OssError
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.oss.oss_errors import OssError
 
 DEFAULT_KEYS = 100
 MOST_KEYS = 1000

@@ -22,11 +22,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from certcast_lab.alidns_actions import ACTIONS, Action, Call
-from certcast_lab.alidns_errors import Refusal, invalid, missing
-from certcast_lab.ram import Ram, User, is_allowed
-from certcast_lab.rpc_api import RpcApi, Signed
-from certcast_lab.zones import Zones
+from certcast_lab.aliyun.alidns_actions import ACTIONS, Action, Call
+from certcast_lab.aliyun.alidns_errors import Refusal, invalid, missing
+from certcast_lab.aliyun.ram import Ram, User, is_allowed
+from certcast_lab.aliyun.rpc_api import RpcApi, Signed
+from certcast_lab.dns.zones import Zones
 
 HOST = "alidns.aliyuncs.com"
 VERSION = "2015-01-09"

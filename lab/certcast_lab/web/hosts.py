@@ -32,8 +32,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from certcast_lab.ca import Authority
-from certcast_lab.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
 
 _NGINX_CONF = """\
 worker_processes 2;

@@ -36,12 +36,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from certcast_lab.acme_faults import AcmeFaults, Actions, BadNonce
-from certcast_lab.ca import Authority
-from certcast_lab.faults import Reply
-from certcast_lab.nonces import Nonces
-from certcast_lab.pebble import Pebble
-from certcast_lab.serve import Server, server_context
+from certcast_lab.acme.acme_faults import AcmeFaults, Actions, BadNonce
+from certcast_lab.acme.nonces import Nonces
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.faults import Reply
 
 # What belongs to one connection (RFC 9110 section 7.6.1), and what each server writes itself.
 _NOT_PASSED = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, SOA, TXT, DNSRecord
 
-from certcast_lab.zones import Record, Zone, Zones, canonical
+from certcast_lab.dns.zones import Record, Zone, Zones, canonical
 
 UDP_OCTETS = 512  # RFC 1035 section 4.2.1: the limit where the client has no EDNS
 EDNS_OCTETS = 1232  # DNS Flag Day 2020: what passes everywhere without fragments

@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from certcast_lab.alidns_api import AlidnsApi
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket
-from certcast_lab.ram import Ram, User
-from certcast_lab.sts_api import StsApi
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.aliyun.alidns_api import AlidnsApi
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.aliyun.sts_api import StsApi
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket
 
 ACCOUNT = "1234567890123456"
 PROVIDER = "9999999999999999"  # the account that owns the nameservers' own zone

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse, Response
 
-from certcast_lab.faults import Faults, Kind, Switch
+from certcast_lab.serving.faults import Faults, Kind, Switch
 
 AcmeKind = Literal[
     "problem", "refuse_nonces", "not_found", "processing", "no_nonce", "no_location", "garbage", "rewrite"

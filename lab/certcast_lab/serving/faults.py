@@ -31,7 +31,7 @@ from typing import Literal, get_args
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from certcast_lab.serve import hang_up
+from certcast_lab.serving.asgi import hang_up
 
 Kind = Literal[
     "throttle", "server_error", "stale", "delay", "lost_reply", "truncated", "flipped", "drip"

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from certcast_lab.cloud import ACCOUNT, BUCKET
+from certcast_lab.aliyun.cloud import ACCOUNT, BUCKET
 from certcast_lab.lab import Lab
 
 

@@ -25,8 +25,8 @@ from xml.sax.saxutils import escape
 
 from starlette.responses import Response
 
-from certcast_lab.oss_bucket import Bucket, Stored, Version
-from certcast_lab.oss_errors import OssError
+from certcast_lab.oss.oss_bucket import Bucket, Stored, Version
+from certcast_lab.oss.oss_errors import OssError
 
 DEFAULT_KEYS = 100
 MOST_KEYS = 1000

@@ -25,8 +25,8 @@ from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 
-from certcast_lab.ca import Authority
-from certcast_lab.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
 
 LIFE = timedelta(days=90)
 

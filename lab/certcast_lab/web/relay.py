@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from certcast_lab.ca import Pair
-from certcast_lab.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.authority import Pair
+from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
 
 _CONF = """\
 daemon off;

@@ -28,9 +28,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from certcast_lab.alidns_errors import Refusal, invalid, missing
-from certcast_lab.ram import Role, User, is_allowed, trusts
-from certcast_lab.rpc_api import RpcApi, Signed
+from certcast_lab.aliyun.alidns_errors import Refusal, invalid, missing
+from certcast_lab.aliyun.ram import Role, User, is_allowed, trusts
+from certcast_lab.aliyun.rpc_api import RpcApi, Signed
 
 VERSION = "2015-04-01"
 SHORTEST, DEFAULT = 900, 3600

@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from certcast_lab.children import Child
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.children import Child
+from certcast_lab.web.hosts import WebHost
 
 
 def namespaces_available() -> bool:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from certcast_lab.ca import Authority
-from certcast_lab.children import Child, accepts_connections, start_on_free_ports
-from certcast_lab.nameservers import NameService
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
 
 VALIDITY_DAYS = 90
 
