@@ -79,7 +79,7 @@ class Asked:
     at: float  # monotonic seconds, when the request came in
 
 
-class RenewalInfo:
+class RenewalInfo(Server):
     """The proxy before `pebble`; `retry_after` and the switches in `faults` may be changed at any time."""
 
     def __init__(self, pebble: Pebble, authority: Authority, nonces: Nonces | None = None) -> None:
@@ -101,9 +101,8 @@ class RenewalInfo:
                 Route("/{path:path}", self._faulty(self._pass), methods=["GET", "HEAD", "POST"]),
             ]
         )
-        pair = authority.issue("localhost", ips=("127.0.0.1",))
-        self._server = Server(app, tls=server_context(*pair))
-        self.directory_url = f"{self._server.url}/dir"
+        super().__init__(app, tls=server_context(*authority.issue("localhost", ips=("127.0.0.1",))))
+        self.directory_url = f"{self.url}/dir"
 
     @property
     def orders(self) -> int:
@@ -138,10 +137,6 @@ class RenewalInfo:
         with self._lock:
             self._windows.clear()
 
-    def stop(self) -> None:
-        """End the proxy; harmless twice."""
-        self._server.stop()
-
     def _faulty(
         self, answering: Callable[[Request], Awaitable[Response]], action: str | None = None
     ) -> Callable[[Request], Awaitable[Reply]]:
@@ -169,7 +164,7 @@ class RenewalInfo:
         answer = await self._pass(request)
         self._actions.learn("directory", answer)
         directory = json.loads(bytes(answer.body))
-        return JSONResponse({**directory, "renewalInfo": f"{self._server.url}/renewal-info"})
+        return JSONResponse({**directory, "renewalInfo": f"{self.url}/renewal-info"})
 
     async def _renewal_info(self, request: Request) -> Response:
         asked = request.path_params["certificate_id"]

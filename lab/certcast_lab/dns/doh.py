@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from types import TracebackType
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -23,15 +22,14 @@ from certcast_lab.serving.authority import Authority
 MESSAGE = "application/dns-message"
 
 
-class DohDoor:
-    """The resolver at `url` until `stop()`, with a certificate of `authority`; a context manager."""
+class DohDoor(Server):
+    """The resolver at `url`, with a certificate of `authority`."""
 
     def __init__(self, resolver: Resolver, authority: Authority) -> None:
         self._resolver = resolver
         app = Starlette(routes=[Route("/dns-query", self._answer, methods=["GET", "POST"])])
-        pair = authority.issue("localhost", ips=("127.0.0.1",))
-        self._server = Server(app, tls=server_context(*pair))
-        self.url = f"{self._server.url}/dns-query"
+        super().__init__(app, tls=server_context(*authority.issue("localhost", ips=("127.0.0.1",))))
+        self.url += "/dns-query"
 
     async def _answer(self, request: Request) -> Response:
         if request.method == "GET":
@@ -45,15 +43,3 @@ class DohDoor:
             return Response(status_code=415)
         reply = await run_in_threadpool(self._resolver.respond, query, "https")
         return Response(bytes(reply), media_type=MESSAGE) if reply else Response(status_code=400)
-
-    def stop(self) -> None:
-        """Close the door; harmless twice."""
-        self._server.stop()
-
-    def __enter__(self) -> DohDoor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

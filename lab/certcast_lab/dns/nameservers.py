@@ -23,9 +23,9 @@ Not here: which records answer a question, and how it was a while ago
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -33,6 +33,7 @@ from dnslib import QTYPE, RCODE, DNSError, DNSRecord
 
 from certcast_lab.dns.dns_answers import answer, failure, payload_offered, udp_limit
 from certcast_lab.dns.zones import Zones, canonical
+from certcast_lab.serving.service import LOOPBACK, Service
 
 Transport = Literal["udp", "tcp", "https"]
 
@@ -61,7 +62,7 @@ class _Server:
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, UDP and TCP."""
-        return "127.0.0.1", self.port
+        return LOOPBACK, self.port
 
     @property
     def queries(self) -> list[Query]:
@@ -96,6 +97,17 @@ class _Server:
             )
         )
         return wire
+
+    async def converse_by_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer until the client ends it; queries and replies each have their length in two octets before
+        them (RFC 1035 section 4.2.2).
+        """
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                length = int.from_bytes(await reader.readexactly(2), "big")
+                # No reply leaves the connection open: a silent server makes its client run into a time-out.
+                if reply := self.respond(await reader.readexactly(length), "tcp"):
+                    writer.write(len(reply).to_bytes(2, "big") + reply)
 
     def _reply(self, request: DNSRecord) -> DNSRecord | None:
         raise NotImplementedError
@@ -185,7 +197,7 @@ class VpcResolver(Resolver):
         return reply
 
 
-class NameService:
+class NameService(Service):
     """`servers`, one per hostname, the `resolver` and the `vpc`, listening until `stop()`.
 
     `zones` and the `private` ones, which only `vpc` knows, may be exchanged for others at any time.
@@ -198,61 +210,42 @@ class NameService:
         self.servers = [Nameserver(self, hostname) for hostname in hostnames]
         self.resolver = Resolver(self, "resolver")
         self.vpc = VpcResolver(self, "vpc")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dns", daemon=True)
-        self._closing: list[Callable[[], None]] = []
-        self._connections: set[asyncio.Transport] = set()
-        self._thread.start()
-        try:
-            for server in [*self.servers, self.resolver, self.vpc]:
-                asyncio.run_coroutine_threadsafe(self._listen(server), self._loop).result(10)
-        except BaseException:
-            self.stop()
-            raise
+        self._datagrams: list[asyncio.DatagramTransport] = []
+        super().__init__("dns")
 
-    async def _listen(self, server: _Server, attempts: int = 10) -> None:
+    async def open(self) -> None:
+        for server in [*self.servers, self.resolver, self.vpc]:
+            server.port = await self._listen_at_both(server)
+
+    async def _listen_at_both(self, server: _Server, attempts: int = 10) -> int:
         """Listen on a TCP port that the kernel picks, and on UDP under the same number."""
-        tcp = await self._loop.create_server(lambda: _Tcp(server, self._connections), "127.0.0.1", 0)
-        server.port = tcp.sockets[0].getsockname()[1]
+        port = await self.converse(server.converse_by_tcp)
         try:
-            udp, _ = await self._loop.create_datagram_endpoint(
-                lambda: _Udp(server), local_addr=("127.0.0.1", server.port)
-            )
+            await self._listen_by_udp(server, LOOPBACK, port)
         except OSError:
-            tcp.close()
             if attempts == 1:
                 raise
-            await self._listen(server, attempts - 1)
-            return
-        self._closing += [tcp.close, udp.close]
+            return await self._listen_at_both(server, attempts - 1)
+        return port
 
     def listen_also(self, server: _Server, host: str, port: int) -> None:
         """Let a server be asked at one more address, until `stop()`. OSError if it cannot be had."""
-        asyncio.run_coroutine_threadsafe(self._listen_at(server, host, port), self._loop).result(10)
 
-    async def _listen_at(self, server: _Server, host: str, port: int) -> None:
-        tcp = await self._loop.create_server(lambda: _Tcp(server, self._connections), host, port)
-        self._closing.append(tcp.close)
-        udp, _ = await self._loop.create_datagram_endpoint(lambda: _Udp(server), local_addr=(host, port))
-        self._closing.append(udp.close)
+        async def listen() -> None:
+            await self.converse(server.converse_by_tcp, host=host, port=port)
+            await self._listen_by_udp(server, host, port)
 
-    def stop(self) -> None:
-        """Close every socket and join the thread; harmless twice."""
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self.run(listen())
 
-    async def _close(self) -> None:
-        # The only other tasks accept connections; one that finds its listener closed leaks its socket.
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
-        for close in self._closing:
-            close()
-        for connection in self._connections:
-            connection.abort()
-        await asyncio.sleep(0)  # transports close their sockets one turn of the loop later
+    async def _listen_by_udp(self, server: _Server, host: str, port: int) -> None:
+        datagrams, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Udp(server), local_addr=(host, port)
+        )
+        self._datagrams.append(datagrams)
+
+    async def close(self) -> None:
+        for datagrams in self._datagrams:
+            datagrams.close()
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -266,27 +259,3 @@ class _Udp(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if reply := self._server.respond(data, "udp"):
             self._transport.sendto(reply, addr)
-
-
-class _Tcp(asyncio.Protocol):
-    """Queries and replies each have their length in two octets before them (RFC 1035 section 4.2.2)."""
-
-    def __init__(self, server: _Server, connections: set[asyncio.Transport]) -> None:
-        self._server = server
-        self._connections = connections
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._connections.add(self._transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self._transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while len(self._received) >= 2 + (length := int.from_bytes(self._received[:2], "big")):
-            message, self._received = self._received[2 : 2 + length], self._received[2 + length :]
-            # No reply leaves the connection open: a silent server makes its client run into a time-out.
-            if reply := self._server.respond(message, "tcp"):
-                self._transport.write(len(reply).to_bytes(2, "big") + reply)

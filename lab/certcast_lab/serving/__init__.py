@@ -1,6 +1,6 @@
 """How a server of the lab runs, and how it fails.
 
-asgi.py            an ASGI application at a port, in a thread
+asgi.py            an ASGI application at a port
 intercept.py       an HTTPS proxy that leads clients of the real cloud to the lab
 blocked.py         an address that a firewall seems to stand before
 children.py        programs that run beside the lab, and commands that it runs to their end

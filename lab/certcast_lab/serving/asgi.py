@@ -1,9 +1,7 @@
 """Run one ASGI application on loopback, in a thread of this process.
 
-Every HTTP service of the lab is a `Server`: it binds 127.0.0.1 at a port that
-the kernel picks, answers until `stop()`, and leaves neither thread nor socket
-behind. `stop()` cuts open connections instead of waiting for them: clients of
-the lab keep connections alive, and a fault under test may hold a reply back.
+Every HTTP service of the lab is a `Server`, at a port that the kernel picks; how
+it starts and stops is in service.py.
 
 HTTP through uvicorn, with one addition: each request's scope carries its
 transport, so that an application can `hang_up()` without a reply, as a cloud
@@ -18,29 +16,26 @@ import asyncio
 import socket
 import ssl
 import tempfile
-import threading
 from email.utils import formatdate
 from pathlib import Path
-from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-START_SECONDS = 10
-STOP_SECONDS = 10
+from certcast_lab.serving.service import LOOPBACK, START_SECONDS, Service
 
 
-class Server:
-    """`app` at `url` until `stop()`; a context manager. With `tls`, `url` is https."""
+class Server(Service):
+    """`app` at `url` until `stop()`. With `tls`, `url` is https."""
 
     def __init__(self, app: ASGIApp, *, tls: ssl.SSLContext | None = None) -> None:
-        listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((LOOPBACK, 0))
         # asyncio sets this on sockets whose protocol is named; accepted ones say 0. Without it a reply
         # whose header and body go out apart waits 40 ms for the client's delayed acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.port: int = listener.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://{LOOPBACK}:{self.port}"
         config = uvicorn.Config(
             _dated(app),
             http=_Protocol,
@@ -58,28 +53,16 @@ class Server:
         # is too new to count on).
         config.ssl = tls
         self._uvicorn = _Uvicorn(config)
-        self._thread = threading.Thread(
-            target=self._uvicorn.run, args=([listener],), name=f"serve-{self.port}", daemon=True
-        )
-        self._thread.start()
-        if not self._uvicorn.ready.wait(START_SECONDS):
-            listener.close()
-            raise RuntimeError(f"the server at {self.url} did not come up in {START_SECONDS} s")
+        super().__init__(f"serve-{self.port}")
 
-    def stop(self) -> None:
-        """Cut every connection, close the port, join the thread. Again is harmless."""
+    async def open(self) -> None:
+        self._serving = asyncio.create_task(self._uvicorn.serve([self._listener]))
+        await asyncio.wait_for(self._uvicorn.ready.wait(), START_SECONDS)
+
+    async def close(self) -> None:
         self._uvicorn.should_exit = True
-        self._thread.join(STOP_SECONDS)
-        if self._thread.is_alive():
-            raise RuntimeError(f"the server at {self.url} did not stop in {STOP_SECONDS} s")
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        await self._serving
+        self._listener.close()
 
 
 def hang_up(scope: Scope) -> None:
@@ -127,7 +110,7 @@ class _Uvicorn(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.ready = threading.Event()
+        self.ready = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Mapping
-from types import TracebackType
+
+from certcast_lab.serving.service import LOOPBACK, Service
 
 HEAD_SECONDS = 10
 
 
-class Intercept:
+class Intercept(Service):
     """
-    An HTTP proxy at `url` that knows CONNECT only; a context manager.
+    An HTTP proxy at `url` that knows CONNECT only.
 
     `routes`: host name -> loopback port of the TLS server that stands for its port 443.
     `connected` and `refused` list `host:port` as asked for, oldest first.
@@ -39,57 +39,11 @@ class Intercept:
         self.routes = dict(routes)
         self.connected: list[str] = []
         self.refused: list[str] = []
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._done = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="intercept", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__("intercept")
 
-    def stop(self) -> None:
-        """Close the port and every tunnel, join the thread. Again is harmless."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._done.set)
-            self._thread.join()
-
-    def __enter__(self) -> Intercept:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        tunnels: set[asyncio.Task[None]] = set()
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tunnels.add(task)
-            try:
-                await self._tunnel(reader, writer)
-            finally:
-                tunnels.discard(task)
-                writer.close()
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._done.wait()
-        server.close()
-        for tunnel in tunnels:
-            tunnel.cancel()
-        await asyncio.gather(*tunnels, return_exceptions=True)
+    async def open(self) -> None:
+        self.port = await self.converse(self._tunnel)
+        self.url = f"http://{LOOPBACK}:{self.port}"
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -104,7 +58,7 @@ class Intercept:
             await writer.drain()
             return
         self.connected.append(target)
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.routes[host])
+        inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self.routes[host])
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         try:
             await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
