@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 
 from certcast_lab.dns.nameservers import NameService
 from certcast_lab.serving.authority import Authority
-from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.children import Child, Program
 
 VALIDITY_DAYS = 90
 
@@ -45,7 +45,7 @@ class NoPort53(Exception):
     """The lab cannot listen at port 53 here."""
 
 
-class Acme2certifier:
+class Acme2certifier(Program):
     """A running acme2certifier of the environment whose interpreter is `python`.
 
     `directory_url` is where ACME starts, TLS by `authority`. An account needs the external account
@@ -55,6 +55,7 @@ class Acme2certifier:
     kid = "lab-1"
 
     def __init__(self, python: Path, folder: Path, authority: Authority, dns: NameService) -> None:
+        super().__init__(1)
         self.root = Authority("acme2certifier: root")
         self.issuer = Authority("acme2certifier: issuer", parent=self.root)
         # Of hex digits, so that the key never begins with a dash: on a command line that is an option.
@@ -72,15 +73,16 @@ class Acme2certifier:
         )
         (folder / "external.json").write_text(json.dumps({self.kid: self.hmac_key}))
         self._pair = authority.issue("localhost", ips=("127.0.0.1",)).write(folder / "tls")
-        self._child: Child = start_on_free_ports(1, self._start)
+        self.start()
 
     @property
     def directory_url(self) -> str:
         """The ACME directory (RFC 8555 section 7.1.1)."""
         return f"https://127.0.0.1:{self.port}/directory"
 
-    def _start(self, ports: list[int]) -> Child:
-        (self.port,) = ports
+    def launch(self) -> Child:
+        """Let DNS listen for it at port 53, write its configuration, and start it."""
+        (self.port,) = self.ports
         # The free port's number makes an address that no other run of the tests has.
         resolver = f"127.53.{self.port >> 8}.{self.port & 255}"
         try:
@@ -89,7 +91,7 @@ class Acme2certifier:
             raise NoPort53(f"port 53 of {resolver} cannot be had: {refused.strerror}") from None
         configuration = self._folder / "acme_srv.cfg"
         configuration.write_text(self._configuration(resolver))
-        child = Child(
+        return Child(
             [self._python, "-c", _SERVE, str(self.port), *self._pair],
             output=self._folder / "acme2certifier.log",
             environment={
@@ -97,12 +99,6 @@ class Acme2certifier:
                 "ACME2CERTIFIER_BASE_DIR": str(self._folder),
             },
         )
-        try:
-            child.wait_until(lambda: accepts_connections(self.port), what="listening")
-        except BaseException:
-            child.stop()
-            raise
-        return child
 
     def _configuration(self, resolver: str) -> str:
         return f"""
@@ -138,7 +134,3 @@ dns_validation_pause_timer: 0
 [Renewalinfo]
 renewalinfo_disable: False
 """
-
-    def stop(self) -> None:
-        """End it; harmless twice. DNS stays at port 53 until the name service stops."""
-        self._child.stop()

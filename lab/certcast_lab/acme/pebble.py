@@ -26,7 +26,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from certcast_lab.serving.authority import Authority
-from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.children import Child, Program
 
 LIFE = timedelta(days=90)
 
@@ -42,7 +42,7 @@ class CertificateStatus:
     revoked: bool
 
 
-class Pebble:
+class Pebble(Program):
     """A running pebble.
 
     `directory_url` is where ACME starts, TLS by `authority`; `resolver` is the (address, port) of the
@@ -71,6 +71,7 @@ class Pebble:
         reject_nonces: int = 0,
         believes_everything: bool = False,
     ) -> None:
+        super().__init__(2)
         self.folder = folder
         self._authority = authority
         self._resolver = resolver
@@ -88,10 +89,11 @@ class Pebble:
         folder.mkdir(parents=True, exist_ok=True)
         self._trust = ssl.create_default_context(cadata=authority.pem.decode())
         self._pair = authority.issue("localhost", ips=("127.0.0.1",)).write(folder / "tls")
-        self._child: Child = start_on_free_ports(2, self._start)
+        self.start()
 
-    def _start(self, ports: list[int]) -> Child:
-        self.port, self.management_port = ports
+    def launch(self) -> Child:
+        """Write the configuration, and start pebble with it."""
+        self.port, self.management_port = self.ports
         fullchain, key = self._pair
         settings = {
             "listenAddress": f"127.0.0.1:{self.port}",
@@ -113,21 +115,11 @@ class Pebble:
         configuration = self.folder / "pebble.json"
         configuration.write_text(json.dumps({"pebble": settings}, indent=2))
         resolver = "{}:{}".format(*self._resolver)
-        child = Child(
+        return Child(
             [self._program, "-config", configuration, "-dnsserver", resolver],
             output=self.folder / "pebble.log",
             environment=self._environment,
         )
-        try:
-            # Usually 0.9 s: it makes its RSA keys before it listens.
-            child.wait_until(self._listens, what="listening")
-        except BaseException:
-            child.stop()
-            raise
-        return child
-
-    def _listens(self) -> bool:
-        return accepts_connections(self.port) and accepts_connections(self.management_port)
 
     @property
     def directory_url(self) -> str:
@@ -162,7 +154,3 @@ class Pebble:
         with urllib.request.urlopen(url, context=self._trust, timeout=5) as answer:
             body: bytes = answer.read()
         return body
-
-    def stop(self) -> None:
-        """End it; harmless twice."""
-        self._child.stop()

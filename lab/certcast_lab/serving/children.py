@@ -6,14 +6,14 @@ part of every Debian) asks the kernel for a SIGTERM on the parent's death. A
 `preexec_fn` would do it too, but may deadlock in a process that has threads,
 and the lab is all threads.
 
-Neither program can be given port 0, so ports are picked (`free_ports`) and
-may be taken by somebody else a moment later; `start_on_free_ports` then tries
-again with others.
+None of these programs can be given port 0, so ports are picked (`free_ports`) and
+another process may take one a moment later; `Program.start` then tries again with others.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,9 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from certcast_lab.serving.service import LOOPBACK, Stoppable
 
 # "Parent" in PR_SET_PDEATHSIG is the *thread* that forked (prctl(2)). A child
 # started from a thread pool or a test's helper thread would die with it; this
@@ -33,7 +35,7 @@ _FORKING_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="children
 _POLL = 0.01
 _GRACE = 5.0
 
-T = TypeVar("T")
+Started = TypeVar("Started", bound="Program")
 
 
 class ChildFailed(Exception):
@@ -69,7 +71,7 @@ class Child:
             ).result()
         self.pid = self._process.pid
 
-    def wait_until(self, ready: Callable[[], bool], *, what: str, timeout: float = 20) -> None:
+    def wait_until(self, ready: Callable[[], bool], *, what: str, timeout: float = 60) -> None:
         """Return once `ready()` is true; raise ChildFailed if the child ends or `timeout` seconds pass."""
         deadline = time.monotonic() + timeout
         while not ready():
@@ -96,6 +98,59 @@ class Child:
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
+
+
+class Program(Stoppable):
+    """A child that listens on `ports` of loopback; started again after `stop()`, it has the same ones."""
+
+    def __init__(self, port_count: int) -> None:
+        self.ports: list[int] = []
+        self._port_count = port_count
+        self._child: Child | None = None
+
+    def launch(self) -> Child:
+        """Start the process; `ports` are picked."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Return whether it listens on all its ports."""
+        return all(accepts_connections(port) for port in self.ports)
+
+    def start(self: Started) -> Started:
+        """Start it and wait until it is ready. ChildFailed, with what it wrote last, if it isn't in 60 s."""
+        if self.ports:
+            self._launch_and_wait()
+        else:
+            self._start_on_free_ports(attempts=5)
+        return self
+
+    def _start_on_free_ports(self, attempts: int) -> None:
+        for attempts_left in reversed(range(attempts)):
+            self.ports = free_ports(self._port_count)
+            try:
+                self._launch_and_wait()
+            except ChildFailed as failure:
+                if "ddress already in use" not in str(failure) or not attempts_left:
+                    raise
+            else:
+                return
+
+    def _launch_and_wait(self) -> None:
+        self._child = self.launch()
+        try:
+            self._child.wait_until(self.is_ready, what="listening")
+        except BaseException:
+            self._child.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it; harmless twice."""
+        if self._child:
+            self._child.stop()
+            self._child = None
+
+    def __enter__(self: Started) -> Started:
+        return self if self._child else self.start()
 
 
 def run(
@@ -151,27 +206,23 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different loopback TCP ports that were free a moment ago."""
+    """Return `count` different loopback TCP ports that were free a moment ago.
+
+    They lie below those that Linux gives to whoever asks for any (ip_local_port_range), so that neither
+    a client's connection nor a server of the lab takes one meanwhile.
+    """
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in sockets]
-
-
-def start_on_free_ports(count: int, start: Callable[[list[int]], T], attempts: int = 5) -> T:
-    """Return `start(ports)`, called again with other ports while it fails because one was taken."""
-    for attempt in range(1, attempts + 1):
-        try:
-            return start(free_ports(count))
-        except ChildFailed as failure:
-            if "ddress already in use" not in str(failure) or attempt == attempts:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+        ports: list[int] = []
+        while len(ports) < count:
+            listener = held.enter_context(socket.socket())
+            with suppress(OSError):  # taken: another one
+                listener.bind((LOOPBACK, random.randrange(20_000, 32_768)))
+                ports.append(listener.getsockname()[1])
+        return ports
 
 
 def accepts_connections(port: int) -> bool:
     """Return whether something on loopback listens on the TCP port."""
     with socket.socket() as client:
         client.settimeout(1)
-        return client.connect_ex(("127.0.0.1", port)) == 0
+        return client.connect_ex((LOOPBACK, port)) == 0

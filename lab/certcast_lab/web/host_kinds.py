@@ -107,7 +107,7 @@ class ContainerHost(WebHost):
         """Return a path of this machine as its nginx sees it."""
         return Path("/") / path.relative_to(self.root)
 
-    def launch(self, output: Path) -> Child:
+    def run_nginx(self, output: Path) -> Child:
         """Start the container."""
         for outside, inside in self.mounts.items():
             if not outside.exists():
@@ -145,8 +145,9 @@ class ContainerHost(WebHost):
             binds += [f"mount --bind {words}", f"mount -o remount,bind,ro {shlex.quote(inside)}"]
         return _CONTAINER.format(mounts="\n".join(binds), program=shlex.join(self._argv))
 
-    def _serves(self) -> bool:
-        if not super()._serves():
+    def is_ready(self) -> bool:
+        """Return whether nginx serves; from then on `docker exec` finds it."""
+        if not super().is_ready():
             return False
         self._pid_outside.write_text(str(self.pid))
         return True

@@ -33,7 +33,8 @@ from pathlib import Path
 from cryptography import x509
 
 from certcast_lab.serving.authority import Authority
-from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.children import Child, Program
+from certcast_lab.serving.service import LOOPBACK
 
 _NGINX_CONF = """\
 worker_processes 2;
@@ -91,7 +92,7 @@ class Served:
         return x509.load_der_x509_certificate(self.der)
 
 
-class WebHost:
+class WebHost(Program):
     """A machine that serves `names` with nginx on `ports` of 127.0.0.1; `program` is which nginx.
 
     It may have many virtual hosts: `vhosts` blocks more, for site01.example.test and so on.
@@ -111,6 +112,7 @@ class WebHost:
         program: str | Path = "nginx",
         vhosts: int = 0,
     ) -> None:
+        super().__init__(listeners)
         self.name = name
         self.names = tuple(names)
         domain = self.names[0].removeprefix("*.")
@@ -125,9 +127,6 @@ class WebHost:
         self._argv = self.command(program)
         self.test_command = [*self._argv, "-t"]
         self.reload_command = [*self._argv, "-s", "reload"]
-        self._listeners = listeners
-        self.ports: list[int] = []
-        self._child: Child | None = None
         for path in (self.site_conf, self.error_log, self.pid_file, self.certcast_toml, self.certcast_folder):
             path.parent.mkdir(parents=True, exist_ok=True)
         (self.root / "var/tmp").mkdir()
@@ -158,33 +157,20 @@ class WebHost:
         """Return a path of this machine as its nginx sees it."""
         return path
 
-    # -- nginx, as its operator handles it
-
-    def start(self) -> WebHost:
-        """Start nginx; the first start picks the ports, later ones use the same."""
-        if self.ports:
-            self._child = self._start(self.ports)
-        else:
-            self._child = start_on_free_ports(self._listeners, self._start)
-        return self
-
-    def _start(self, ports: list[int]) -> Child:
-        self.ports = ports
-        self._write_site()
-        child = self.launch(self.error_log.with_name("console.log"))
-        try:
-            child.wait_until(self._serves, what="serving")
-        except BaseException:
-            child.stop()
-            raise
-        return child
-
-    def launch(self, output: Path) -> Child:
-        """Start the process."""
+    def run_nginx(self, output: Path) -> Child:
+        """Start the process that serves."""
         return Child(self._argv, output=output)
 
-    def _serves(self) -> bool:
-        return self.pid_file.exists() and all(accepts_connections(port) for port in self.ports)
+    # -- nginx, as its operator handles it
+
+    def launch(self) -> Child:
+        """Write the sites with their ports, and start nginx."""
+        self._write_sites()
+        return self.run_nginx(self.error_log.with_name("console.log"))
+
+    def is_ready(self) -> bool:
+        """Return whether nginx serves, and its pid can be read."""
+        return self.pid_file.exists() and super().is_ready()
 
     @property
     def pid(self) -> int:
@@ -206,23 +192,18 @@ class WebHost:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return {int(pid) for pid in children}
 
-    def stop(self) -> None:
-        """End nginx; harmless twice."""
-        if self._child:
-            self._child.stop()
-
     # -- the site's configuration, as an operator edits it; none of these reloads
 
     def include(self, snippet: Path, *, forgotten: Collection[str] = ()) -> None:
         """Let every site take its certificate from certcast's snippet, but for the `forgotten` vhosts."""
         self._forgotten = frozenset(forgotten)
         self._certificate = f"include {snippet};"
-        self._write_site()
+        self._write_sites()
 
     def name_files(self, fullchain: Path, key: Path) -> None:
         """Let every site name fixed paths, as most do before they meet certcast."""
         self._certificate = _two_lines(fullchain, key)
-        self._write_site()
+        self._write_sites()
 
     def vhost_conf(self, vhost: str) -> Path:
         """Return the file of a virtual host, by its name."""
@@ -236,8 +217,8 @@ class WebHost:
         """Take the broken file away."""
         (self.site_conf.parent / "broken.conf").unlink(missing_ok=True)
 
-    def _write_site(self) -> None:
-        listen = "\n".join(f"    listen 127.0.0.1:{port} ssl;" for port in self.ports)
+    def _write_sites(self) -> None:
+        listen = "\n".join(f"    listen {LOOPBACK}:{port} ssl;" for port in self.ports)
         files = {self.site_conf: " ".join(self.names)} | {self.vhost_conf(name): name for name in self.vhosts}
         for path, names in files.items():
             certificate = self._placeholder if names in self._forgotten else self._certificate
@@ -256,7 +237,7 @@ class WebHost:
         client.check_hostname = False
         client.verify_mode = ssl.CERT_NONE
         with (
-            socket.create_connection(("127.0.0.1", port or self.ports[0]), timeout=5) as connection,
+            socket.create_connection((LOOPBACK, port or self.ports[0]), timeout=5) as connection,
             client.wrap_socket(connection, server_hostname=name) as tls,
         ):
             der = tls.getpeercert(binary_form=True)

@@ -15,7 +15,8 @@ import os
 from pathlib import Path
 
 from certcast_lab.serving.authority import Pair
-from certcast_lab.serving.children import Child, accepts_connections, start_on_free_ports
+from certcast_lab.serving.children import Child, Program
+from certcast_lab.serving.service import LOOPBACK
 
 _CONF = """\
 daemon off;
@@ -47,8 +48,8 @@ _SERVER = """\
 """
 
 
-class Relay:
-    """nginx in `folder`, until `stop()`; a context manager."""
+class Relay(Program):
+    """nginx in `folder`, from `start()` until `stop()`."""
 
     def __init__(
         self,
@@ -61,10 +62,10 @@ class Relay:
         extra: str = "",
         server: str = "",
     ) -> None:
+        super().__init__(1)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.name = name
-        self.port = 0
         self._scheme = "https" if tls else "http"
         certificate = ""
         if tls:
@@ -77,7 +78,11 @@ class Relay:
             source=f"alias {root}/;" if root else f"proxy_pass {behind}/;",
             extra=extra,
         )
-        self._child: Child | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it was started."""
+        return self.ports[0]
 
     @property
     def url(self) -> str:
@@ -89,40 +94,15 @@ class Relay:
         lines = (self.folder / "access.log").read_text().splitlines()
         return [f"{fields[6]} {fields[8]}" for line in lines if (fields := line.split())]
 
-    def start(self) -> Relay:
-        """Start nginx; again after `stop()`, at the same port."""
-        if self.port:
-            self._child = self._start([self.port])
-        else:
-            self._child = start_on_free_ports(1, self._start)
-        return self
-
-    def _start(self, ports: list[int]) -> Child:
-        (self.port,) = ports
+    def launch(self) -> Child:
+        """Write the configuration, and start nginx with it."""
         conf = self.folder / "nginx.conf"
         conf.write_text(
             _CONF.format(
                 # Its workers would be nobody, who may not read a test's folders.
                 user="user root;" if os.geteuid() == 0 else "",
                 folder=self.folder,
-                server=self._server.replace("listen 443", f"listen 127.0.0.1:{self.port}"),
+                server=self._server.replace("listen 443", f"listen {LOOPBACK}:{self.port}"),
             )
         )
-        child = Child(["nginx", "-p", self.folder, "-c", conf], output=self.folder / "console.log")
-        try:
-            child.wait_until(lambda: accepts_connections(self.port), what="serving")
-        except BaseException:
-            child.stop()
-            raise
-        return child
-
-    def stop(self) -> None:
-        """End nginx; harmless twice."""
-        if self._child:
-            self._child.stop()
-
-    def __enter__(self) -> Relay:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        return Child(["nginx", "-p", self.folder, "-c", conf], output=self.folder / "console.log")
