@@ -56,7 +56,7 @@ class Cloud:
         self._nonces = (f"nonce-{number}" for number in itertools.count())
 
     def send(self, method: str, query: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(*self._address, timeout=10)
+        connection = http.client.HTTPConnection(*self._address, timeout=30)
         try:
             connection.request(method, f"/?{query}", body, headers)
             reply = connection.getresponse()

@@ -173,7 +173,7 @@ class Consumer:
         """Reload as the operator does, and wait until it shows and the workers of before have gone."""
         before = self.workers()
         self.host.reload()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while before & self.workers() or not until():
             assert time.monotonic() < deadline, "nginx did not reload"
             time.sleep(0.01)

@@ -102,7 +102,7 @@ class Mailbox(Service):
         """From now on, take mail only from whoever logs in with this account (or an earlier one)."""
         self._accounts[username.encode()] = password.encode()
 
-    def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 10) -> Received:
+    def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 60) -> Received:
         """Return the first message that is `wanted`; after `timeout` seconds, TimeoutError with what came."""
 
         def found() -> Received | None:

@@ -48,7 +48,9 @@ class Ca:
         trust = folder / "authority.pem"
         trust.write_bytes(authority.pem)
         self.key = josepy.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
-        self.network = acme.client.ClientNetwork(self.key, alg=josepy.ES256, verify_ssl=str(trust), timeout=5)
+        self.network = acme.client.ClientNetwork(
+            self.key, alg=josepy.ES256, verify_ssl=str(trust), timeout=30
+        )
         stack.callback(self.network.session.close)
         self.responses: list[requests.Response] = []
         self.network.session.hooks["response"].append(self._received)
@@ -351,7 +353,7 @@ def test_a_reset_turns_all_off(lab: Lab):
     """After `lab.reset()` no fault is on, nothing has been consumed, and the counters are at zero."""
 
     def directory() -> requests.Response:
-        return requests.get(lab.directory_url, verify=str(lab.ca_file), timeout=5)
+        return requests.get(lab.directory_url, verify=str(lab.ca_file), timeout=30)
 
     lab.acme_faults.turn_on("problem", action="directory")
     assert 500 == directory().status_code

@@ -283,7 +283,7 @@ def test_other_peoples_plugins_fail_with_a_wrong_secret(cloud, tmp_path, plugin,
 )
 def test_the_proxy_leads_nowhere_else(cloud, method, target):
     """What isn't the emulated service is refused and remembered, so nothing under test leaves the machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", cloud.proxy.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", cloud.proxy.port, timeout=30)
     try:
         connection.request(method, target)
         assert 403 == connection.getresponse().status

@@ -29,7 +29,7 @@ def host(tmp_path: Path, nginx_program: str) -> Iterator[WebHost]:
         host.stop()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

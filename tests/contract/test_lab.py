@@ -138,7 +138,7 @@ def test_up_says_how_to_look_into_it_and_ctrl_c_removes_it(
         assert reading.load(Path(configuration)).certificates
 
     process.send_signal(signal.SIGINT)
-    assert 0 == process.wait(20)
+    assert 0 == process.wait(60)
     assert [] == list(tmp_path.iterdir())
 
 

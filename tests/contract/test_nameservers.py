@@ -40,7 +40,7 @@ def service(zones: Zones) -> Iterator[NameService]:
 
 
 def udp(
-    server: Nameserver | Resolver, name: str, rtype: str, *, edns: int | None = None, timeout: float = 5
+    server: Nameserver | Resolver, name: str, rtype: str, *, edns: int | None = None, timeout: float = 30
 ) -> dns.message.Message:
     host, port = server.address
     query = dns.message.make_query(name, rtype, use_edns=edns is not None, payload=edns or 0)
@@ -49,7 +49,7 @@ def udp(
 
 def tcp(server: Nameserver | Resolver, name: str, rtype: str) -> dns.message.Message:
     host, port = server.address
-    return dns.query.tcp(dns.message.make_query(name, rtype), host, port=port, timeout=5)
+    return dns.query.tcp(dns.message.make_query(name, rtype), host, port=port, timeout=30)
 
 
 def texts(reply: dns.message.Message) -> set[str]:
@@ -206,7 +206,7 @@ def test_stopping_leaves_no_port_open(zones: Zones):
     """A stopped service closes all of its sockets, even with a client connected, and may be stopped again."""
     service = NameService(zones, HOSTNAMES)
     addresses = [server.address for server in [*service.servers, service.resolver]]
-    with socket.create_connection(addresses[0], timeout=5) as client:
+    with socket.create_connection(addresses[0], timeout=30) as client:
         dns.query.tcp(dns.message.make_query("example.test", "SOA"), "127.0.0.1", sock=client)
         service.stop()
         assert b"" == client.recv(1)

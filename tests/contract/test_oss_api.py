@@ -75,7 +75,7 @@ class Lab:
         (SignerV4() if version == 4 else SignerV1()).sign(context)
         if host:
             request.headers["Host"] = host
-        return requests.request(method, request.url, headers=dict(request.headers), data=body, timeout=10)
+        return requests.request(method, request.url, headers=dict(request.headers), data=body, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_a_body_needs_a_length_or_chunks(lab):
     assert b"12" == lab.send("GET", "key").content
 
     signed = lab.send("PUT", "key").request
-    connection = HTTPConnection(signed.url.split("/")[2], timeout=10)
+    connection = HTTPConnection(signed.url.split("/")[2], timeout=30)
     with closing(connection):
         connection.putrequest("PUT", signed.path_url)
         for name in ("Authorization", "x-oss-date", "x-oss-content-sha256"):
@@ -352,9 +352,9 @@ def test_another_account_has_no_say_in_a_bucket(lab):
 
 def test_who_does_not_sign_is_nobody(lab):
     """The bucket is private."""
-    assert (403, "AccessDenied") == refusal(requests.get(f"{lab.url}/bucket/key", timeout=10))
+    assert (403, "AccessDenied") == refusal(requests.get(f"{lab.url}/bucket/key", timeout=30))
     header = {"Authorization": "Bearer x"}
-    answer = requests.get(f"{lab.url}/bucket/key", headers=header, timeout=10)
+    answer = requests.get(f"{lab.url}/bucket/key", headers=header, timeout=30)
     assert (400, "InvalidArgument") == refusal(answer)
 
 
@@ -371,10 +371,10 @@ def test_a_bucket_policy_lets_a_network_in_without_signature(lab, network, statu
     policy["Statement"][0]["Principal"] = ["*"]
     lab.bucket.policy = policy
 
-    assert status == requests.get(f"{lab.url}/bucket/certs/1", timeout=10).status_code
-    assert 403 == requests.get(f"{lab.url}/bucket/other", timeout=10).status_code
-    assert 403 == requests.get(f"{lab.url}/bucket/?list-type=2", timeout=10).status_code
-    assert 403 == requests.put(f"{lab.url}/bucket/certs/1", data=b"3", timeout=10).status_code
+    assert status == requests.get(f"{lab.url}/bucket/certs/1", timeout=30).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/other", timeout=30).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/?list-type=2", timeout=30).status_code
+    assert 403 == requests.put(f"{lab.url}/bucket/certs/1", data=b"3", timeout=30).status_code
     assert b"1" == lab.send("GET", "certs/1").content
 
 

@@ -117,7 +117,7 @@ class Ca:
     def _published(self, values: set[str]) -> bool:
         query = dns.message.make_query("_acme-challenge.example.test", "TXT")
         host, port = self.dns.resolver.address
-        reply = dns.query.udp(query, host, port=port, timeout=5)
+        reply = dns.query.udp(query, host, port=port, timeout=30)
         return values == {text.to_text().strip('"') for rrset in reply.answer for text in rrset}
 
 

@@ -67,7 +67,7 @@ def test_the_door_is_a_doh_server(door: DohDoor, method: str) -> None:
     """A message in the body, or in `dns` as base64url without padding, is answered (RFC 8484 section 4.1)."""
     url = urlsplit(door.url)
     trust = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
-    connection = http.client.HTTPSConnection(str(url.hostname), url.port, context=trust, timeout=5)
+    connection = http.client.HTTPSConnection(str(url.hostname), url.port, context=trust, timeout=30)
     wire = QUERY.to_wire()
     try:
         if method == "GET":

@@ -166,4 +166,4 @@ def test_nothing_is_said_where_the_nameservers_can_be_reached(lab: Lab, journey:
 
 def dig(address: tuple[str, int], name: str) -> dns.message.Message:
     """Ask as anybody may."""
-    return dns.query.udp(dns.message.make_query(name, "TXT"), address[0], port=address[1], timeout=5)
+    return dns.query.udp(dns.message.make_query(name, "TXT"), address[0], port=address[1], timeout=30)

@@ -59,7 +59,7 @@ def section(host: WebHost, **changes: Any) -> NginxConfig:
 
 def both_workers(host: WebHost) -> set[int]:
     """The pids of a host's two workers; a moment after the start there may be fewer."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(host.workers()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)

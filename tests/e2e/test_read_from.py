@@ -164,7 +164,7 @@ def test_the_configurations_of_the_page(lab, tmp_path, number):
                 f"https://127.0.0.1:{relay.port}/certcast/certs/example.test/{name}",
                 headers={"Host": "relay.example.com"},
                 verify=str(lab.ca_file),
-                timeout=10,
+                timeout=60,
             )
             for method, name in (("GET", "manifest"), ("PUT", "manifest"), ("DELETE", "manifest"))
         }

@@ -748,7 +748,7 @@ def test_a_caa_record_that_forbids_this_ca(day: Day, action: str) -> None:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Return as soon as it holds."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until, "it never came so far"
         time.sleep(0.02)

@@ -88,7 +88,7 @@ class Day:
             start_new_session=True,
         ) as child:
             try:
-                stdout, stderr = child.communicate(timeout=30)
+                stdout, stderr = child.communicate(timeout=60)
             except BaseException:
                 os.killpg(child.pid, signal.SIGKILL)
                 raise

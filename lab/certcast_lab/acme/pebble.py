@@ -151,6 +151,6 @@ class Pebble(Program):
 
     def _management(self, path: str) -> bytes:
         url = f"https://127.0.0.1:{self.management_port}/{path}"
-        with urllib.request.urlopen(url, context=self._trust, timeout=5) as answer:
+        with urllib.request.urlopen(url, context=self._trust, timeout=30) as answer:
             body: bytes = answer.read()
         return body

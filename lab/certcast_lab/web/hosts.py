@@ -237,7 +237,7 @@ class WebHost(Program):
         client.check_hostname = False
         client.verify_mode = ssl.CERT_NONE
         with (
-            socket.create_connection((LOOPBACK, port or self.ports[0]), timeout=5) as connection,
+            socket.create_connection((LOOPBACK, port or self.ports[0]), timeout=30) as connection,
             client.wrap_socket(connection, server_hostname=name) as tls,
         ):
             der = tls.getpeercert(binary_form=True)
