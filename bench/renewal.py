@@ -1,8 +1,8 @@
 """What the renewal host pays, beside a bare script on the same library, certbot, lego and dehydrated.
 
-An order is for apex and wildcard, against the lab's pebble and nameservers; certcast's ends with "published",
-the others' with two files. certbot and dehydrated have empty hooks and a CA that validates nothing: what
-certcast does for DNS they don't do at all. lego does it, by a small script.
+An order is for apex and wildcard, against the lab's pebble and nameservers. certcast's ends with "published",
+the others' with two files. certbot and dehydrated get empty hooks and a CA that validates nothing, so they
+do no DNS. lego does DNS, by a small script.
 """
 
 from __future__ import annotations

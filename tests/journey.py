@@ -111,7 +111,7 @@ class Journey:
         self.lab.renewal_info.suggest(self.live(name).fullchain, window)
 
     def certbot_with_hooks(self, *arguments: str) -> Done:
-        """Run certbot as an administrator does who has it already, with certcast as its hooks."""
+        """Run certbot with certcast as its hooks, as an administrator does who had certbot before."""
         root, configuration = self.renewal.root, self.renewal.certcast_toml
         hook = f"{shlex.quote(CERTCAST)} --config {shlex.quote(str(configuration))} hook"
         return subprocess.run(

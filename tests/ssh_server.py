@@ -1,4 +1,4 @@
-"""An SSH server that shows a host key to whoever asks: AsyncSSH, on a free port of loopback.
+"""An SSH server that shows its host key: AsyncSSH, on a free port of loopback.
 
 with ssh_server(key_file) as address:
     ...                              address is "127.0.0.1:40022"

@@ -9,8 +9,8 @@
     6  a thief with the right to write to the bucket tries to get a certificate of their own installed
     7  what is left behind, and what each host serves
 
-certcast and certbot run as the installed commands, in processes of their own, as cron would run them. What
-the hosts serve is looked at with Python's `ssl` alone. Each claim is a check; one that does not hold makes
+certcast and certbot run as the installed commands, in processes of their own, as cron would run them.
+Python's `ssl` alone says what the hosts serve. Each claim is a check; a claim that does not hold makes
 the exit status 1.
 """
 

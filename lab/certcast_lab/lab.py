@@ -6,7 +6,7 @@
         lab.certcast(web1.certcast_toml, "pull", user="consumer")
         web1.served("www.example.test").serial
 
-Who talks to whom:
+The connections:
 
     certcast ── Alidns API ──> zone data <── nameservers, each with its lag <── certcast, resolver
        │                                                                             │
@@ -15,7 +15,7 @@ Who talks to whom:
        ├── SMTP ──> mailbox
        └── nginx, one per host
 
-What starts slowly (pebble makes RSA keys) starts first and alone on the side.
+pebble makes RSA keys and starts slowly, so it starts first, in a thread beside the rest.
 `reset()` gives the next test a first day: a fresh cloud account behind the same
 addresses, no hosts, no mail, no faults. The CA and its root stay.
 """

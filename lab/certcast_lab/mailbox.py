@@ -2,10 +2,10 @@
 
 One mailbox for all recipients, behind three doors on loopback, as mail servers
 have them: `none` (plain), `starttls` (required before anything else) and `tls`
-(implicit). After `require_login()` all three take mail only from whoever logs
-in, the plain one without ever offering AUTH, as servers do.
+(implicit). After `require_login()` all three take mail only after a login; the
+plain one never offers AUTH, as real servers don't.
 
-Like real servers it can turn ugly at any time:
+Faults, at any time:
 
     fault = "refuse"     550 at RCPT, for good
     fault = "greylist"   451 at RCPT, come back later
@@ -13,7 +13,7 @@ Like real servers it can turn ugly at any time:
     delay = seconds      before each answer to MAIL, RCPT and DATA; an hour is a hang
     unknown.add(who)     550 at RCPT for this address alone
 
-SMTP is aiosmtpd's, in a thread of its own.
+SMTP is aiosmtpd's.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Mailbox(Service):
         self.fault, self.delay = None, 0
 
     def require_login(self, username: str, password: str) -> None:
-        """From now on, take mail only from whoever logs in with this account (or an earlier one)."""
+        """From now on, take mail only after a login with this account (or an earlier one)."""
         self._accounts[username.encode()] = password.encode()
 
     def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 60) -> Received:

@@ -1,6 +1,6 @@
 """A CA of another make, as a child: acme2certifier, in Python, with real DNS-01, external accounts and ARI.
 
-A client that only works because of pebble's ways fails here. This CA wants a contact, validates before it
+A client that relies on pebble's ways fails here. This CA wants a contact, validates before it
 answers the challenge's POST, takes 3 s to finalize, and suggests renewal from 85 % of the life on, with a
 Retry-After of a day.
 

@@ -1,18 +1,16 @@
 """Which good nonces the CA refuses: as often as pebble would by chance, but never by chance.
 
 A CA may refuse any nonce, and a client then tries again with a fresh one (RFC
-8555 section 6.5). Left alone, pebble refuses 5 % at random. certbot's library
-tries again only once, so that about 3 issuances in 100 would fail for no fault
-of anybody's. Here every 20th POST is refused, never two in a row.
+8555 section 6.5). By default pebble refuses 5 % at random. certbot's library tries
+again only once, so about 3 issuances in 100 would fail by chance. Here every 20th
+POST is refused, never two in a row.
 
-The same refusal mends a defect of pebble's. Told to reuse authorizations 0 % of
-the time it reuses 1 % (its wfe.go asks `rand.Intn(100) > percent`; measured: 6
-of 290), and an order without challenges calls no hook. An order that came with
-an authorization of an earlier one is not handed on: the client is told that its
-nonce was bad, asks again, and gets another order. To leave room for that, the
-first kind of refusal spares newOrder. One that is reused a second time in a row
-(4 in 10,000) is handed on: it misses a challenge, which few tests would notice,
-where a second refusal would end every client.
+The same refusal mends a defect of pebble's. Told to reuse 0 % of the authorizations
+it reuses 1 % (its wfe.go asks `rand.Intn(100) > percent`; measured: 6 of 290), and
+an order without challenges calls no hook. Such an order is not handed on: the client
+hears that its nonce was bad, and places another one. So that there are never two
+refusals in a row, the first kind spares newOrder, and an order whose authorization
+is reused twice in a row (4 in 10,000) is handed on.
 """
 
 from __future__ import annotations

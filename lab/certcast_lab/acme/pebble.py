@@ -1,9 +1,9 @@
 """The real CA: pebble, Let's Encrypt's own small ACME server, as a child.
 
-Three of its defaults make runs differ by chance and are fixed here: half of
-all authorizations would be reused (so no challenge, no hook), validation would
-begin after a random pause, and 5 % of good nonces would be refused. The first
-only nearly goes away at 0 %; nonces.py does the rest for requests by the proxy.
+Three of its defaults depend on chance and are changed here: it reuses half of all
+authorizations (so there is no challenge and no hook), pauses before validation, and
+refuses 5 % of good nonces. At 0 % it still reuses a few authorizations; nonces.py
+deals with these for requests that pass the proxy.
 
 Versions differ. Debian 12's 2.4 asks DNS over UDP, and ignores `profile` and
 `replaces` in silence. 2.10 (scripts/current-pebble) asks over TCP only and knows
@@ -100,7 +100,7 @@ class Pebble(Program):
             "managementListenAddress": f"127.0.0.1:{self.management_port}",
             "certificate": str(fullchain),
             "privateKey": str(key),
-            # Where HTTP-01 and TLS-ALPN-01 would connect to: nobody listens, nobody asks for them.
+            # Where HTTP-01 and TLS-ALPN-01 would connect to; no test uses these.
             "httpPort": 1,
             "tlsPort": 1,
             "ocspResponderURL": "",

@@ -1,19 +1,17 @@
 """ACME Renewal Information before a CA that has none: RFC 9773.
 
-Debian 12's pebble cannot say when a certificate should be renewed, newer ones
-say it in their own way. This proxy stands before any of them, adds
-`renewalInfo` to the directory and answers there; everything else passes
-through unchanged, to the CA and back. That works without rewriting a single
-URL because pebble makes its URLs, and checks those in a JWS, from the Host
-header, and the proxy leaves that header alone.
+Debian 12's pebble has no renewal information, and newer ones have their own. This
+proxy stands before any of them, adds `renewalInfo` to the directory and answers
+there. Everything else passes unchanged, to the CA and back. No URL is rewritten:
+pebble makes its URLs, and checks those in a JWS, from the Host header, which the
+proxy leaves alone.
 
 The suggested window is what Boulder suggests: 2/3 of the certificate's life
 (1/2 if it is under ten days) give or take 1 %, and already past when the
 certificate is revoked. A test can set it per certificate.
 
-The proxy sees every request that reaches the CA: `orders` is how many orders
-the CA has accepted, which is what rate limits count. And it refuses nonces, in
-a way that a test can rely on (nonces.py).
+The proxy sees every request that reaches the CA: `orders` is how many orders the CA
+has accepted, which is what rate limits count. It also refuses nonces (nonces.py).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The nine Alidns actions that certificate clients use: 2015-01-09's record and domain calls.
 
 An action takes a `Call` (decoded parameters, the caller's account, the zones)
-and returns the fields of its reply, or raises `Refusal`. `ACTIONS` says of each
-what it needs and about which domain the permission is asked. The reply's
-envelope, signatures and permissions are the door's business (alidns_api.py),
-what may be a record and beside which others is a rule (alidns_rules.py).
+and returns the fields of its reply, or raises `Refusal`. `ACTIONS` lists what each
+needs, and for which domain the caller needs a permission.
+
+Not here: envelope, signatures and permissions (alidns_api.py); which records may
+stand beside which (alidns_rules.py).
 
 Source: https://help.aliyun.com/zh/dns/api-alidns-2015-01-09-overview, its page
 per action, and bodies seen on the wire, which win (`Status` is `ENABLE`, a
@@ -13,7 +14,7 @@ RecordId is a string, DeleteSubDomainRecords counts in a string).
 An internationalised zone is called by DomainName as it is written, 中文.test, in
 requests (github.com/acmesh-official/acme.sh/issues/1822) and replies, which have
 its PunyCode beside it (pages of AddDomain and DescribeDomains). Assumptions: that
-its punycode is no DomainName (nobody shows that it is), that permissions are
+its punycode is no DomainName (no source shows that it is), that permissions are
 about the punycode, and that RR and Value come back as they were given.
 """
 

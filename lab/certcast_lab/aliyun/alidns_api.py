@@ -3,17 +3,15 @@
     api = AlidnsApi(ram, zones)
     with Server(api.app) as server:          # http://127.0.0.1:port/?Action=...
 
-What every RPC service asks at its doors is in rpc_api.py: who calls, and
-whether it is signed. Then:
+rpc_api.py authenticates the caller, as for every RPC service. Then:
 
-    what      the action exists, nothing mandatory is missing
-    may it    the RAM policies of the caller, for the domain in question
-    do it     alidns_actions.py
+    check      the action exists, nothing mandatory is missing
+    faults     a throttled or failing request has no effect
+    authorize  the caller's RAM policies, for the domain in question
+    perform    alidns_actions.py
 
-The first of these admits faults: throttled and failing requests have no effect.
-
-A site with accounts of its own (mainland, international) is a second AlidnsApi, with a
-Ram of its own: there, the keys of the first are unknown.
+A site with accounts of its own (mainland, international) is a second AlidnsApi with a
+Ram of its own, which does not know the keys of the first.
 """
 
 from __future__ import annotations

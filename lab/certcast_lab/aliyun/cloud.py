@@ -5,14 +5,14 @@
     users     renewal    adds and removes records of its zones, publishes in the bucket
               consumer   reads what is published, puts the reports of its hosts
 
-Each user may do what `certcast policy` prints for the lab's configurations, no more and
-no less: the documents are written here by hand, and a test holds the two equal. The
-lab's [[zone]]s name their nameservers, so nobody lists zones or asks for nameservers; a
-test whose configuration has none of these says so (`let_find`). The consumer's key is
-one that all hosts share: it has each host's policy.
+Each user may do exactly what `certcast policy` prints for the lab's configurations. The
+policies are written here by hand, and a test holds the two equal. The lab's [[zone]]s
+name their nameservers, so renewal needs no right to list zones or to ask for nameservers;
+a test without [[zone]] grants these (`let_find`). All hosts share the consumer's key,
+which has each host's policy.
 
-A `Cloud` is all the state that the emulated services have. The lab puts a
-fresh one behind the same two addresses when a test begins.
+A `Cloud` is all the state of the emulated services. `Lab.reset()` puts a fresh one
+behind the same addresses.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cloud:
         self.oss = OssApi(self.ram)
         self.sts = StsApi(self.ram)
         self.bucket = self.oss.add_bucket(Bucket(BUCKET, account=ACCOUNT, region=REGION))
-        # Keys that nobody takes for real ones (those begin with LTAI), nor a secret scanner.
+        # Neither a person nor a secret scanner takes these for real keys, which begin with LTAI.
         self.renewal = self.ram.add(User(ACCOUNT, "renewal", "lab-renewal", "lab-renewal-secret"))
         self.consumer = self.ram.add(User(ACCOUNT, "consumer", "lab-consumer", "lab-consumer-secret"))
         self._of_hosts: dict[str, dict[str, Any]] = {}

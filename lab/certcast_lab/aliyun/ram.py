@@ -1,4 +1,4 @@
-"""Resource Access Management: who calls, and what they may do.
+"""Resource Access Management: users, roles, and what their policies allow.
 
 A RAM user belongs to a cloud account (its uid, digits) and signs with an access
 key. Its policies are RAM's own JSON, so that a policy which works here can be
@@ -10,8 +10,8 @@ pasted into the console:
 
 The rule: nothing is allowed until a statement allows it, and one Deny outranks
 every Allow. A condition whose key the request doesn't carry isn't met.
-Operators that the lab doesn't know are refused when the policy is read: a
-condition that is silently left out would be a wider policy.
+A policy with an operator that the lab doesn't know is refused when it is read:
+without that condition it would allow more.
 
 Source: RAM policy elements and conditional operators,
 https://www.alibabacloud.com/help/en/ram/conditional-operator (matching is
@@ -22,8 +22,8 @@ A role has policies like a user, and a trust policy that says who may assume it:
     {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
       "Principal": {"RAM": ["acs:ram::<uid>:root", "acs:ram::<uid>:user/<name>"]}}]}
 
-(`root` is everybody in that account.) Who assumes it becomes another caller for a
-while, with a temporary key, a token and the role's policies: here, a `User` with an end.
+(`root` is everybody in that account.) A caller that assumes the role gets a temporary
+key, a token and the role's policies for a while: here, a `User` that expires.
 Source: "Edit the trust policy of a RAM role", RAM user guide.
 
 Not here: NotAction, NotResource, groups, trust in services, and the spelling of a

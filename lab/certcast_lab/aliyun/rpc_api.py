@@ -1,18 +1,16 @@
 """How Alibaba Cloud's RPC services take a request: Alidns and STS alike.
 
-Two signature schemes (signatures.py), one way through the doors, each with its
-own refusal:
+There are two signature schemes (signatures.py). Each step has its own refusal:
 
-    1. read it      where are action, version, time, nonce and key (ACS3: headers;
-                    RPC-SHA1: parameters)
-    2. who          access key known and active, security token the key's own and not expired
-    3. when         time stamp inside the scheme's window
-    4. signed       the signature is computed again and compared
-    5. once         the nonce wasn't used in the last 15 minutes
+    1. read         action, version, time, nonce and key: headers of ACS3, parameters of RPC-SHA1
+    2. key          known and active; its security token fits and has not expired
+    3. time         inside the scheme's window
+    4. signature    computed again and compared
+    5. nonce        not used in the last 15 minutes
     6. perform      the service's own part
 
-The order of 2 to 5 is an assumption; all refusals are documented. A nonce
-counts as used only after a right signature, else strangers could use them up.
+The order of 2 to 5 is an assumption; all refusals are documented. Only a right
+signature uses a nonce up: otherwise strangers could.
 
 Replies are JSON for ACS3; for RPC-SHA1 the `Format` parameter decides, and XML
 is its default. Every request is remembered in `log` without its secrets.

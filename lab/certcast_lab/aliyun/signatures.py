@@ -6,16 +6,16 @@ Two schemes are in use, and clients of both are alive:
                calls it "signature method V2 (RPC)", the SDK signature_algorithm='v2'.
     ACS3       ACS3-HMAC-SHA256, in the Authorization header; what today's SDKs send.
 
-Both go the same way: canonical request -> string to sign -> HMAC. The
-functions here are pure and only compute; whether a signature is fresh and whose
-it is, is asked at the door (alidns_api.py). The server needs no other side of
-this than the client: it signs what arrived and compares.
+Both go the same way: canonical request -> string to sign -> HMAC. The functions
+here only compute. The server uses the same ones as a client: it signs what
+arrived, and compares.
 
 Sources: https://help.aliyun.com/document_detail/29747.html (RPC-SHA1) and
 https://help.aliyun.com/zh/sdk/product-overview/v3-request-structure-and-signature
 (ACS3), both with test vectors, which are tests here.
 
-Not here: OSS, which signs its own way (oss_signatures.py).
+Not here: whose signature it is, and whether it is fresh (rpc_api.py); OSS, which
+signs its own way (oss_signatures.py).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     api = StsApi(ram)
     with Server(api.app, tls=...) as server:        # official clients speak https to it alone
 
-The doors are those of every RPC service (rpc_api.py). Then, for a caller who has
-`sts:AssumeRole` on the role by a policy of its own and is named in the role's trust
-policy: a temporary key with a token and an end, which the other services of the
-same Ram accept with exactly the policies that the role has now.
+rpc_api.py authenticates the caller, as for every RPC service. The caller needs
+`sts:AssumeRole` on the role by a policy of its own, and a place in the role's trust
+policy. It gets a temporary key with a token. The other services of the same Ram
+accept that key with exactly the policies that the role has now.
 
     {"AssumedRoleUser": {"Arn": "acs:ram::<uid>:role/<role>/<session>", "AssumedRoleId": ...},
      "Credentials": {"AccessKeyId": "STS....", "AccessKeySecret": ..., "SecurityToken": ...,

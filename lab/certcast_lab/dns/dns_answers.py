@@ -1,8 +1,8 @@
 """What the lab's zone data say, as DNS messages.
 
-Zone and records come from zones.py; here they become answers, with the SOA that
-negative ones carry, and with EDNS for who offers it. No referrals: no zone of the
-lab is delegated out of it.
+Zone and records come from zones.py. Here they become answers: negative ones carry
+the SOA, and a client that offers EDNS gets it. There are no referrals, since no zone
+of the lab is delegated out of it.
 """
 
 from __future__ import annotations

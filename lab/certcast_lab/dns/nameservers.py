@@ -1,20 +1,17 @@
 """The lab's DNS: what the zone data look like from outside, over UDP and TCP.
 
-Several authoritative nameservers serve every zone of the lab, and each is a
-world of its own, as at a real provider: it learns of a change `lag` seconds
-late, may be told to answer SERVFAIL (`servfail`) or not at all (`silent`).
-Beside them stands one `Resolver`, the face that the CA asks: it recurses for
-the questioner and always takes the word of the *slowest* nameserver that
-answers, because a CA that validates too early is what the lab is for. A second
-one, `vpc`, is what a host inside a VPC has: private zones hide public ones.
+Several authoritative nameservers serve every zone, each with switches of its own:
+it learns of a change `lag` seconds late, answers SERVFAIL (`servfail`), or not at
+all (`silent`). The CA asks the `Resolver`. It always takes the word of the *slowest*
+nameserver that answers, because the lab is there to show a CA that validates too
+early. A host inside a VPC asks the `vpc`, where private zones hide public ones.
 
-An answer over UDP that does not fit is truncated (TC) and has to be asked for
+An answer that does not fit into a datagram is truncated (TC), and the client asks
 again over TCP: 512 octets, or what the client offers by EDNS up to 1232. A
 challenge for a name with many TXT values meets this in real life.
 
-All of it runs in one thread, on one asyncio loop; messages are dnslib's, its
-own server is not used: it drops the question from a truncated reply, which
-dnspython rightly takes for somebody else's, and it wakes up twice a second.
+Messages are dnslib's. Its server is not used: it drops the question from a truncated
+reply, which dnspython rightly refuses, and it wakes up twice a second.
 
 Not here: which records answer a question, and how it was a while ago
 (zones.py), and the messages that say so (dns_answers.py).
@@ -125,7 +122,7 @@ class Nameserver(_Server):
         self.lag: float = 0
         self.servfail = False
         self.silent = False
-        self.drops: frozenset[Transport] = frozenset()  # what a firewall before it lets nobody ask by
+        self.drops: frozenset[Transport] = frozenset()  # transports that a firewall before it drops
         self.knows_edns = True
 
     def respond(self, message: bytes, transport: Transport) -> bytes | None:

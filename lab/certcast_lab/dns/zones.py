@@ -1,9 +1,8 @@
 """The zone data of the lab's cloud: what the API writes and the nameservers read.
 
-A zone belongs to one cloud account and holds records. Every record is kept in
-all the states that it ever had, each with the span of monotonic time in which
-it stood; so one set of data answers as of now (the API) and as of a while ago
-(a nameserver that lags):
+A zone belongs to one cloud account and holds records. Every state of a record is
+kept, with the span of monotonic time in which it stood. So the same data answer
+for now (the API) and for a while ago (a nameserver that lags):
 
     zones.lookup("_acme-challenge.example.test", "TXT", at=time.monotonic() - 2)
 
@@ -13,8 +12,8 @@ followed through zones of the lab, an existing name without the type is NODATA,
 wildcards are synthesised as RFC 4592 says (a name that exists, even only as
 the parent of another one, hides the wildcard), disabled records are absent.
 
-Time and record ids come in from outside. The caller that reads and then
-changes holds `zones.lock`; single calls hold it themselves.
+Time and record ids come in from outside. A caller that reads and then changes
+holds `zones.lock`; each call holds it by itself, too.
 
 Not here: what the API permits (alidns_actions.py), DNS messages, SOA and
 delegation answers (nameservers.py).
@@ -228,7 +227,7 @@ class Zones:
         name = canonical(name)
         answer: list[Record] = []
         with self.lock:
-            # Now is when nobody is changing anything: a moment from before may lie between two changes.
+            # The lock is held, so nothing changes now; an earlier moment may lie between two changes.
             moment = self.monotonic() if at is None else at
             zone = self.holding(name)
             if zone is None:

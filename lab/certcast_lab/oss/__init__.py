@@ -1,7 +1,7 @@
 """The emulator of Object Storage Service.
 
 oss_api.py         the service at its endpoint
-oss_access.py      who sent a request, and whether they may
+oss_access.py      the doors: signature, clock, token, rights
 oss_signatures.py  the two signatures, recomputed from a request
 oss_bucket.py      a bucket's objects, with their past
 oss_listing.py     one page of ListObjectsV2

@@ -1,17 +1,17 @@
-"""Who sent an OSS request, and whether they may: signature, clock, token, RAM.
+"""The doors of OSS: signature, clock, token, RAM.
 
     authenticate   Authorization header → the RAM user whose key made it
     authorize      the bucket exists, is the user's account's, and RAM allows it
 
-Who doesn't sign is nobody, unless the bucket has a policy. Then it decides what nobody may,
-its Principal being everybody ("Bucket Policy", OSS user guide), mostly by network:
+An unsigned request is refused, unless a bucket policy with Principal `*` allows it
+("Bucket Policy", OSS user guide), mostly by network:
 
     {"Version": "1", "Statement": [{"Effect": "Allow", "Principal": ["*"], "Action": ["oss:GetObject"],
       "Resource": ["acs:oss:*:<uid>:bucket/prefix/*"],
       "Condition": {"StringEquals": {"acs:SourceVpc": ["vpc-lab"]}}}]}
 
-Every client of the lab is in the network `vpc-lab`. What a bucket policy says of those
-who do sign is not emulated.
+Every client of the lab is in the network `vpc-lab`. For a signed request the bucket
+policy is not asked; OSS would.
 
 Assumptions, found in no source: that the steps come in this order, the Code of a
 refused V1 request (only its EC is documented), and the texts of a disabled key
@@ -79,7 +79,7 @@ class Asked:
 
 
 def authenticate(asked: Asked, ram: Ram, bucket: Bucket | None, now: float) -> User:
-    """The user who signed this. Raises OssError for whatever doesn't fit. `now`: seconds of the epoch."""
+    """The user who signed this. Raises OssError for what doesn't fit. `now`: seconds of the epoch."""
     if "authorization" not in asked.headers and bucket is not None and bucket.policy is not None:
         return _anybody(bucket, bucket.policy)
     claim = _claim(asked.headers)
@@ -144,7 +144,7 @@ def moment(text: str) -> float:
 
 
 def _anybody(bucket: Bucket, policy: Mapping[str, Any]) -> User:
-    """Who didn't sign, with what the bucket's policy says of everybody."""
+    """A caller without a signature, with what the bucket's policy says of everybody."""
     statements = [
         {name: value for name, value in statement.items() if name != "Principal"}
         for statement in policy["Statement"]

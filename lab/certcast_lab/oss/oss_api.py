@@ -4,15 +4,15 @@
     api.add_bucket(Bucket("certs", account="1234567890"))
     with Server(api) as server: ...        # clients: endpoint=server.url, region="cn-hangzhou"
 
-A request's way: where it points (path, virtual host or custom domain) → whose it
-is → the bucket → what RAM allows → the operation. Each step refuses as OSS does:
-an XML error with Code and EC, which for HEAD goes into the `x-oss-err` header,
-since such an answer has no body.
+The steps of a request: its target (path, virtual host or custom domain) → the user who
+signed it → the bucket → RAM → the operation. Each step refuses as OSS does: an XML
+error with Code and EC. An answer to HEAD has no body, so there it goes into the
+`x-oss-err` header.
 
 Operations: PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2, and those of
 versioning (oss_versions.py). Faults are in `api.faults`: actions are named as here,
 targets are `bucket/key`; `flipped` also strikes what PutObject receives.
-`api.requests` says who asked for what.
+`api.requests` lists user and request.
 
 The Host decides, as it does for real:
 

@@ -1,8 +1,8 @@
 """A bucket's objects, with their past, so that a stale read can be given.
 
 An object is whole: the bytes, the headers they were stored with, and the two
-digests that OSS answers with. A bucket remembers every state of every key with
-the moment it began, and answers as it stood then.
+digests that OSS answers with. A bucket remembers every state of every key and
+when it began, and can answer for an earlier moment.
 
 ETag of a PutObject: the MD5 in upper-case hex, in quotes. CRC-64: ECMA-182, the
 variant that xz uses, in decimal ("PutObject", OSS API reference).
@@ -18,7 +18,7 @@ versioning, then Enabled or Suspended, and never without again:
 A marker has no body, and hides what is below it. What was put without versioning is
 `null` later. Assumption: deleting what isn't there makes a marker too, as on S3.
 
-Not here: who may, and HTTP (oss_api.py, oss_versions.py).
+Not here: rights (oss_access.py) and HTTP (oss_api.py, oss_versions.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import crcmod
@@ -77,6 +77,7 @@ class Version:
     modified: int
 
 
+@dataclass(eq=False)
 class Bucket:
     """
     A bucket in a region, owned by an account (its uid). Thread-safe.
@@ -87,28 +88,18 @@ class Bucket:
     `versioning` is None until it is set for the first time. `policy` is a bucket policy (oss_access.py).
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        account: str,
-        region: str = "cn-hangzhou",
-        accepts_v1: bool = False,
-        domain: str | None = None,
-        public: bool = True,
-        versioning: Versioning | None = None,
-        policy: Mapping[str, Any] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name = name
-        self.account = account
-        self.region = region
-        self.accepts_v1 = accepts_v1
-        self.domain = domain
-        self.public = public
-        self.versioning = versioning
-        self.policy = policy
-        self._monotonic = monotonic
+    name: str
+    _: KW_ONLY
+    account: str
+    region: str = "cn-hangzhou"
+    accepts_v1: bool = False
+    domain: str | None = None
+    public: bool = True
+    versioning: Versioning | None = None
+    policy: Mapping[str, Any] | None = None
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._states: dict[str, list[tuple[float, Stored | None]]] = {}
         self._versions: dict[str, list[Version]] = {}
@@ -138,7 +129,7 @@ class Bucket:
 
     def get(self, key: str, *, age: float = 0) -> Stored | None:
         """The object as it stood `age` seconds ago; None if it did not exist."""
-        then = self._monotonic() - age
+        then = self.monotonic() - age
         with self._lock:
             states = [stored for since, stored in self._states.get(key, ()) if since <= then]
         return states[-1] if states else None
@@ -176,6 +167,4 @@ class Bucket:
     def _note(self, key: str) -> None:
         """Remember what the key shows from now on."""
         versions = self._versions[key]
-        self._states.setdefault(key, []).append(
-            (self._monotonic(), versions[-1].stored if versions else None)
-        )
+        self._states.setdefault(key, []).append((self.monotonic(), versions[-1].stored if versions else None))

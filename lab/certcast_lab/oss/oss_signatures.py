@@ -14,7 +14,7 @@ signatures in the Authorization header (V1)", OSS developer reference. The first
 page's worked example prints a signing key and a signature that do not follow
 from its secret; the test vectors say which of its numbers are right.
 
-Not here: whose key it is, clock skew, and what is refused (oss_api.py).
+Not here: whose key it is, clock skew, and what is refused (oss_access.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A certificate authority that issues whatever it is told to.
+"""A certificate authority that issues any certificate, the wrong ones too.
 
-Two uses. Inside the lab it makes every TLS listener that is not nginx's
-believable to an unmodified client (pebble's directory, SMTP, the proxy before
-the cloud APIs). In tests it is the CA whose dates, names and keys can be
-chosen: expired, not valid yet, wrong names, somebody else's key, a reused key.
+In the lab it signs for every TLS listener but nginx's, so that unmodified clients
+believe them: pebble's directory, SMTP, the proxy before the cloud APIs. In tests,
+dates, names and keys are chosen: expired, not valid yet, wrong names, another key,
+a reused key.
 
     root = Authority("Lab Root")
     issuer = Authority("Lab Intermediate", parent=root)
@@ -11,7 +11,7 @@ chosen: expired, not valid yet, wrong names, somebody else's key, a reused key.
 
 Certificates follow RFC 5280 closely enough for strict verifiers (key
 identifiers, key usage, basic constraints). Leaves have no subject, as Let's
-Encrypt's `tlsserver` profile has none: what identifies a certificate by its
+Encrypt's `tlsserver` profile has none: code that identifies a certificate by its
 common name fails here first.
 
 Not here: the CA that certbot talks to. That is pebble, real ACME.

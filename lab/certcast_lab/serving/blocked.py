@@ -3,10 +3,9 @@
     drop      nothing comes back: neither for a datagram nor for a SYN
     refuse    ICMP "port unreachable" for a datagram, RST for a SYN
 
-Without a firewall, which would take root: a TCP listener whose backlog is full
-has further SYNs dropped by Linux (listen(2), tcp_abort_on_overflow in tcp(7)), and a
-bound UDP socket that nobody reads swallows datagrams. A port that is bound and
-doesn't listen refuses.
+A firewall would take root. Instead, Linux drops SYNs for a TCP listener whose backlog
+is full (listen(2), tcp_abort_on_overflow in tcp(7)), and a bound UDP socket that is
+never read swallows datagrams. A port that is bound and doesn't listen refuses.
 """
 
 from __future__ import annotations

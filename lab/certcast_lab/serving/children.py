@@ -1,10 +1,9 @@
 """Programs that run beside the lab, pebble and nginx, and commands that it runs to their end.
 
-A child writes to a file, is stopped by its own pid, and dies with the lab
-whatever ends the lab, `kill -9` included: `setpriv --pdeathsig` (util-linux,
-part of every Debian) asks the kernel for a SIGTERM on the parent's death. A
-`preexec_fn` would do it too, but may deadlock in a process that has threads,
-and the lab is all threads.
+A child writes to a file, is stopped by its own pid, and dies with the lab, even
+after a `kill -9`: `setpriv --pdeathsig` (util-linux, part of every Debian) asks the
+kernel for a SIGTERM on the parent's death. A `preexec_fn` may deadlock in a process
+that has threads, as the lab has.
 
 None of these programs can be given port 0, so ports are picked (`free_ports`) and
 another process may take one a moment later; `Program.start` then tries again with others.
@@ -158,8 +157,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; output is captured.
 
-    Interrupted, it ends the command with SIGTERM and waits for it: `subprocess.run` would kill it, and
-    leave what it has started or put into the zone to nobody.
+    Interrupted, it ends the command with SIGTERM and waits for it. `subprocess.run` would kill the
+    command, which could then clean up neither its children nor the zone.
     """
     with ExitStack() as stack:
         with _interrupts_held():
@@ -185,7 +184,7 @@ def _child_ended(
 def _interrupts_held() -> Iterator[None]:
     """Let an interrupt wait until the block is done.
 
-    One that comes inside of Popen, after the fork, leaves a child that nobody knows (seen once in CI).
+    An interrupt inside of Popen, after the fork, leaves a child without an owner (seen once in CI).
     Not `pthread_sigmask`: the child would inherit that.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -208,8 +207,8 @@ def _interrupts_held() -> Iterator[None]:
 def free_ports(count: int) -> list[int]:
     """Return `count` different loopback TCP ports that were free a moment ago.
 
-    They lie below those that Linux gives to whoever asks for any (ip_local_port_range), so that neither
-    a client's connection nor a server of the lab takes one meanwhile.
+    They lie below the ports that Linux picks itself (ip_local_port_range), so that neither a client's
+    connection nor a server at port 0 takes one meanwhile.
     """
     with ExitStack() as held:
         ports: list[int] = []

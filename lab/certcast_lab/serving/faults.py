@@ -5,10 +5,9 @@
     ...
     faults.consumed("lost_reply")        # 1, once it has happened
 
-`throttle` and `server_error` are answers, `stale` is a reading of old data:
-each API asks `hit()` for these where its own words for them are. The others
-happen on the wire, after the work was done, and look the same for every HTTP
-service; `Reply` brings them about:
+`throttle` and `server_error` are answers, and `stale` reads old data: each API asks
+`hit()` for these, and answers in its own words. The others happen on the wire, after
+the work was done, and are the same for every HTTP service. `Reply` makes them:
 
     delay        the whole reply comes `seconds` late
     lost_reply   the effect stands, the connection closes without a reply

@@ -8,12 +8,11 @@ leads them to the lab instead:
     with Intercept({"alidns.aliyuncs.com": tls.port}) as proxy:
         env = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": authority.pem's file}
 
-The proxy itself only moves bytes: the TLS session ends in the emulator's own
-server, whose certificate the client believes because it was told to trust the
-lab's CA. So the client runs unmodified, certificate check included.
+The proxy only moves bytes: the TLS session ends in the emulator's own server. The
+client trusts the lab's CA, so it runs unmodified, certificate check included.
 
-Everything else is refused and remembered (`refused`): a test can show that a
-client asked for nothing but what it may have, and nothing leaves loopback.
+Any other address is refused and remembered (`refused`). So a test can show what a
+client asked for, and nothing leaves loopback.
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@
     web1/var/lib/certcast/                    where certcast keeps its files
     web1/var/log/nginx/error.log · web1/run/nginx.pid
 
-A host begins as every host does: nginx already runs, with a self-signed
-placeholder that the site names by path. `include()` is what the operator does
-after certcast's first pull: the two lines out, certcast's snippet in.
+At the beginning nginx runs with a self-signed placeholder, which the site names by
+path. `include()` is the operator's step after certcast's first pull: the two lines
+out, certcast's snippet in.
 
-What `served()` says comes from Python's `ssl` alone; it shares no code with
-certcast's own proof, so that the two can disagree.
+`served()` uses Python's `ssl` alone and shares no code with certcast's proof, so that
+the two can disagree.
 
-Not here: nginx compiled into a folder, or in a container (host_kinds.py); and certcast.
-Nothing in this file knows how a certificate is installed.
+Not here: nginx compiled into a folder, or in a container (host_kinds.py); how certcast
+installs a certificate.
 """
 
 from __future__ import annotations

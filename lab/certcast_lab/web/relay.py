@@ -5,8 +5,8 @@
     relay.url                                       what hosts have as `store.read_from`
 
 With `tls`, by https; the pair must hold the IP address 127.0.0.1. `extra` are lines of the
-location, for what a test wants to go wrong. `server` is a whole block instead, as somebody
-else has written it for port 443.
+location, by which a test makes something go wrong. `server` is a whole block instead, as the
+documentation has it for port 443.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Relay(Program):
         conf = self.folder / "nginx.conf"
         conf.write_text(
             _CONF.format(
-                # Its workers would be nobody, who may not read a test's folders.
+                # The default user of its workers, nobody, may not read a test's folders.
                 user="user root;" if os.geteuid() == 0 else "",
                 folder=self.folder,
                 server=self._server.replace("listen 443", f"listen {LOOPBACK}:{self.port}"),
