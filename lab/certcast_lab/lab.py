@@ -30,7 +30,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,6 +44,7 @@ from certcast_lab.mailbox import Mailbox
 from certcast_lab.serving.asgi import Server
 from certcast_lab.serving.authority import Authority
 from certcast_lab.serving.children import run
+from certcast_lab.serving.service import Stoppable
 from certcast_lab.trust import Trust
 from certcast_lab.web.hosts import WebHost
 
@@ -52,7 +52,7 @@ from certcast_lab.web.hosts import WebHost
 CERTCAST = str(Path(sys.executable).with_name("certcast"))
 
 
-class Lab:
+class Lab(Stoppable):
     """A running lab whose files are below `folder`; a context manager, as stopping is not optional."""
 
     def __init__(
@@ -183,14 +183,6 @@ class Lab:
     def stop(self) -> None:
         """Stop everything in the reverse order of its start; harmless twice."""
         self._stack.close()
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 class _Exchangeable:
