@@ -1,4 +1,4 @@
-"""The floor for an order: a bare script on the `acme` library, without its sleeps, and without anything else.
+"""The floor for an order: a bare script on the `acme` library, without the library's sleeps.
 
     python bare_acme.py DIRECTORY ALIDNS_URL FOLDER NAMESERVER… -- NAME…
 

@@ -43,11 +43,12 @@ from certcast.release.sealing import Recipient
 from certcast.release.source import Release
 from certcast.storage import open_store
 from certcast.storage.oss import OssStore
-from certcast_lab import oss_signatures, signatures
-from certcast_lab.ca import Authority
-from certcast_lab.cloud import REGION
+from certcast_lab.aliyun import signatures
+from certcast_lab.aliyun.cloud import REGION
 from certcast_lab.configuration import consumer_toml, renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.oss import oss_signatures
+from certcast_lab.serving.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Whole processes, timed from outside: wall by the clock, CPU and peak memory as the kernel accounts them.
 
-Every figure is the median of its runs. Things that are compared run in turn, A B A B, since machines drift;
-so a ratio within one run means something, and an absolute time is this machine's of that minute.
+Every figure is the median of its runs. Programs that are compared run in turn, A B A B, since machines
+drift. So a ratio within one run can be trusted; an absolute time holds for this machine and this minute.
 """
 
 from __future__ import annotations

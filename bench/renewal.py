@@ -1,8 +1,8 @@
 """What the renewal host pays, beside a bare script on the same library, certbot, lego and dehydrated.
 
-An order is for apex and wildcard, against the lab's pebble and nameservers; certcast's ends with "published",
-the others' with two files. certbot and dehydrated have empty hooks and a CA that validates nothing: what
-certcast does for DNS they don't do at all. lego does it, by a small script.
+An order is for apex and wildcard, against the lab's pebble and nameservers. certcast's ends with "published",
+the others' with two files. certbot and dehydrated get empty hooks and a CA that validates nothing, so they
+do no DNS. lego does DNS, by a small script.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from measuring import Command, Cost, environment_of, measure, row
 
 from certcast.acme.issued import Issued, OrderRecord
-from certcast_lab.ca import Authority
+from certcast_lab.acme.pebble import Pebble
 from certcast_lab.configuration import renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.pebble import Pebble
+from certcast_lab.serving.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certcast_lab.hosts import WebHost
+    from certcast_lab.web.hosts import WebHost
 
 Certificates = dict[str, tuple[str, ...]]
 

@@ -6,7 +6,7 @@ import os
 import uuid
 from datetime import datetime, timezone
 
-from certcast_lab import signatures
+from certcast_lab.aliyun import signatures
 
 
 def signed(parameters: dict[str, str]) -> dict[str, str]:

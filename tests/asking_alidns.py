@@ -16,10 +16,9 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from certcast_lab.alidns_api import AlidnsApi
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
-from certcast_lab.signatures import (
+from certcast_lab.aliyun.alidns_api import AlidnsApi
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.aliyun.signatures import (
     acs3_canonical_request,
     acs3_signature,
     acs3_string_to_sign,
@@ -27,7 +26,8 @@ from certcast_lab.signatures import (
     rpc_signature,
     rpc_string_to_sign,
 )
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.asgi import Server
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
@@ -56,7 +56,7 @@ class Cloud:
         self._nonces = (f"nonce-{number}" for number in itertools.count())
 
     def send(self, method: str, query: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(*self._address, timeout=10)
+        connection = http.client.HTTPConnection(*self._address, timeout=30)
         try:
             connection.request(method, f"/?{query}", body, headers)
             reply = connection.getresponse()

@@ -1,4 +1,4 @@
-"""SSH signatures put together by hand (OpenSSH's PROTOCOL.sshsig), so that each part can be a wrong one.
+"""SSH signatures put together by hand (OpenSSH's PROTOCOL.sshsig), so that each part can be wrong.
 
 ByHand.of(signed)                     the parts of a genuine signature
 replace(parts, digest=b"sha1").armor  the same with another part

@@ -1,4 +1,4 @@
-"""Look for secrets wherever a journey may have left them.
+"""Look for secrets in files and processes, where a journey may have left them.
 
 canaries = Canaries(); canaries.key("web", pem); canaries.secret("AccessKey", text)
 canaries.in_files(folder)        {path: which}, links not followed

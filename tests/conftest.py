@@ -21,7 +21,7 @@ from certcast_lab.lab import Lab
 # The official credential chain would ask an ECS instance's metadata service, for seconds.
 os.environ["ALIBABA_CLOUD_ECS_METADATA_DISABLED"] = "true"
 
-# Who is started in the background (nohup, some CI) ignores these, and so would all that tests interrupt.
+# A process in the background (nohup, some CI) ignores these signals, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -31,9 +31,9 @@ from certcast.release import certificate
 from certcast.report.errors import NotIncluded
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store, Unchanged
-from certcast_lab.ca import Authority, Pair
-from certcast_lab.host_kinds import namespaces_available
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.authority import Authority, Pair
+from certcast_lab.web.host_kinds import namespaces_available
+from certcast_lab.web.hosts import WebHost
 from publishing import Publisher
 
 NAME = "example.test"
@@ -173,7 +173,7 @@ class Consumer:
         """Reload as the operator does, and wait until it shows and the workers of before have gone."""
         before = self.workers()
         self.host.reload()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while before & self.workers() or not until():
             assert time.monotonic() < deadline, "nginx did not reload"
             time.sleep(0.01)

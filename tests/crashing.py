@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-# Whatever pathlib, shutil and certcast's files.py do to a disk ends in one of these.
+# Every change that pathlib, shutil and certcast's files.py make to a disk ends in one of these.
 _CHANGES = ("open", "mkdir", "rename", "replace", "fsync", "fchmod", "unlink", "rmdir", "link", "symlink")
 
 

@@ -32,7 +32,7 @@ def for_all(
 ) -> None:
     """Fail with the smallest example for which `holds` raises."""
 
-    def one(example: Any) -> None:
+    def check(example: Any) -> None:
         holds(example)
 
     chosen = settings(
@@ -42,4 +42,4 @@ def for_all(
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    chosen(given(examples)(one))()
+    chosen(given(examples)(check))()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.alidns_api import HOST
-from certcast_lab.cloud import ACCOUNT
-from certcast_lab.intercept import Intercept
+from certcast_lab.aliyun.alidns_api import HOST
+from certcast_lab.aliyun.cloud import ACCOUNT
+from certcast_lab.aliyun.ram import User
 from certcast_lab.lab import Lab
-from certcast_lab.ram import User
-from certcast_lab.serve import Server, server_context
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.intercept import Intercept
 
 CLIENTS = Path(__file__).parents[1] / ".venv-clients/bin"
 _EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "alidns:*", "Resource": "*"}]}

@@ -15,7 +15,7 @@ from certcast.certbot.lineage import KINDS
 from certcast.release import certificate
 from certcast.release.certificate import Leaf
 from certcast.release.source import Release
-from certcast_lab.ca import Pair
+from certcast_lab.serving.authority import Pair
 
 DIRECTORY = "https://ca.test/directory"
 ACCOUNT = "https://ca.test/account/1"

@@ -18,8 +18,8 @@ import pytest
 
 from certcast.certbot.lineage import Lineage
 from certcast_lab.configuration import EXAMPLE, Names, renewal_toml
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.web.hosts import WebHost
 
 CERTBOT_58 = Path(sys.executable).with_name("certbot")
 Done = subprocess.CompletedProcess[str]

@@ -19,10 +19,10 @@ from pathlib import Path
 from certcast.acme.issued import Issued
 from certcast.certbot.lineage import Lineage
 from certcast.release.source import Release
+from certcast_lab.acme.renewal_info import Window
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.renewal_info import Window
+from certcast_lab.web.hosts import WebHost
 
 CERTBOT = str(Path(sys.executable).with_name("certbot"))
 Done = subprocess.CompletedProcess[str]
@@ -111,7 +111,7 @@ class Journey:
         self.lab.renewal_info.suggest(self.live(name).fullchain, window)
 
     def certbot_with_hooks(self, *arguments: str) -> Done:
-        """Run certbot as an administrator does who has it already, with certcast as its hooks."""
+        """Run certbot with certcast as its hooks, as an administrator does who had certbot before."""
         root, configuration = self.renewal.root, self.renewal.certcast_toml
         hook = f"{shlex.quote(CERTCAST)} --config {shlex.quote(str(configuration))} hook"
         return subprocess.run(

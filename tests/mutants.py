@@ -4,9 +4,9 @@
         mutant.key, mutant.body       the object to replace, and by what (None: it is gone)
         mutant.how                    in words, for the report of a test
 
-What comes is never the genuine object, and never another spelling of what the publisher itself would
-have to sign anew: some are noise, some are what somebody would write who knows the formats, has old
-releases, and keys of his own.
+A mutant is never the genuine object, nor another spelling of something that the publisher itself would
+have to sign anew. Some are noise. Others come from an attacker who knows the formats, and has old
+releases and other keys.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from by_hand import BEGIN, END, ByHand, armored, by_hand
 from certcast.release import sealing
 from certcast.release.host_identity import new_key
 from certcast.release.sealing import Recipient
-from certcast_lab.ca import Pair
+from certcast_lab.serving.authority import Pair
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def noise(rnd: random.Random, body: bytes, other: bytes) -> tuple[str, bytes]:
     return how, _NOISE[how](rnd, body or b"\n", other or b"\n")
 
 
-# -- what somebody writes who knows the formats: (random, bucket, a key of his own) → body
+# -- what an attacker who knows the formats writes: (random, bucket, the attacker's key) → body
 
 Change = Callable[[random.Random, Bucket, bytes], "bytes | None"]
 
@@ -306,7 +306,7 @@ _FULLCHAIN: dict[str, Change] = {
 
 
 def _sealed_anew(rnd: random.Random, bucket: Bucket, _: bytes) -> bytes:
-    """Something else, sealed to the host: whoever knows its public key can."""
+    """Something else, sealed to the host: anyone who knows its public key can."""
     genuine = bucket.foreign_pair.key_pem
     other = [
         genuine,

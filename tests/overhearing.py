@@ -1,4 +1,4 @@
-"""What a client says to the lab's CA: signed requests, opened where they pass the proxy before it.
+"""A client's signed requests to the lab's CA, opened where they pass the proxy before it.
 
 said = overheard(lab.renewal_info, monkeypatch)
 [order] = named(said, "newOrder")
@@ -16,7 +16,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from certcast_lab.renewal_info import RenewalInfo
+from certcast_lab.acme.renewal_info import RenewalInfo
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def overheard(proxy: RenewalInfo, monkeypatch: pytest.MonkeyPatch) -> list[Said]
 
 def named(said: list[Said], action: str) -> list[Said]:
     """Return what was said to one of the CA's actions."""
-    return [one for one in said if one.action == action]
+    return [request for request in said if request.action == action]
 
 
 def _opened(part: str) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from certcast.config.model import (
 from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Process
 from certcast.report.errors import CertcastError
-from certcast_lab.cloud import NAMESERVERS, Cloud
-from certcast_lab.nameservers import NameService
-from certcast_lab.serve import Server
-from certcast_lab.zones import Zone
+from certcast_lab.aliyun.cloud import NAMESERVERS, Cloud
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone
+from certcast_lab.serving.asgi import Server
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)
 ENDED = Process(pid=2**22 + 1, started=1, boot="a process that has ended")

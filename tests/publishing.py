@@ -15,7 +15,7 @@ from certcast.release import certificate, host_identity, sealing, signing
 from certcast.release.manifest import FULLCHAIN, Digest, Manifest, manifest_key, release_key, write
 from certcast.release.sealing import Recipient
 from certcast.storage.store import Store
-from certcast_lab.ca import Pair
+from certcast_lab.serving.authority import Pair
 
 
 def release(store: Store, name: str, pair: Pair, *, sequence: int, now: datetime, **changes: Any) -> Manifest:

@@ -1,4 +1,4 @@
-"""Servers that misbehave: a port, and what everyone who connects to it gets to hear.
+"""Servers that misbehave: a port, and what each client that connects hears.
 
 with answering(b"HTTP/1.1 200 OK") as port:
     ...
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 @contextmanager
 def port_where(speak: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
-    """A port where `speak` talks to everyone who connects, until the event says that it is over."""
+    """A port where `speak` talks to each client, until the event says that it is over."""
     over = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -43,7 +43,7 @@ def port_where(speak: Callable[[socket.socket, threading.Event], None]) -> Itera
 
 
 def answering(answer: bytes) -> AbstractContextManager[int]:
-    """A port where everyone gets `answer` to one request, and the end of the connection."""
+    """A port where a request gets `answer`, and the end of the connection."""
 
     def speak(connection: socket.socket, _over: threading.Event) -> None:
         connection.recv(65536)
@@ -53,7 +53,7 @@ def answering(answer: bytes) -> AbstractContextManager[int]:
 
 
 def dripping(answer: bytes) -> AbstractContextManager[int]:
-    """A port where everyone who says something gets `answer`, then an octet every 50 ms, without an end."""
+    """A port where a request gets `answer`, then an octet every 50 ms, without an end."""
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
         connection.recv(65536)

@@ -1,4 +1,4 @@
-"""An SSH server that shows a host key to whoever asks: AsyncSSH, on a free port of loopback.
+"""An SSH server that shows its host key: AsyncSSH, on a free port of loopback.
 
 with ssh_server(key_file) as address:
     ...                              address is "127.0.0.1:40022"
@@ -9,35 +9,31 @@ port 22. What is under test is the client, `ssh-keyscan`, which is OpenSSH's.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
 
+from certcast_lab.serving.service import LOOPBACK, Service
+
 
 @contextmanager
 def ssh_server(*host_keys: Path) -> Iterator[str]:
     """Run the server inside the block."""
-    loop = asyncio.new_event_loop()
+    with _SshServer(host_keys) as server:
+        yield f"{LOOPBACK}:{server.port}"
 
-    async def start() -> asyncssh.SSHAcceptor:
-        return await asyncssh.listen("127.0.0.1", 0, server_host_keys=[str(key) for key in host_keys])
 
-    server = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.get_port()}"
-    finally:
+class _SshServer(Service):
+    def __init__(self, host_keys: tuple[Path, ...]) -> None:
+        self._host_keys = [str(key) for key in host_keys]
+        super().__init__("ssh")
 
-        async def stop() -> None:
-            server.close()
-            await server.wait_closed()
+    async def open(self) -> None:
+        self._acceptor = await asyncssh.listen(LOOPBACK, 0, server_host_keys=self._host_keys)
+        self.port = self._acceptor.get_port()
 
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    async def close(self) -> None:
+        self._acceptor.close()
+        await self._acceptor.wait_closed()

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from certcast_lab.hosts import WebHost
     from certcast_lab.lab import Lab
+    from certcast_lab.web.hosts import WebHost
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,11 +55,11 @@ def demo(keep: bool) -> None:
 @click.option("--lag", type=float, default=2.0, show_default=True, help="Seconds that ns2 is behind.")
 def up(lag: float) -> None:
     """Start the lab with hosts `renewal` and `web1`, say where everything is, stay until Ctrl-C."""
-    from certcast_lab import look
-    from certcast_lab.children import ChildFailed
+    from certcast_lab import show
     from certcast_lab.configuration import consumer_toml, renewal_toml
     from certcast_lab.lab import Lab
-    from certcast_lab.serve import Server
+    from certcast_lab.serving.asgi import Server
+    from certcast_lab.serving.children import ChildFailed
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="certcast-lab-")))
@@ -71,7 +71,7 @@ def up(lag: float) -> None:
         renewal, web1 = lab.host("renewal"), lab.host("web1")
         renewal.certcast_toml.write_text(renewal_toml(lab, renewal))
         web1.certcast_toml.write_text(consumer_toml(lab, web1))
-        window = stack.enter_context(Server(look.app(lab)))
+        window = stack.enter_context(Server(show.app(lab)))
         click.echo(_endpoints(lab))
         click.echo(_shell(lab, "renewal", renewal, window.url))
         click.echo(_shell(lab, "consumer", web1, window.url))

@@ -3,10 +3,9 @@
 The two texts differ from a real host's in a few lines only: the endpoints of the
 three services, `trust_roots`, since no public root signs for the lab, and where keys lie.
 
-Whoever gets a configuration is enrolled, and may do what `certcast policy consumer` says
-for it. USUAL hosts are enrolled from the beginning, as an administrator does it who sets
-up a fleet. Enrolling later is a story of its own; and without `keys`, so is making them: they are
-expected where they belong.
+A host that gets a configuration is enrolled, and may do what `certcast policy consumer` prints
+for it. The USUAL hosts are enrolled from the beginning, as in a new fleet. With `keys` off, the
+test makes the keys itself, where the configuration expects them.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX, REGION
-from certcast_lab.hosts import WebHost
+from certcast_lab.aliyun.cloud import ACCOUNT, BUCKET, PREFIX, REGION
 from certcast_lab.lab import Lab
+from certcast_lab.web.hosts import WebHost
 
 Names = dict[str, tuple[str, ...]]
 """Certificates by their name, each with the DNS names that it must hold."""

@@ -9,8 +9,8 @@
     6  a thief with the right to write to the bucket tries to get a certificate of their own installed
     7  what is left behind, and what each host serves
 
-certcast and certbot run as the installed commands, in processes of their own, as cron would run them. What
-the hosts serve is looked at with Python's `ssl` alone. Each claim is a check; one that does not hold makes
+certcast and certbot run as the installed commands, in processes of their own, as cron would run them.
+Python's `ssl` alone says what the hosts serve. Each claim is a check; a claim that does not hold makes
 the exit status 1.
 """
 
@@ -30,17 +30,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from certcast_lab.children import run
-from certcast_lab.cloud import PREFIX
+from certcast_lab.acme.renewal_info import Window
+from certcast_lab.aliyun.cloud import PREFIX
 from certcast_lab.configuration import EXAMPLE, Names, consumer_toml, renewal_toml
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
-from certcast_lab.renewal_info import Window
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.serving.children import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from certcast_lab.hosts import Served, WebHost
+    from certcast_lab.web.hosts import Served, WebHost
 
 LAG = 2.0  # seconds that the second nameserver is behind
 HOSTS = ("web1", "web2", "web3")

@@ -6,7 +6,7 @@
         lab.certcast(web1.certcast_toml, "pull", user="consumer")
         web1.served("www.example.test").serial
 
-Who talks to whom:
+The connections:
 
     certcast ── Alidns API ──> zone data <── nameservers, each with its lag <── certcast, resolver
        │                                                                             │
@@ -15,7 +15,7 @@ Who talks to whom:
        ├── SMTP ──> mailbox
        └── nginx, one per host
 
-What starts slowly (pebble makes RSA keys) starts first and alone on the side.
+pebble makes RSA keys and starts slowly, so it starts first, in a thread beside the rest.
 `reset()` gives the next test a first day: a fresh cloud account behind the same
 addresses, no hosts, no mail, no faults. The CA and its root stay.
 """
@@ -30,29 +30,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from certcast_lab.ca import Authority
-from certcast_lab.children import run
-from certcast_lab.cloud import NAMESERVERS, Cloud
-from certcast_lab.hosts import WebHost
+from certcast_lab.acme.nonces import Nonces
+from certcast_lab.acme.pebble import LIFE, Pebble
+from certcast_lab.acme.renewal_info import RenewalInfo
+from certcast_lab.aliyun.cloud import NAMESERVERS, Cloud
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zones
 from certcast_lab.mailbox import Mailbox
-from certcast_lab.nameservers import NameService
-from certcast_lab.nonces import Nonces
-from certcast_lab.pebble import LIFE, Pebble
-from certcast_lab.renewal_info import RenewalInfo
-from certcast_lab.serve import Server
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import run
+from certcast_lab.serving.service import Stoppable
 from certcast_lab.trust import Trust
-from certcast_lab.zones import Zones
+from certcast_lab.web.hosts import WebHost
 
 # The one of this environment: PATH may know another, or none.
 CERTCAST = str(Path(sys.executable).with_name("certcast"))
 
 
-class Lab:
+class Lab(Stoppable):
     """A running lab whose files are below `folder`; a context manager, as stopping is not optional."""
 
     def __init__(
@@ -183,14 +183,6 @@ class Lab:
     def stop(self) -> None:
         """Stop everything in the reverse order of its start; harmless twice."""
         self._stack.close()
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 class _Exchangeable:

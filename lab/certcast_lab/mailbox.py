@@ -2,10 +2,10 @@
 
 One mailbox for all recipients, behind three doors on loopback, as mail servers
 have them: `none` (plain), `starttls` (required before anything else) and `tls`
-(implicit). After `require_login()` all three take mail only from whoever logs
-in, the plain one without ever offering AUTH, as servers do.
+(implicit). After `require_login()` all three take mail only after a login; the
+plain one never offers AUTH, as real servers don't.
 
-Like real servers it can turn ugly at any time:
+Faults, at any time:
 
     fault = "refuse"     550 at RCPT, for good
     fault = "greylist"   451 at RCPT, come back later
@@ -13,7 +13,7 @@ Like real servers it can turn ugly at any time:
     delay = seconds      before each answer to MAIL, RCPT and DATA; an hour is a hang
     unknown.add(who)     550 at RCPT for this address alone
 
-SMTP is aiosmtpd's, in a thread of its own.
+SMTP is aiosmtpd's.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast, get_args
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from certcast_lab.ca import Authority
-from certcast_lab.serve import server_context
+from certcast_lab.serving.asgi import server_context
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.service import Service
 
 Door = Literal["none", "starttls", "tls"]
 Fault = Literal["refuse", "greylist", "close"]
@@ -63,7 +65,7 @@ class Received:
         return str(body.get_content()).replace("\r\n", "\n") if body else ""
 
 
-class Mailbox:
+class Mailbox(Service):
     """Open until `stop()`; `ports` has one for each door. TLS names 127.0.0.1 and localhost."""
 
     def __init__(self, authority: Authority) -> None:
@@ -75,16 +77,12 @@ class Mailbox:
         self._messages: list[Received] = []
         self._arrival = threading.Condition()
         self._tls = server_context(*authority.issue("localhost", ips=("127.0.0.1",)))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mailbox", daemon=True)
-        self._listening: list[asyncio.Server] = []
-        self._thread.start()
-        try:
-            for door in get_args(Door):
-                asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(10)
-        except BaseException:
-            self.stop()
-            raise
+        super().__init__("mailbox")
+
+    async def open(self) -> None:
+        for door in get_args(Door):
+            tls = self._tls if door == "tls" else None
+            self.ports[door] = await self.listen(partial(self._connected, door), tls=tls)
 
     @property
     def messages(self) -> list[Received]:
@@ -101,10 +99,10 @@ class Mailbox:
         self.fault, self.delay = None, 0
 
     def require_login(self, username: str, password: str) -> None:
-        """From now on, take mail only from whoever logs in with this account (or an earlier one)."""
+        """From now on, take mail only after a login with this account (or an earlier one)."""
         self._accounts[username.encode()] = password.encode()
 
-    def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 10) -> Received:
+    def wait_for(self, wanted: Callable[[Received], bool], timeout: float = 60) -> Received:
         """Return the first message that is `wanted`; after `timeout` seconds, TimeoutError with what came."""
 
         def found() -> Received | None:
@@ -118,42 +116,17 @@ class Mailbox:
                     raise TimeoutError(f"no such message after {timeout:g} s; there are: {subjects}")
             return received
 
-    def stop(self) -> None:
-        """Close all doors and cut every connection; harmless twice."""
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _open(self, door: Door) -> None:
-        def connected() -> SMTP:
-            return SMTP(
-                _Handler(self, door),
-                hostname="mail.certcast-lab.test",
-                tls_context=self._tls if door == "starttls" else None,
-                require_starttls=door == "starttls",
-                authenticator=self._authenticate,
-                # aiosmtpd knows of STARTTLS only; behind implicit TLS it has to be told to offer AUTH.
-                auth_require_tls=door != "tls",
-                loop=self._loop,
-            )
-
-        server = await self._loop.create_server(
-            connected, "127.0.0.1", 0, ssl=self._tls if door == "tls" else None
+    def _connected(self, door: Door) -> SMTP:
+        return SMTP(
+            _Handler(self, door),
+            hostname="mail.certcast-lab.test",
+            tls_context=self._tls if door == "starttls" else None,
+            require_starttls=door == "starttls",
+            authenticator=self._authenticate,
+            # aiosmtpd knows of STARTTLS only; behind implicit TLS it has to be told to offer AUTH.
+            auth_require_tls=door != "tls",
+            loop=self._loop,
         )
-        self.ports[door] = server.sockets[0].getsockname()[1]
-        self._listening.append(server)
-
-    async def _close(self) -> None:
-        for server in self._listening:
-            server.close()
-        connections = asyncio.all_tasks() - {asyncio.current_task()}
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close their sockets one turn of the loop later
 
     def _authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, given: object

@@ -2,11 +2,11 @@
 
     keys/publisher · publisher.pub · publisher-spare.pub · publisher-recovery.pub     the publisher
     keys/publisher-spare · recovery.txt        what is in the safe: spare key and age identity
-    keys/identity-web1 · identity-web1.pub     one for each host that somebody asks about
-    keys/hosts                                 who gets the private key
+    keys/identity-web1 · identity-web1.pub     one for each host, made when a test first asks for it
+    keys/hosts                                 the hosts that get the private key
 
-Made by `ssh-keygen` and `age-keygen`, so that certcast's own way of making them is not needed
-for anything to work; the demonstration shows that way.
+`ssh-keygen` and `age-keygen` make the keys, so the lab works without certcast's own commands
+for it. The demonstration uses those.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Trust:
             recipient = made.partition("Public key: ")[2].strip()
             file = self.folder / "publisher-recovery.pub"
             file.write_text(recipient + "\n")
-            file.chmod(0o644)  # whatever the umask: one that others may write is refused
+            file.chmod(0o644)  # under any umask: a file that others may write is refused
 
     def identity_file(self, host: str) -> Path:
         """Return where the private key of a host is, or will be."""
@@ -54,20 +54,20 @@ class Trust:
         return " ".join(self._key(self.identity(host)).split()[:2])
 
     def make_folder(self) -> None:
-        """Make the folder, for keys that somebody else is to make."""
+        """Make the folder, for keys that a test makes itself."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def enrol(self, *hosts: str) -> None:
-        """Let hosts get the private key; who is enrolled already stays as it is."""
+        """Let hosts get the private key; hosts that are enrolled already stay as they are."""
         text = self.hosts_file.read_text() if self.hosts_file.exists() else ""
         enrolled = {line.split()[0] for line in text.splitlines()}
         new = [f"{host} {self.public(host)}\n" for host in dict.fromkeys(hosts) if host not in enrolled]
         if new:
             self.hosts_file.write_text(text + "".join(new))
-            self.hosts_file.chmod(0o644)  # whatever the umask: a list that others may write is refused
+            self.hosts_file.chmod(0o644)  # under any umask: a list that others may write is refused
 
     def signed_by_stranger(self, document: bytes) -> bytes:
-        """Return the signature of somebody who is not the publisher, with the publisher's namespace."""
+        """Return a signature by another key than the publisher's, in the publisher's namespace."""
         stranger = self.identity("stranger")
         argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", "certcast-manifest", "-f", str(stranger)]
         return subprocess.run(argv, input=document, capture_output=True, check=True).stdout

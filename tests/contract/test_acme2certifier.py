@@ -14,7 +14,7 @@ from cryptography import x509
 
 from certcast.renewal import last_look
 from certcast.report.errors import AccountUnusable
-from certcast_lab.acme2certifier import VALIDITY_DAYS, Acme2certifier, NoPort53
+from certcast_lab.acme.acme2certifier import VALIDITY_DAYS, Acme2certifier, NoPort53
 from certcast_lab.lab import Lab
 from issuing import Certbot
 from journey import Journey
@@ -117,9 +117,7 @@ def test_certcast_orders_at_a_ca_of_another_make(lab: Lab, second_ca: Acme2certi
     assert timedelta(days=VALIDITY_DAYS * 0.8) < said.ca_start - live.leaf.not_before
 
 
-def test_certcast_without_the_external_account_is_told_what_is_missing(
-    lab: Lab, second_ca: Acme2certifier
-) -> None:
+def test_certcast_without_the_external_account(lab: Lab, second_ca: Acme2certifier) -> None:
     """A CA for its customers only makes no account without what it has handed out; the report says so."""
     journey = Journey(lab)
     journey.configure(f'directory = "{lab.directory_url}"', f'directory = "{second_ca.directory_url}"')

@@ -25,12 +25,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certcast_lab.acme_faults import AcmeFaults, subproblem
-from certcast_lab.ca import Authority
+from certcast_lab.acme.acme_faults import AcmeFaults, subproblem
+from certcast_lab.acme.nonces import POSTS_PER_BAD_NONCE, Nonces
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.acme.renewal_info import RenewalInfo
 from certcast_lab.lab import Lab
-from certcast_lab.nonces import POSTS_PER_BAD_NONCE, Nonces
-from certcast_lab.pebble import Pebble
-from certcast_lab.renewal_info import RenewalInfo
+from certcast_lab.serving.authority import Authority
 
 NAMES = ["example.test", "*.example.test"]
 
@@ -48,7 +48,9 @@ class Ca:
         trust = folder / "authority.pem"
         trust.write_bytes(authority.pem)
         self.key = josepy.JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
-        self.network = acme.client.ClientNetwork(self.key, alg=josepy.ES256, verify_ssl=str(trust), timeout=5)
+        self.network = acme.client.ClientNetwork(
+            self.key, alg=josepy.ES256, verify_ssl=str(trust), timeout=30
+        )
         stack.callback(self.network.session.close)
         self.responses: list[requests.Response] = []
         self.network.session.hooks["response"].append(self._received)
@@ -351,7 +353,7 @@ def test_a_reset_turns_all_off(lab: Lab):
     """After `lab.reset()` no fault is on, nothing has been consumed, and the counters are at zero."""
 
     def directory() -> requests.Response:
-        return requests.get(lab.directory_url, verify=str(lab.ca_file), timeout=5)
+        return requests.get(lab.directory_url, verify=str(lab.ca_file), timeout=30)
 
     lab.acme_faults.turn_on("problem", action="directory")
     assert 500 == directory().status_code

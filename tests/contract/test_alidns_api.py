@@ -104,7 +104,7 @@ def test_a_locked_record_can_not_be_changed(cloud):
     assert (400, "DomainRecordLocked") == cloud.refused("UpdateDomainRecord", RecordId=locked.id, **contents)
 
 
-def test_records_of_a_name_are_deleted_together_except_locked_ones(cloud):
+def test_delete_all_records_but_the_locked(cloud):
     """DeleteSubDomainRecords without a type takes every type, counts in a string, spares locked records."""
     cloud.add(rr="www", value="txt")
     cloud.add(rr="www", Type="A", value="192.0.2.1")

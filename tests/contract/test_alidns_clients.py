@@ -26,14 +26,14 @@ from alibabacloud_tea_openapi.models import Config, OpenApiRequest, Params
 from cryptography import x509
 from darabonba.runtime import RuntimeOptions
 
-from certcast_lab.alidns_api import HOST, AlidnsApi
-from certcast_lab.ca import Authority
-from certcast_lab.intercept import Intercept
-from certcast_lab.nameservers import NameService
-from certcast_lab.pebble import Pebble
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server, server_context
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.aliyun.alidns_api import HOST, AlidnsApi
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.intercept import Intercept
 
 FOREIGN_CERTBOT = Path(__file__).parents[2] / ".venv-clients/bin/certbot"
 
@@ -283,7 +283,7 @@ def test_other_peoples_plugins_fail_with_a_wrong_secret(cloud, tmp_path, plugin,
 )
 def test_the_proxy_leads_nowhere_else(cloud, method, target):
     """What isn't the emulated service is refused and remembered, so nothing under test leaves the machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", cloud.proxy.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", cloud.proxy.port, timeout=30)
     try:
         connection.request(method, target)
         assert 403 == connection.getresponse().status

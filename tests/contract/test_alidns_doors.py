@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from asking_alidns import Cloud, one_server
-from certcast_lab.ram import User
+from certcast_lab.aliyun.ram import User
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_a_flipped_reply_differs_in_one_byte(cloud):
     assert 1 == sum(a != b for a, b in zip(whole, damaged, strict=True))
 
 
-def test_a_delayed_reply_comes_after_its_time_and_a_drip_in_pieces(cloud):
+def test_delayed_and_dripping_replies(cloud):
     """Slow replies are complete: a client with patience reads them."""
     cloud.api.faults.turn_on("delay", seconds=0.2, times=1)
     begun = time.monotonic()

@@ -19,8 +19,8 @@ from certcast.config.model import DnsConfig
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.dns01.provider import MaybeAdded
 from certcast.report.errors import DnsDenied, DnsFailed, ZoneMissing
-from certcast_lab.cloud import ACCOUNT, Cloud
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.cloud import ACCOUNT, Cloud
+from certcast_lab.serving.asgi import Server
 
 ZONE, RR = "example.test", "_acme-challenge"
 
@@ -226,7 +226,7 @@ IDN = "xn--fiq228c.test"  # 中文.test
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_an_internationalised_zone_is_punycode_here_and_as_written_there(cloud, provider, listed):
+def test_internationalised_zone(cloud, provider, listed):
     """The zone's name is punycode for certcast, whether it was listed or configured; Alidns gets its own."""
     zone = cloud.add_zone(IDN)
     if listed:
@@ -290,7 +290,7 @@ def test_a_right_that_the_policy_lacks_is_named(cloud, provider, action, call):
     assert 1 == cloud.alidns.count(action), "a refusal isn't asked for twice"
 
 
-def test_a_policy_without_the_right_to_list_zones_is_told_the_way_without(cloud, provider):
+def test_policy_without_the_right_to_list_zones(cloud, provider):
     """Listing zones needs a right on all of them; the error says that naming the zones does without it."""
     cloud.renewal.policies = []
 
@@ -319,7 +319,7 @@ def test_an_unknown_access_key_is_refused(endpoint, monkeypatch):
     assert "LTAI-mistyped" not in denied.value.report()
 
 
-def test_a_wrong_secret_is_refused_without_showing_the_signed_request(cloud, endpoint, monkeypatch, caplog):
+def test_wrong_secret_shows_no_signed_request(cloud, endpoint, monkeypatch, caplog):
     """Alidns echoes what was signed; neither the report nor the log passes that on, nor the secret."""
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", cloud.renewal.access_key_id)
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "the-wrong-secret")
@@ -344,7 +344,7 @@ def test_a_temporary_key_is_used_with_its_token(cloud, endpoint, monkeypatch):
     assert Alidns(DnsConfig(endpoint=endpoint)).add_txt(ZONE, RR, "value").ours
 
 
-def test_a_host_without_an_access_key_is_told_what_is_looked_for(tmp_path):
+def test_host_without_an_access_key(tmp_path):
     """Without any AccessKey the error says so at once: no traceback, no minute of retries."""
     script = (
         "from certcast.config.model import DnsConfig\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from certcast_lab.ca import Authority, Pair
-from certcast_lab.children import ChildFailed
-from certcast_lab.host_kinds import CompiledHost, ContainerHost, namespaces_available
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.authority import Authority, Pair
+from certcast_lab.serving.children import ChildFailed
+from certcast_lab.web.host_kinds import CompiledHost, ContainerHost, namespaces_available
+from certcast_lab.web.hosts import WebHost
 
 AUTHORITY = Authority("lab")
 
@@ -29,7 +29,7 @@ def host(tmp_path: Path, nginx_program: str) -> Iterator[WebHost]:
         host.stop()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -57,7 +57,7 @@ def test_a_new_host_serves_its_placeholder_for_every_name(host: WebHost):
     assert str(host.pid) == host.pid_file.read_text().strip()
 
 
-def test_an_included_snippet_is_served_after_a_reload_and_not_before(host: WebHost, tmp_path: Path):
+def test_included_snippet_is_served_after_a_reload(host: WebHost, tmp_path: Path):
     """What the site's configuration says takes effect with the reload, when the old workers are gone."""
     pair = AUTHORITY.issue("example.test", "*.example.test")
     placeholder, before = host.served().serial, host.workers()
@@ -88,7 +88,7 @@ def test_fixed_paths_are_served_too(host: WebHost, tmp_path: Path):
     until(lambda: serial(pair) == host.served().serial)
 
 
-def test_a_broken_configuration_is_refused_and_the_old_one_goes_on(host: WebHost):
+def test_broken_configuration_is_refused(host: WebHost):
     """A configuration broken on purpose fails `nginx -t`, a reload changes nothing; mended, it passes."""
     placeholder, before = host.served().serial, host.workers()
     host.break_configuration()
@@ -162,7 +162,7 @@ def test_forty_virtual_hosts(tmp_path: Path):
 def test_nginx_dies_with_a_lab_that_is_killed(tmp_path: Path):
     """After `kill -9` of the process that runs the lab, neither nginx nor its workers are left."""
     script = (
-        "import sys, pathlib; from certcast_lab.hosts import WebHost\n"
+        "import sys, pathlib; from certcast_lab.web.hosts import WebHost\n"
         "host = WebHost(pathlib.Path(sys.argv[1]), 'web1').start()\n"
         "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
     )
@@ -244,9 +244,7 @@ def test_container_has_other_paths_and_pids(container: ContainerHost):
 
 
 @needs_namespaces
-def test_renamed_file_is_seen_in_a_mounted_directory_and_not_as_a_mounted_file(
-    container: ContainerHost, tmp_path: Path
-):
+def test_mounted_file_misses_a_rename(container: ContainerHost, tmp_path: Path):
     """As with any engine (moby#15793): a rename shows in a mounted directory, never on a single file."""
     (tmp_path / "outside/new").write_text("new")
     (tmp_path / "outside/new").rename(tmp_path / "outside/file")
@@ -270,7 +268,7 @@ def test_container_ends_with_its_mounts(container: ContainerHost):
 def test_container_dies_with_a_lab_that_is_killed(tmp_path: Path):
     """After `kill -9` of the process that runs the lab, nothing of a container is left."""
     script = (
-        "import sys, pathlib; from certcast_lab.host_kinds import ContainerHost\n"
+        "import sys, pathlib; from certcast_lab.web.host_kinds import ContainerHost\n"
         "host = ContainerHost(pathlib.Path(sys.argv[1]), 'web1', mounts={}).start()\n"
         "print(host.pid, *host.workers(), flush=True); sys.stdin.read()"
     )

@@ -22,10 +22,10 @@ from alibabacloud_oss_v2.credentials import Credentials
 from alibabacloud_oss_v2.signer import SignerV1, SignerV4
 from starlette.types import Receive, Scope, Send
 
-from certcast_lab.oss_api import Logged, OssApi
-from certcast_lab.oss_bucket import Bucket, Stored, crc64
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import Logged, OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored, crc64
+from certcast_lab.serving.asgi import Server
 
 ACCOUNT = "1234567890"
 PUBLISHER = User(
@@ -75,7 +75,7 @@ class Lab:
         (SignerV4() if version == 4 else SignerV1()).sign(context)
         if host:
             request.headers["Host"] = host
-        return requests.request(method, request.url, headers=dict(request.headers), data=body, timeout=10)
+        return requests.request(method, request.url, headers=dict(request.headers), data=body, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_a_body_needs_a_length_or_chunks(lab):
     assert b"12" == lab.send("GET", "key").content
 
     signed = lab.send("PUT", "key").request
-    connection = HTTPConnection(signed.url.split("/")[2], timeout=10)
+    connection = HTTPConnection(signed.url.split("/")[2], timeout=30)
     with closing(connection):
         connection.putrequest("PUT", signed.path_url)
         for name in ("Authorization", "x-oss-date", "x-oss-content-sha256"):
@@ -352,9 +352,9 @@ def test_another_account_has_no_say_in_a_bucket(lab):
 
 def test_who_does_not_sign_is_nobody(lab):
     """The bucket is private."""
-    assert (403, "AccessDenied") == refusal(requests.get(f"{lab.url}/bucket/key", timeout=10))
+    assert (403, "AccessDenied") == refusal(requests.get(f"{lab.url}/bucket/key", timeout=30))
     header = {"Authorization": "Bearer x"}
-    answer = requests.get(f"{lab.url}/bucket/key", headers=header, timeout=10)
+    answer = requests.get(f"{lab.url}/bucket/key", headers=header, timeout=30)
     assert (400, "InvalidArgument") == refusal(answer)
 
 
@@ -371,10 +371,10 @@ def test_a_bucket_policy_lets_a_network_in_without_signature(lab, network, statu
     policy["Statement"][0]["Principal"] = ["*"]
     lab.bucket.policy = policy
 
-    assert status == requests.get(f"{lab.url}/bucket/certs/1", timeout=10).status_code
-    assert 403 == requests.get(f"{lab.url}/bucket/other", timeout=10).status_code
-    assert 403 == requests.get(f"{lab.url}/bucket/?list-type=2", timeout=10).status_code
-    assert 403 == requests.put(f"{lab.url}/bucket/certs/1", data=b"3", timeout=10).status_code
+    assert status == requests.get(f"{lab.url}/bucket/certs/1", timeout=30).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/other", timeout=30).status_code
+    assert 403 == requests.get(f"{lab.url}/bucket/?list-type=2", timeout=30).status_code
+    assert 403 == requests.put(f"{lab.url}/bucket/certs/1", data=b"3", timeout=30).status_code
     assert b"1" == lab.send("GET", "certs/1").content
 
 
@@ -476,7 +476,7 @@ def versions(lab: Lab, query: str = "versions") -> list[tuple[str | None, str, s
     ]
 
 
-def test_a_bucket_without_versioning_lists_its_objects_as_versions(tree):
+def test_list_versions_without_versioning(tree):
     """Who asks for versions learns of every object in any bucket; the ids are empty."""
     answer = ET.fromstring(tree.send("GET", None, query="versions&prefix=certs%2F").content)
     found = [(one.findtext("Key"), one.findtext("VersionId")) for one in answer.iter("Version")]
@@ -580,7 +580,7 @@ def test_versions_need_rights_of_their_own(versioned):
         assert (403, "AccessDenied") == refusal(versioned.send(method, key, query=query, user=user))
 
 
-def test_forbidding_to_overwrite_is_of_no_effect_with_versioning(versioned):
+def test_forbid_overwrite_with_versioning(versioned):
     """The header that guards an object elsewhere guards nothing here, as documented."""
     assert 200 == versioned.send("PUT", "key", body=b"3", x_oss_forbid_overwrite="true").status_code
 

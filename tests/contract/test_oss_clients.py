@@ -14,10 +14,10 @@ from pathlib import Path
 import alibabacloud_oss_v2 as oss
 import pytest
 
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket
+from certcast_lab.serving.asgi import Server
 
 FOREIGN_PYTHON = Path(__file__).parents[2] / ".venv-clients/bin/python"
 EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*", "Resource": "*"}]}

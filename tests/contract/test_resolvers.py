@@ -23,11 +23,11 @@ from starlette.routing import Route
 
 from certcast.config.model import Address, HttpUrl, Resolver
 from certcast.dns01.visibility.resolvers import DohServer, find_addresses, stub_resolver
-from certcast_lab.ca import Authority
-from certcast_lab.doh import MESSAGE, DohDoor
-from certcast_lab.nameservers import NameService
-from certcast_lab.serve import Server
-from certcast_lab.zones import Zones
+from certcast_lab.dns.doh import MESSAGE, DohDoor
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zones
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
 
 AUTHORITY = Authority("lab")
 QUERY = dns.message.make_query("www.example.test", "A")
@@ -66,7 +66,7 @@ def test_the_door_is_a_doh_server(door: DohDoor, method: str) -> None:
     """A message in the body, or in `dns` as base64url without padding, is answered (RFC 8484 section 4.1)."""
     url = urlsplit(door.url)
     trust = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
-    connection = http.client.HTTPSConnection(str(url.hostname), url.port, context=trust, timeout=5)
+    connection = http.client.HTTPSConnection(str(url.hostname), url.port, context=trust, timeout=30)
     wire = QUERY.to_wire()
     try:
         if method == "GET":

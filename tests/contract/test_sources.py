@@ -17,7 +17,7 @@ from certcast.publisher.chosen_source import source_of
 from certcast.release import certificate
 from certcast.release.source import Source
 from certcast.report.errors import IssuedUnusable, LineageUnusable
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from held import DIRECTORY, CertbotFiles, issued, leaf_of
 
 NAME = "example.test"

@@ -24,11 +24,11 @@ from certcast.config.model import StoreConfig
 from certcast.report.errors import CertcastError, ConfigInvalid, StoreNoBucket, StoreTooLarge
 from certcast.storage import open_reader, open_store
 from certcast.storage.store import Object, Reader, Store, Unchanged
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket, Stored
-from certcast_lab.ram import Ram, User
-from certcast_lab.relay import Relay
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored
+from certcast_lab.serving.asgi import Server
+from certcast_lab.web.relay import Relay
 
 EVERYTHING = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": "oss:*", "Resource": "*"}]}
 
@@ -386,7 +386,7 @@ def test_listing_is_by_prefix_and_sorted(store):
     assert ["certs/a/1", "certs/b/10", "certs/b/2", "certs/bc/1", "hosts/b"] == store.list("")
 
 
-def test_a_listing_shows_no_key_that_certcast_could_not_have_written(request, place):
+def test_listing_hides_foreign_keys(request, place):
     """A folder that somebody made in the console, or an object of an odd name, is left out and left alone."""
     store = place.open()
     store.put("certs/a/1", b"ours")
@@ -506,7 +506,7 @@ def test_a_folder_keeps_keys_from_other_users(tmp_path):
         (StoreConfig("oss://Bucket", "cn-hangzhou"), "Bucket is not the name of a bucket"),
     ],
 )
-def test_a_store_that_cannot_be_is_refused_before_anything_is_sent(config, mistake):
+def test_impossible_store_is_refused_unsent(config, mistake):
     """A half-written [store] is explained at once, in the words of the configuration file."""
     with pytest.raises(ConfigInvalid, match=mistake):
         open_store(config)

@@ -29,15 +29,15 @@ from darabonba.runtime import RuntimeOptions
 from certcast import credentials
 from certcast.config.model import KeySource
 from certcast.credentials import CredentialsMissing, RoleRefused, StsClock, StsUnavailable
-from certcast_lab.alidns_api import AlidnsApi
-from certcast_lab.ca import Authority
-from certcast_lab.intercept import Intercept
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket
-from certcast_lab.ram import Ram, Role, User
-from certcast_lab.serve import Server, server_context
-from certcast_lab.sts_api import StsApi
-from certcast_lab.zones import Zones
+from certcast_lab.aliyun.alidns_api import AlidnsApi
+from certcast_lab.aliyun.ram import Ram, Role, User
+from certcast_lab.aliyun.sts_api import StsApi
+from certcast_lab.dns.zones import Zones
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.intercept import Intercept
 
 FOREIGN_PYTHON = Path(__file__).parents[2] / ".venv-clients/bin/python"
 CALLER, OWNER = "100", "200"

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from certcast_lab.alidns_api import AlidnsApi
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PREFIX
+from certcast_lab.aliyun.alidns_api import AlidnsApi
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS, PREFIX
+from certcast_lab.aliyun.ram import Ram, Role, User
 from certcast_lab.lab import Lab
-from certcast_lab.ram import Ram, Role, User
-from certcast_lab.serve import Server, server_context
+from certcast_lab.serving.asgi import Server, server_context
 from journey import Done, Journey
 
 WORLD, ROLES = "5000000000000005", "7000000000000007"

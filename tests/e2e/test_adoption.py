@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from certcast.acme.ca import folder_of
+from certcast_lab.acme.renewal_info import certificate_id
 from certcast_lab.lab import Lab
-from certcast_lab.renewal_info import certificate_id
 from journey import Done, Journey
 from overhearing import named, overheard
 

@@ -222,7 +222,7 @@ def test_an_address_that_each_run_would_refuse(journey: Journey) -> None:
     assert "\n  store oss://certs/certcast, read by https://relay.test/x\n" in check(journey, toml).stdout
 
 
-def test_names_outside_of_the_zones_are_told_before_they_are_due(journey: Journey) -> None:
+def test_names_outside_of_the_zones(journey: Journey) -> None:
     """Whoever adds a [[zone]] sees which names are in none: the account is not asked for its others then."""
     toml = journey.renewal.certcast_toml
     assert "[[zone]]" in toml.read_text()

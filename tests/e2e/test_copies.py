@@ -28,7 +28,7 @@ from certcast.report.errors import (
     NotProved,
     ReloadFailed,
 )
-from certcast_lab.children import free_ports
+from certcast_lab.serving.children import free_ports
 from consuming import DAY, NAMES, Consumer, consumer, is_full_root, needs_namespaces, sha256
 from full_disk import DISK
 
@@ -154,7 +154,7 @@ def test_copy_that_somebody_overwrote_is_written_again(web: Consumer) -> None:
     assert web.host.test()
 
 
-def test_target_that_no_site_names_is_written_and_the_run_says_so(tmp_path: Path) -> None:
+def test_target_that_no_site_names(tmp_path: Path) -> None:
     """Before any site names a target, the files are put there all the same, for the operator to name."""
     with consumer(tmp_path) as web:
         ssl_folder(web).mkdir()
@@ -270,7 +270,7 @@ def test_refused_configuration_puts_everything_back(web: Consumer) -> None:
     assert archived == stands(live)
 
 
-def test_broken_handshakes_bring_the_old_files_back_into_service(tmp_path: Path, nginx_program: str) -> None:
+def test_broken_handshakes_roll_the_files_back(tmp_path: Path, nginx_program: str) -> None:
     """
     A first release with which nobody gets a handshake any more (ECDSA, where the site allows RSA only)
     is taken back, though certcast has no earlier one: the operator's own files serve again.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS, PROVIDER
 from certcast_lab.lab import CERTCAST, Lab
 from foreign import Colleagues
 from issuing import Certbot, certbot_21
@@ -309,7 +309,7 @@ def test_idn_in_the_progress(lab: Lab) -> None:
 
 def wait_for_records(lab: Lab, count: int) -> None:
     """Wait until so many TXT records stand in the account."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while len(lab.cloud.challenge_records()) < count:
         assert time.monotonic() < until, lab.cloud.challenge_records()
         time.sleep(0.02)

@@ -15,9 +15,9 @@ import dns.message
 import dns.query
 import pytest
 
-from certcast_lab.blocked import Block, Blocked
-from certcast_lab.doh import DohDoor
+from certcast_lab.dns.doh import DohDoor
 from certcast_lab.lab import Lab
+from certcast_lab.serving.blocked import Block, Blocked
 from journey import Done, Journey
 
 CHALLENGE = "_acme-challenge.example.test"
@@ -166,4 +166,4 @@ def test_nothing_is_said_where_the_nameservers_can_be_reached(lab: Lab, journey:
 
 def dig(address: tuple[str, int], name: str) -> dns.message.Message:
     """Ask as anybody may."""
-    return dns.query.udp(dns.message.make_query(name, "TXT"), address[0], port=address[1], timeout=5)
+    return dns.query.udp(dns.message.make_query(name, "TXT"), address[0], port=address[1], timeout=30)

@@ -24,7 +24,7 @@ from certcast.acme.ca import folder_of
 from certcast.release.lifetime import from_utc_text, utc_text
 from certcast.report.errors import GateRefused, Overdue
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
 from consuming import DAY, consumer, sha256
 from journey import Done, Journey
 
@@ -114,7 +114,7 @@ def watching(journey: Journey, *hosts: str) -> Iterator[None]:
 def ended(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     try:
-        child.wait(timeout=20)
+        child.wait(timeout=60)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
@@ -149,7 +149,7 @@ def off_after(journey: Journey, leaf: str) -> dict[str, float]:
     return gone
 
 
-def wait_until(true: Callable[[], bool], *, seconds: float = 30.0) -> float:
+def wait_until(true: Callable[[], bool], *, seconds: float = 60.0) -> float:
     """Wait; return how many seconds it took."""
     begun = time.monotonic()
     while not true():
@@ -171,7 +171,7 @@ def test_key_compromise(journey: Journey) -> None:
     with watching(journey, *HOSTS), started(journey, *COMPROMISED) as replacing:
         wait_until(lambda: manifest(journey)["revoked"] == [old.sha256])
         seconds = off_after(journey, old.sha256)
-        printed, _ = replacing.communicate(timeout=30)
+        printed, _ = replacing.communicate(timeout=60)
     assert {name: took for name, took in seconds.items() if took > POLL + installations} == {}
     new = journey.live().leaf
     assert {new.sha256} == {journey.served(name) for name in HOSTS}
@@ -329,7 +329,7 @@ def test_interrupted(journey: Journey, at: str, by: str) -> None:
     with started(journey, *COMPROMISED) as replacing:
         wait_until(lambda: reached() or replacing.poll() is not None)
         (replacing.kill if by == "kill -9" else replacing.terminate)()
-        replacing.wait(timeout=30)
+        replacing.wait(timeout=60)
     lab.cloud.oss.faults.turn_off()
     lab.dns.servers[1].lag = 0
     done = journey.renew()

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from certcast_lab.cloud import BUCKET, PREFIX, REGION
-from certcast_lab.intercept import Intercept
+from certcast_lab.aliyun.cloud import BUCKET, PREFIX, REGION
 from certcast_lab.lab import Lab
-from certcast_lab.serve import Server, server_context
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.intercept import Intercept
 from journey import Done, Journey
 
 INTERNAL = f"oss-{REGION}-internal.aliyuncs.com"
@@ -107,7 +107,7 @@ def test_internal_endpoint(network: Network) -> None:
     assert [f"{BUCKET}.{INTERNAL}"] == network.tried
 
 
-def test_outside_the_internal_endpoint_is_asked_once_a_run(network: Network) -> None:
+def test_unreachable_endpoint_is_asked_once_a_run(network: Network) -> None:
     """
     A host elsewhere has the same list. Each run finds once that the internal endpoint isn't reached there,
     and sends all its requests to the public one. As soon as the better one is reached, it serves.

@@ -193,7 +193,7 @@ def test_a_killed_certbot_is_swept_up_after(lab: Lab, certbot: Certbot, config: 
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while len(lab.cloud.challenge_records()) < 2:
                 assert time.monotonic() < until, "no records were added"
                 time.sleep(0.05)
@@ -412,7 +412,7 @@ def test_a_value_of_somebody_else_gets_no_id(lab: Lab, config: Config) -> None:
     assert [standing.id] == [record.id for record in lab.cloud.zones.records(lab.cloud.zone)]
 
 
-def test_only_the_last_hook_of_an_order_waits_and_for_all_values(lab: Lab, config: Config) -> None:
+def test_only_the_last_hook_of_an_order_waits(lab: Lab, config: Config) -> None:
     """The first hook returns at once; the last one waits until both values are seen."""
     hooks.auth(
         config, given(CERTBOT_REMAINING_CHALLENGES="1", CERTBOT_VALIDATION="F" * 43), out=io.StringIO()

@@ -21,8 +21,8 @@ import pytest
 from answering import answering
 from certcast.release.ssh_keys import PublicKey
 from certcast.report.errors import ManifestReplayed, SigningFailed
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.web.hosts import WebHost
 from journey import Done, Journey
 
 TWO = {

@@ -35,9 +35,9 @@ from certcast.report.errors import (
     NotProved,
     ReloadFailed,
 )
-from certcast_lab.children import Child
-from certcast_lab.host_kinds import CompiledHost, ContainerHost
-from certcast_lab.hosts import WebHost
+from certcast_lab.serving.children import Child
+from certcast_lab.web.host_kinds import CompiledHost, ContainerHost
+from certcast_lab.web.hosts import WebHost
 from consuming import DAY, NAMES, Consumer, consumer, needs_namespaces
 
 IN_WINDOW = DAY + timedelta(days=65)
@@ -59,7 +59,7 @@ def section(host: WebHost, **changes: Any) -> NginxConfig:
 
 def both_workers(host: WebHost) -> set[int]:
     """The pids of a host's two workers; a moment after the start there may be fewer."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(host.workers()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.ca import Authority
-from certcast_lab.host_kinds import namespaces_available
 from certcast_lab.lab import CERTCAST
 from certcast_lab.mailbox import Mailbox
+from certcast_lab.serving.authority import Authority
+from certcast_lab.web.host_kinds import namespaces_available
 from consuming import Consumer, consumer, is_full_root
 
 PROJECT = Path(__file__).parents[2]

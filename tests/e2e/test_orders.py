@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.cloud import PROVIDER
+from certcast_lab.aliyun.cloud import PROVIDER
 from certcast_lab.lab import CERTCAST, Lab
 from journey import Done, Journey
 
@@ -81,7 +81,7 @@ def deny(lab: Lab, action: str) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until, "the condition did not come true"
         time.sleep(0.02)
@@ -327,7 +327,7 @@ def test_what_the_ca_still_knows_is_not_proved_again(generous: Lab) -> None:
 
 
 @pytest.mark.row(4)
-def test_a_cleanup_that_fails_keeps_the_certificate_and_the_knowledge(journey: Journey) -> None:
+def test_cleanup_that_fails(journey: Journey) -> None:
     """
     When the records cannot be removed, the certificate is issued and published all the same; the run's
     error and a mail say what stays, and the next run removes it.
@@ -443,7 +443,7 @@ def test_an_interrupted_run_leaves_nothing(lab: Lab, number: signal.Signals) -> 
     journey = in_zones(lab, "example.test", "two.test")
     with waiting_for_dns(journey) as process:
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
 
     assert 130 == process.returncode, errors
     assert [] == lab.cloud.challenge_records()
@@ -462,7 +462,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next_one(journey: Journey) -> None:
     lab = journey.lab
     with waiting_for_dns(journey) as process:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     left = lab.cloud.challenge_records()
     assert 2 == len(left)
 
@@ -481,5 +481,5 @@ def test_a_crash_of_a_run_leaves_no_core(journey: Journey) -> None:
     with waiting_for_dns(journey, "prlimit", "--core=unlimited") as process:
         limits = Path(f"/proc/{process.pid}/limits").read_text()
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert re.search(r"Max core file size +0 +unlimited ", limits)

@@ -15,9 +15,9 @@ import pytest
 from certcast.config.model import DnsConfig
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.report.errors import DnsDenied
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS
+from certcast_lab.aliyun.ram import Statement, User, parse_policy
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.ram import Statement, User, parse_policy
 from journey import Done, Journey
 
 Documents = list[dict[str, Any]]
@@ -195,7 +195,7 @@ def test_without_a_right_to_find_zones_they_must_be_configured(lab: Lab, action:
     assert f"may not do {action.partition(':')[2]}" in done.stderr
 
 
-def test_without_the_right_to_read_a_consumer_fails_and_names_it(lab: Lab) -> None:
+def test_consumer_without_the_right_to_read(lab: Lab) -> None:
     """The consumer's one right in use is needed."""
     journey = Journey(lab)
     assert 0 == journey.renew().returncode

@@ -24,8 +24,8 @@ import pytest
 from certcast.config.model import Address, Argv, Listener
 from certcast.consumer.outcome import Outcome
 from certcast.report.errors import NotProved
-from certcast_lab.ca import Authority
 from certcast_lab.lab import Lab
+from certcast_lab.serving.authority import Authority
 from consuming import NAME, NAMES, Consumer, consumer, sha256
 from journey import Journey
 
@@ -91,7 +91,7 @@ def client_of(ciphers: str) -> ssl.SSLContext:
 
 def leaf_for(web: Consumer, client: ssl.SSLContext, name: str | None = "www.example.test") -> str:
     with (
-        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=5) as connection,
+        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=30) as connection,
         client.wrap_socket(connection, server_hostname=name) as tls,
     ):
         return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
@@ -581,7 +581,7 @@ def test_long_lived_connections(web: Consumer) -> None:
     """
     old_workers = web.host.workers()
     with (
-        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=5) as connection,
+        socket.create_connection(("127.0.0.1", web.host.ports[0]), timeout=30) as connection,
         client_of("ALL").wrap_socket(connection, server_hostname=NAME) as tls,
     ):
         tls.sendall(b"GET / HTTP/1.1\r\n")  # a request that is not finished keeps the worker

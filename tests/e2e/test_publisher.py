@@ -426,7 +426,7 @@ def test_rotate_with_a_wrong_passphrase_changes_nothing(place: Place) -> None:
     assert "" == done.stdout
 
 
-def test_a_rotation_that_was_cut_short_is_finished_by_the_same_command(place: Place) -> None:
+def test_rotation_interrupted(place: Place) -> None:
     """Killed right after the first file was exchanged: the same kit finishes it, and no key was lost."""
     file = place.init()
     opened = recovery_kit.decrypt(file.read_text(), WORDS)
@@ -451,7 +451,7 @@ def test_rotate_on_a_new_machine(place: Place) -> None:
     assert "certcast host add" in done.stderr
 
 
-def test_rotate_on_a_new_machine_knows_its_publisher_by_the_pins(place: Place) -> None:
+def test_rotate_with_the_kit_of_another_publisher(place: Place) -> None:
     """A kit whose spare key isn't among `store.publishers` is another publisher's: hosts would refuse it."""
     file = place.init()
     for path in place.key.parent.iterdir():

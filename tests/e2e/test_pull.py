@@ -68,7 +68,7 @@ def test_first_run_stages_and_prints_the_line_to_add(web: Consumer) -> None:
 
 
 @pytest.mark.row(8)
-def test_release_is_proved_after_the_operator_included_the_snippet(web: Consumer, nginx_program: str) -> None:
+def test_release_proved_once_the_snippet_is_included(web: Consumer, nginx_program: str) -> None:
     """
     Once the site includes the snippet, the next run reloads nginx and says "installed" with the
     listeners and names on which the new leaf was seen.
@@ -111,7 +111,7 @@ def test_newer_release_replaces_the_old_one(web: Consumer) -> None:
 
 
 @pytest.mark.row(7)
-def test_outside_the_window_nothing_is_asked_until_the_idle_check(web: Consumer) -> None:
+def test_outside_the_window(web: Consumer) -> None:
     """
     Outside the window the store is not even opened; after `idle_check` it is asked once, and
     a release that came early is taken.
@@ -208,7 +208,7 @@ def test_reused_key_is_refused_and_named(web: Consumer) -> None:
 
 
 @pytest.mark.row(8)
-def test_reused_key_is_installed_where_the_configuration_allows_it(web: Consumer) -> None:
+def test_reused_key_allowed(web: Consumer) -> None:
     """With `allow_reused_key` a certificate for the old key is installed."""
     first = web.publish("A")
     web.first_pull()
@@ -219,7 +219,7 @@ def test_reused_key_is_installed_where_the_configuration_allows_it(web: Consumer
 
 
 @pytest.mark.row(10)
-def test_chain_that_stays_the_same_does_not_stop_the_installation(web: Consumer) -> None:
+def test_unchanged_chain_is_installed(web: Consumer) -> None:
     """The CA's intermediate is the same in every release; only leaf and key have to change."""
     web.publish("A")
     web.first_pull()

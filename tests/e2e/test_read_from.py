@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from certcast_lab.cloud import ACCOUNT, BUCKET, PREFIX
+from certcast_lab.aliyun.cloud import ACCOUNT, BUCKET, PREFIX
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
-from certcast_lab.relay import Relay
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.relay import Relay
 from journey import Done, Journey
 
 MANIFEST = f"/{PREFIX}/certs/example.test/manifest"
@@ -164,7 +164,7 @@ def test_the_configurations_of_the_page(lab, tmp_path, number):
                 f"https://127.0.0.1:{relay.port}/certcast/certs/example.test/{name}",
                 headers={"Host": "relay.example.com"},
                 verify=str(lab.ca_file),
-                timeout=10,
+                timeout=60,
             )
             for method, name in (("GET", "manifest"), ("PUT", "manifest"), ("DELETE", "manifest"))
         }

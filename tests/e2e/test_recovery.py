@@ -18,11 +18,11 @@ from certcast.config.reading import load
 from certcast.release import manifest, signing
 from certcast.release.manifest import Manifest
 from certcast.release.ssh_keys import PublicKey
-from certcast_lab.cloud import PREFIX
+from certcast_lab.aliyun.cloud import PREFIX
 from certcast_lab.configuration import renewal_toml
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.hosts import WebHost
 from journey import CERTBOT, Done, Journey
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
@@ -202,7 +202,7 @@ def test_a_new_machine_with_the_public_files_of_the_lost_one(company: Company) -
     assert lost.sequence + 1 == company.manifest.sequence
 
 
-def test_a_new_machine_that_does_not_believe_the_lost_key_publishes_nothing(company: Company) -> None:
+def test_new_machine_without_the_lost_key(company: Company) -> None:
     """
     Where step 2 of the runbook was left out, `renew --now` ends in SIGNATURE, orders and publishes nothing,
     so no sequence is used twice; afterwards the same command goes on, with one order.

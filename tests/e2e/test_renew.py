@@ -18,9 +18,9 @@ import pytest
 
 from certcast.release.lifetime import from_utc_text, utc_text
 from certcast.report.errors import SigningFailed
-from certcast_lab.cloud import publisher_policy
+from certcast_lab.acme.renewal_info import Window
+from certcast_lab.aliyun.cloud import publisher_policy
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.renewal_info import Window
 from journey import Journey
 
 CERTONLY = (
@@ -136,7 +136,7 @@ def test_a_window_of_tomorrow_is_not_renewed(journey: Journey) -> None:
     assert before == journey.live().leaf
 
 
-def test_a_chain_that_stays_the_same_does_not_stop_the_installation(journey: Journey) -> None:
+def test_unchanged_chain_is_installed(journey: Journey) -> None:
     """
     After a renewal under the same intermediate, the chain is byte for byte the old one; the new
     certificate is installed all the same.
@@ -219,7 +219,7 @@ def test_a_failed_publish_leads_to_no_new_order(journey: Journey) -> None:
 
 
 @pytest.mark.row(5)
-def test_a_deploy_hook_that_failed_is_repaired_by_the_next_renew(lab: Lab) -> None:
+def test_deploy_hook_failed_then_renew(lab: Lab) -> None:
     """
     certbot exits with 0 although its deploy hook could not publish; the failure is mailed, and the
     next `certcast renew` publishes what certbot holds, without an order.
@@ -240,7 +240,7 @@ def test_a_deploy_hook_that_failed_is_repaired_by_the_next_renew(lab: Lab) -> No
 
 
 @pytest.mark.row(5)
-def test_the_deploy_hook_publishes_and_installs_on_the_renewal_host(lab: Lab) -> None:
+def test_deploy_hook_on_the_renewal_host(lab: Lab) -> None:
     """Where the renewal host serves too, certbot's deploy hook publishes, reloads and proves there."""
     journey = Journey(lab, serves=True, by_certbot=("example.test",))
     first = journey.certbot_with_hooks(*CERTONLY)
@@ -252,7 +252,7 @@ def test_the_deploy_hook_publishes_and_installs_on_the_renewal_host(lab: Lab) ->
     assert journey.live().leaf.sha256 == journey.published() == journey.served("renewal")
 
 
-def test_a_lineage_of_another_certbot_is_published_but_never_ordered(lab: Lab) -> None:
+def test_lineage_of_another_certbot(lab: Lab) -> None:
     """
     Where a certbot renews through hooks, `certcast renew` leaves its lineage as it is, so that
     certbot goes on working; when the CA wants it replaced at once, a person is told the command.
@@ -340,9 +340,7 @@ def test_keys_may_stay_in_the_company_s_own_place(journey: Journey) -> None:
 @pytest.mark.parametrize(
     ("refused", "code", "status"), [("by DNS", "DNS-DENIED", 12), ("altogether", "STORE-DENIED", 21)]
 )
-def test_every_failure_of_renew_is_mailed_and_leaves_what_is_served(
-    journey: Journey, refused: str, code: str, status: int
-) -> None:
+def test_every_failure_is_mailed(journey: Journey, refused: str, code: str, status: int) -> None:
     """A refused AccessKey ends in one mail to the IT address that says what to do; hosts serve on."""
     journey.renew()
     journey.first_pull("web1")
@@ -370,7 +368,7 @@ def test_installations_are_mailed_to_the_administrator(journey: Journey) -> None
     assert f"{journey.live().leaf.not_after:%Y-%m-%d}" in mail.text
 
 
-def test_a_mail_that_cannot_be_sent_is_said_and_makes_the_exit_status(journey: Journey) -> None:
+def test_mail_that_cannot_be_sent(journey: Journey) -> None:
     """An installation that nobody could be told of is an installation, with exit status 40."""
     journey.renew()
     host = journey.consumer("web1")

@@ -18,10 +18,10 @@ from cryptography.x509.oid import NameOID
 
 from certcast.acme.ca import folder_of
 from certcast.release import certificate
+from certcast_lab.acme.pebble import PROFILES, Pebble
+from certcast_lab.acme.renewal_info import RenewalInfo, certificate_id
 from certcast_lab.configuration import renewal_toml
 from certcast_lab.lab import Lab
-from certcast_lab.pebble import PROFILES, Pebble
-from certcast_lab.renewal_info import RenewalInfo, certificate_id
 from journey import Done, Journey
 from overhearing import Said, named, overheard
 

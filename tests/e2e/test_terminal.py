@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from certcast_lab.blocked import Blocked
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.serving.blocked import Blocked
 from journey import Journey
 
 
@@ -58,7 +58,7 @@ def resident(journey: Journey, name: str, *arguments: str) -> Iterator[subproces
         child.communicate()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -125,7 +125,7 @@ def test_a_resident_pull_takes_over_what_is_published(journey: Journey) -> None:
         journey.renew()
         wait_until(lambda: journey.served("web1") == journey.published())
         child.send_signal(signal.SIGTERM)
-        _, errors = child.communicate(timeout=10)
+        _, errors = child.communicate(timeout=60)
     assert (0, "") == (child.returncode, errors)
 
 

@@ -47,9 +47,9 @@ from certcast.report.errors import (
     StoreNoBucket,
     ZoneMissing,
 )
-from certcast_lab.hosts import WebHost
 from certcast_lab.lab import CERTCAST, Lab
-from certcast_lab.oss_bucket import Stored
+from certcast_lab.oss.oss_bucket import Stored
+from certcast_lab.web.hosts import WebHost
 from journey import Done, Journey
 
 RELEASES = "certcast/certs/example.test/releases"
@@ -88,7 +88,7 @@ class Day:
             start_new_session=True,
         ) as child:
             try:
-                stdout, stderr = child.communicate(timeout=30)
+                stdout, stderr = child.communicate(timeout=60)
             except BaseException:
                 os.killpg(child.pid, signal.SIGKILL)
                 raise
@@ -645,7 +645,7 @@ def test_a_missing_mail_password_never_hides_the_failure(day: Day) -> None:
     assert day.served == day.journey.served("web1")
 
 
-def test_a_signing_key_that_others_may_read_is_told_when_nothing_is_to_be_signed(day: Day) -> None:
+def test_signing_key_exposed_with_nothing_to_sign(day: Day) -> None:
     """Each run looks, so that nobody reads it for days until the manifest is dated anew."""
     day.put_back()
     before = day.renew()

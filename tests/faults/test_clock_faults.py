@@ -21,11 +21,11 @@ from certcast.credentials import Keys
 from certcast.dns01.alidns.alidns import Alidns
 from certcast.report.errors import DnsDenied, DnsFailed, StoreClock, StoreDenied, StoreError, StoreUnreachable
 from certcast.storage.oss import OssStore
-from certcast_lab.alidns_api import AlidnsApi
-from certcast_lab.ca import Authority
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server, server_context
-from certcast_lab.zones import Zones
+from certcast_lab.aliyun.alidns_api import AlidnsApi
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.dns.zones import Zones
+from certcast_lab.serving.asgi import Server, server_context
+from certcast_lab.serving.authority import Authority
 
 DAY = timedelta(days=1)
 

@@ -21,12 +21,12 @@ from certcast.dns01.challenges import Challenge, Challenges
 from certcast.dns01.ledger import Process
 from certcast.dns01.visibility import exchange
 from certcast.report.errors import DnsDenied, DnsFailed, LocalFault, NotPropagated, ZoneMissing
-from certcast_lab.blocked import Blocked
-from certcast_lab.ca import Authority
-from certcast_lab.cloud import ACCOUNT, NAMESERVERS, PROVIDER
-from certcast_lab.doh import DohDoor
-from certcast_lab.serve import Server
-from certcast_lab.zones import Zones
+from certcast_lab.aliyun.cloud import ACCOUNT, NAMESERVERS, PROVIDER
+from certcast_lab.dns.doh import DohDoor
+from certcast_lab.dns.zones import Zones
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.blocked import Blocked
 from presenting import ENDED, NOW, URL, Services, end_the_process, present, values
 
 LATER = NOW + timedelta(hours=2, minutes=1)
@@ -163,7 +163,7 @@ def test_an_api_that_drips_to_the_end_is_reported_in_time(cloud, desk):
 
 
 @pytest.mark.usefixtures("short_deadline", "quick_retries")
-def test_an_api_that_drips_everywhere_leaves_only_what_the_ledger_knows(cloud, configured):
+def test_api_that_drips_everywhere(cloud, configured):
     """When removal drips as well, the record that stays is known, and the next sweep takes it."""
     for action in ("AddDomainRecord", "DeleteDomainRecord"):
         cloud.alidns.faults.turn_on("drip", action=action, seconds=0.2)
@@ -220,7 +220,7 @@ def test_a_nonce_that_was_seen_before_is_replaced(cloud, desk, monkeypatch):
     assert BOTH == values(cloud)
 
 
-def test_an_api_that_stays_down_ends_the_order_with_nothing_left(cloud, desk, quick_retries):
+def test_api_that_stays_down(cloud, desk, quick_retries):
     """When Alidns fails to the end, the error says so, no record and no ledger entry remains."""
     cloud.alidns.faults.turn_on("server_error", action="AddDomainRecord")
 
@@ -397,7 +397,7 @@ def test_a_damaged_refusal_does_not_make_a_record_ours(cloud, configured):
 # -- somebody else's records
 
 
-def test_a_value_that_somebody_else_had_put_there_is_used_and_left(cloud, desk):
+def test_value_already_there_is_used_and_left(cloud, desk):
     """A first Add that says "duplicate" means that the record isn't ours: it serves, and it stays."""
     cloud.zones.add(cloud.zone, "_acme-challenge", "TXT", APEX.validation)
 
@@ -410,7 +410,7 @@ def test_a_value_that_somebody_else_had_put_there_is_used_and_left(cloud, desk):
 
 
 @pytest.mark.parametrize("waiting", [{"propagation": 1.0}, {"settle": 1.0}])
-def test_a_value_that_another_program_removes_at_the_last_moment_is_missed(cloud, configured, waiting):
+def test_value_removed_at_the_last_moment(cloud, configured, waiting):
     """All nameservers have shown it, and then it goes: the CA isn't asked, whichever way we waited."""
     desk = Challenges(configured(**waiting))
 
@@ -606,7 +606,7 @@ def test_a_zone_that_left_the_account_does_not_haunt_the_ledger(cloud, configure
     assert [] == desk.ledger.entries()
 
 
-def test_a_record_in_a_zone_whose_account_is_no_longer_known_is_told_once(cloud, configured):
+def test_record_of_an_account_no_longer_known(cloud, configured):
     """
     Without its [[zone]] nobody knows in which account a record of a crashed run stands: a person is told
     where, once, and the sweep goes on to the others.
@@ -801,7 +801,7 @@ def test_nameservers_are_found_by_doh_alone(services, cloud, configured, dns, mo
     assert {*NAMESERVERS} == {query.name for query in dns.resolver.queries}
 
 
-def test_where_no_resolver_answers_the_api_and_a_fixed_wait_serve(cloud, configured, monkeypatch):
+def test_no_resolver_answers(cloud, configured, monkeypatch):
     """
     A host that reaches nothing but HTTPS: not even the nameservers' addresses are found. That costs
     seconds once, not once for each server, and the warning says what was tried.
@@ -842,9 +842,7 @@ def test_a_record_that_is_gone_from_the_zone_is_not_waited_for(cloud, configured
     assert time.monotonic() - begun < 5.0
 
 
-def test_a_private_zone_that_hides_the_nameservers_names_misleads_nobody(
-    services, cloud, configured, dns, monkeypatch
-):
+def test_private_zone_hides_the_nameservers_names(services, cloud, configured, dns, monkeypatch):
     """
     The zone's nameservers have names in the zone itself, which a private zone hides from this host, like
     the values: that is no answer from a nameserver, the API's word and a wait stand in, with a warning.
@@ -870,7 +868,7 @@ def test_a_private_zone_that_hides_the_nameservers_names_misleads_nobody(
 # -- where the record belongs
 
 
-def test_a_delegated_challenge_is_answered_in_the_zone_it_leads_to(cloud, configured):
+def test_delegated_challenge(cloud, configured):
     """A CNAME from _acme-challenge into a zone of its own: the values stand there, and go from there."""
     validation = cloud.add_zone("acme.test")
     cloud.zones.add(cloud.zone, "_acme-challenge", "CNAME", "example-test.acme.test")
@@ -883,7 +881,7 @@ def test_a_delegated_challenge_is_answered_in_the_zone_it_leads_to(cloud, config
     assert [] == values(cloud, validation)
 
 
-def test_a_sub_zone_that_the_listing_shows_is_refused_without_asking_any_nameserver(cloud, configured, dns):
+def test_listed_sub_zone_is_refused_without_dns(cloud, configured, dns):
     """NS records in the zone's own listing are enough, where no nameserver can be reached."""
     cloud.zones.add(cloud.zone, "sub", "NS", "ns.elsewhere.test")
     order = [APEX, Challenge("deep.sub.example.test", "S" * 43)]
@@ -940,7 +938,7 @@ def test_silent_nameservers_delay_the_placing_of_records_once(cloud, configured,
     assert 4 == len(values(cloud))
 
 
-def test_a_sub_zone_in_other_hands_is_refused_before_anything_is_added(cloud, configured):
+def test_sub_zone_in_other_hands(cloud, configured):
     """A record in the parent would never be seen below a delegation: refused at once, by the zone's name."""
     cloud.zones.create("sub.example.test", PROVIDER, NAMESERVERS)
 

@@ -19,10 +19,10 @@ from certcast.report.errors import ConfigInvalid, StoreDenied, StoreUnreachable
 from certcast.storage import open_store, oss
 from certcast.storage.oss import HURRIED_CONNECT_SECONDS, REMEMBERED_SECONDS, OssStore
 from certcast.storage.store import Object
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket, Stored
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored
+from certcast_lab.serving.asgi import Server
 
 ACCOUNT = "1234567890"
 BODY = b"a manifest"

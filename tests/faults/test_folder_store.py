@@ -214,7 +214,7 @@ def test_a_folder_is_private_whatever_the_umask(folder: Path, umask: int) -> Non
     assert [0o700, 0o700, 0o600] == modes
 
 
-def test_who_is_let_in_by_the_folders_default_acl_can_read_what_is_new(folder: Path) -> None:
+def test_default_acl_of_the_folder_reads_new_files(folder: Path) -> None:
     """A host that doesn't run as root reads by an access control list, which objects and folders inherit."""
     owner, user, group, mask, other, none = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
     entries = [

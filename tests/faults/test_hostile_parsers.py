@@ -50,7 +50,7 @@ from certcast.report.errors import (
     SealedInvalid,
     SignatureInvalid,
 )
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import DAY, NAMES
 
 # Hypothesis keeps what it finds out about the code, and would do so in the working directory.

@@ -40,7 +40,7 @@ from certcast.report.errors import (
     StoreTooLarge,
 )
 from certcast.storage.store import Object, Unchanged
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import DAY, NAME, NAMES, Consumer, Wrapped, consumer
 from publishing import Publisher, release
 
@@ -456,7 +456,7 @@ class OneMoment(Wrapped):
         return Object(found.body, '"one moment"') if isinstance(found, Object) else found
 
 
-def test_an_etag_says_nothing_of_what_is_sealed_to_another_identity(site: Site, tmp_path: Path) -> None:
+def test_etag_after_a_change_of_identity(site: Site, tmp_path: Path) -> None:
     """A host with a new identity opens what is sealed to that, whatever it knows of what was before."""
     store = OneMoment(site.web.store)
     assert "current" == site.web.pull(IN_WINDOW, store=store).result

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from certcast_lab.children import run
 from certcast_lab.lab import CERTCAST, Lab
+from certcast_lab.serving.children import run
 from journey import Journey
 
 COMMAND_LAB = str(Path(sys.executable).with_name("certcast-lab"))
@@ -60,12 +60,12 @@ def interrupted(
         start_new_session=True,
     ) as child:
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not when():
                 assert time.monotonic() < deadline, "it never came so far"
                 assert child.poll() is None, child.stdout and child.stdout.read()
             stop(child)
-            printed, _ = child.communicate(timeout=20)
+            printed, _ = child.communicate(timeout=60)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)

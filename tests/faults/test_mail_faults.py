@@ -13,10 +13,10 @@ import pytest
 from certcast.config.model import AbsolutePath, MailAddress, MailConfig
 from certcast.notify import mail
 from certcast.report import errors
-from certcast_lab.ca import Authority
-from certcast_lab.children import free_ports
 from certcast_lab.lab import Lab
 from certcast_lab.mailbox import Door, Fault
+from certcast_lab.serving.authority import Authority
+from certcast_lab.serving.children import free_ports
 
 NOW = datetime(2026, 11, 23, 18, 5, tzinfo=timezone.utc)
 FAILURE = errors.Busy("another certcast is at work", next="wait")
@@ -152,7 +152,7 @@ def test_no_server_at_all(lab: Lab):
     assert f"localhost:{port}" in str(error.expected)
 
 
-def test_a_reader_who_was_refused_while_another_was_not_is_named(lab: Lab):
+def test_one_of_two_recipients_refused(lab: Lab):
     """When one of two addresses is refused, the other gets the mail and the error names the one."""
     both = replace(
         config(lab), failures_to=(MailAddress("it@example.test"), MailAddress("gone@example.test"))

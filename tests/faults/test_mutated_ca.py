@@ -40,8 +40,8 @@ from certcast.host import transport
 from certcast.release import certificate
 from certcast.release.source import Release
 from certcast.report.errors import CertcastError
-from certcast_lab.ca import Authority
-from certcast_lab.pebble import Pebble
+from certcast_lab.acme.pebble import Pebble
+from certcast_lab.serving.authority import Authority
 from held import issued
 from mutants import noise
 

@@ -26,7 +26,7 @@ from certcast.release.sealing import Recipient
 from certcast.report.errors import CertcastError
 from certcast.storage import open_store
 from certcast.storage.store import Object, Store
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import DAY, NAME, NAMES
 from mutants import Bucket, Mutant, mutants
 from publishing import Publisher

@@ -125,7 +125,7 @@ def test_killed_run_does_not_hide_what_its_release_broke(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("step", ["accepted", "current", "tested", "reloaded"])
-def test_run_killed_over_an_unproved_release_is_followed_by_a_reload(web: Consumer, step: str) -> None:
+def test_killed_over_an_unproved_release(web: Consumer, step: str) -> None:
     """
     A release that is not proved, and not reloaded again and again, is reloaded once more after a run that
     was killed: nobody knows whether that one had come to it.
@@ -147,7 +147,7 @@ def test_run_killed_over_an_unproved_release_is_followed_by_a_reload(web: Consum
 
 
 def wait_until_nobody_is_served(web: Consumer) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with contextlib.suppress(ssl.SSLError):
         while web.served():
             assert time.monotonic() < deadline, "the reload of the killed run broke nothing"

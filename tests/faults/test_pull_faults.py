@@ -42,7 +42,7 @@ from certcast.report.errors import (
     StoreTooLarge,
 )
 from certcast.storage.store import Store
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import (
     DAY,
     NAME,
@@ -181,7 +181,7 @@ def test_version_directories_remember_the_sequence(web: Consumer) -> None:
     assert "installed" == web.pull(IN_WINDOW).result
 
 
-def test_version_directories_remember_more_than_a_state_of_an_earlier_day(web: Consumer) -> None:
+def test_state_older_than_the_version_directories(web: Consumer) -> None:
     """
     A state file that was restored from a backup, from before two releases that are held here, lets nobody
     bring the older of them back.
@@ -365,7 +365,7 @@ def test_failing_reload_command_switches_back(web: Consumer) -> None:
     assert "installed" == web.pull(SOON).result
 
 
-def test_second_nginx_that_cannot_be_reloaded_takes_the_first_one_back(web: Consumer) -> None:
+def test_second_nginx_not_reloaded_rolls_both_back(web: Consumer) -> None:
     """Of two nginx on a host, both serve A again when the second one cannot be reloaded."""
     assert web.config.consumer
     good = web.config.consumer.nginx[0]
@@ -412,7 +412,7 @@ def test_stopped_nginx_finds_the_new_release_when_it_starts(web: Consumer) -> No
     assert "installed" == web.pull(SOON).result
 
 
-def test_store_that_fails_is_told_of_besides_an_installation_that_does(web: Consumer) -> None:
+def test_store_and_installation_both_fail(web: Consumer) -> None:
     """
     While a release waits for nginx, a refused key or a silent renewal host shows in the same report: who
     mends nginx would not know else that no newer release can come.
@@ -523,9 +523,7 @@ def test_forgotten_vhost_is_told_of_and_reloads_nginx_only_once(web: Consumer, m
 
 
 @pytest.mark.parametrize("file", ["nginx.conf", "combined.pem", "fullchain.pem"])
-def test_unproved_release_is_reloaded_when_its_files_were_not_as_they_should_be(
-    web: Consumer, file: str
-) -> None:
+def test_unproved_release_with_changed_files(web: Consumer, file: str) -> None:
     """
     An unproved release whose snippet, derived file or copy somebody changed is put right and reloaded, for
     nginx may have read what was there meanwhile.
@@ -565,9 +563,7 @@ def allow_rsa_only(web: Consumer) -> str:
     return site
 
 
-def test_release_that_breaks_handshakes_is_taken_back_and_not_repeated(
-    tmp_path: Path, nginx_program: str
-) -> None:
+def test_release_that_breaks_handshakes(tmp_path: Path, nginx_program: str) -> None:
     """
     An ECDSA certificate where the site allows only RSA ciphers passes nginx's test and then serves
     nobody: it is taken back at once, later runs leave nginx alone, and `--now` tries again.
@@ -734,7 +730,7 @@ def test_foreign_reload_never_meets_a_torn_pair(web: Consumer) -> None:
     assert all(results)
 
 
-def test_cloud_keys_are_not_in_the_environment_of_nginx_commands(
+def test_nginx_commands_see_no_cloud_keys(
     web: Consumer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The bucket's AccessKey does not reach the commands that test and reload nginx."""
@@ -777,7 +773,7 @@ def pull_with_full_disk(web: Consumer, call: int) -> LocalFault | None:
     return None
 
 
-def test_disk_that_is_full_at_any_write_keeps_a_good_pair_in_service(web: Consumer) -> None:
+def test_disk_full_at_any_write(web: Consumer) -> None:
     """
     Whichever write meets a full disk, the run ends with a report that says so, nginx serves a good
     pair and could start; with room again the next run brings the release into service.

@@ -17,9 +17,9 @@ from certcast.dns01.visibility.reach import ExpectedTxt, WatchResult
 from certcast.dns01.visibility.waiting import watch_all
 from certcast.dns01.visibility.watching import WatchGroup
 from certcast.report.errors import NotPropagated
-from certcast_lab.blocked import Blocked
-from certcast_lab.nameservers import NameService
-from certcast_lab.zones import Zone, Zones
+from certcast_lab.dns.nameservers import NameService
+from certcast_lab.dns.zones import Zone, Zones
+from certcast_lab.serving.blocked import Blocked
 
 CHALLENGE = "_acme-challenge.example.test"
 HOSTS = ("ns1.example.net", "ns2.example.net")
@@ -159,7 +159,7 @@ def test_many_names_for_one_address_are_as_many_servers(dns: NameService, zone: 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_comes_back_without_the_values_is_believed(zones: Zones, dns: NameService) -> None:
+def test_server_back_without_the_values(zones: Zones, dns: NameService) -> None:
     """
     Once a nameserver can be reached again, its "no" counts: neither a resolver's word nor the API's is
     taken instead, and the CA isn't asked.

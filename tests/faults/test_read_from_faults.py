@@ -36,12 +36,12 @@ from certcast.report.errors import (
 from certcast.storage import open_reader, open_store
 from certcast.storage.store import Object, Unchanged
 from certcast.storage.web import WebStore
-from certcast_lab.ca import Authority
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket, Stored
-from certcast_lab.ram import Ram
-from certcast_lab.relay import Relay
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket, Stored
+from certcast_lab.serving.asgi import Server
+from certcast_lab.serving.authority import Authority
+from certcast_lab.web.relay import Relay
 from consuming import DAY, Consumer, consumer
 from sockets import answering, dripping, port_where
 

@@ -101,9 +101,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (KeySource(), ".alibabacloud/credentials.ini"),
     ],
 )
-def test_accesskeys_in_a_file_that_the_group_may_read_are_refused(
-    home: Path, source: KeySource, file: str
-) -> None:
+def test_accesskeys_readable_by_the_group(home: Path, source: KeySource, file: str) -> None:
     """A profile, and each file of the official chain: refused before it is used, naming the file."""
     (home / file).chmod(0o640)
     with pytest.raises(SecretExposed, match="others may read the AccessKey") as caught:
@@ -126,7 +124,7 @@ def test_a_file_that_is_not_asked_for_keys_is_nobodys_business(
     assert "LTAIy" == credentials.provider(KeySource())().access_key_id
 
 
-def test_renew_with_exposed_accesskeys_ends_before_it_speaks_to_anybody(lab: Lab) -> None:
+def test_renew_with_exposed_accesskeys(lab: Lab) -> None:
     """`certcast renew` with a config.json that others may read: exit status 6, one mail, no request."""
     journey = Journey(lab)
     home = journey.renewal.root / "home"
@@ -166,7 +164,7 @@ def issued_by_certbot(journey: Journey) -> Done:
     )
 
 
-def test_a_private_key_that_anybody_may_read_is_published_with_an_alarm(by_certbot: Journey) -> None:
+def test_publish_with_an_exposed_private_key(by_certbot: Journey) -> None:
     """
     certbot keeps a key's mode from one version to the next. The renewal is published, and each run ends with
     exit status 6 and a mail that name the files; the command in it ends that. A group's bits are fine, and so
@@ -200,7 +198,7 @@ def test_a_private_key_that_anybody_may_read_is_published_with_an_alarm(by_certb
     assert (0, "") == (journey.renew().returncode, journey.renew().stderr)
 
 
-def test_the_deploy_hook_tells_of_a_private_key_that_anybody_may_read(by_certbot: Journey) -> None:
+def test_deploy_hook_with_an_exposed_private_key(by_certbot: Journey) -> None:
     """A certbot that was there before calls the hook: what it renewed is published, and the mail is sent."""
     journey, lab = by_certbot, by_certbot.lab
     assert [] == lab.mailbox.messages
@@ -387,7 +385,7 @@ def test_nothing_is_written_through_a_link_in_a_consumers_state(web: Consumer, t
     assert [] == web.leftovers()
 
 
-def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: Path) -> None:
+def test_link_in_the_renewal_hosts_state(tmp_path: Path) -> None:
     """Counts, ledger, account, locks and notes are replaced or refused; a link's target never changes."""
     state, outside = tmp_path / "state", tmp_path / "outside"
     for folder in (state / "dns01", state / "acme/ca.test", state / "issued/example.test", outside):
@@ -433,7 +431,7 @@ def test_nothing_is_written_through_a_link_in_the_renewal_hosts_state(tmp_path: 
         path.unlink(missing_ok=True)
 
 
-def test_a_state_folder_that_others_may_write_to_stops_every_command(lab: Lab) -> None:
+def test_state_folder_writable_by_others(lab: Lab) -> None:
     """Who could forge there what was published gets nothing signed: exit status 4, and nothing is written."""
     journey = Journey(lab)
     state = reading.load(journey.renewal.certcast_toml).state_dir

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from certcast_lab.ca import Pair
+from certcast_lab.serving.authority import Pair
 from consuming import Consumer, consumer, sha256
 
 SOME_SECOND = 1_700_000_000

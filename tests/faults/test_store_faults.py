@@ -26,10 +26,10 @@ from certcast.report.errors import StoreClock, StoreDenied, StoreError, StoreNoB
 from certcast.storage.objects import ObjectsStore
 from certcast.storage.oss import OssStore
 from certcast.storage.store import Object
-from certcast_lab.oss_api import OssApi
-from certcast_lab.oss_bucket import Bucket
-from certcast_lab.ram import Ram, User
-from certcast_lab.serve import Server
+from certcast_lab.aliyun.ram import Ram, User
+from certcast_lab.oss.oss_api import OssApi
+from certcast_lab.oss.oss_bucket import Bucket
+from certcast_lab.serving.asgi import Server
 from sockets import answering, dripping, port_where
 
 ACCOUNT = "1234567890"

@@ -14,7 +14,7 @@ from certcast.config.model import Config, Zone
 from certcast.config.reading import load
 from certcast.release import manifest
 from certcast.report.errors import ConfigInvalid
-from certcast_lab.ram import User, is_allowed
+from certcast_lab.aliyun.ram import User, is_allowed
 
 BASE = """
 host = "web1"

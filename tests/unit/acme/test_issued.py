@@ -13,7 +13,7 @@ import pytest
 
 from certcast.acme.issued import KEPT, Issued
 from certcast.report.errors import IssuedUnusable
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from crashing import crashes
 from held import DIRECTORY, issued, leaf_of, record_of
 

@@ -28,7 +28,7 @@ from certcast.acme.ca import Ca
 from certcast.acme.protocol.answers import NoAnswer
 from certcast.acme.renewal_info import Suggestion, certificate_id, suggestion
 from certcast.config.model import RenewalConfig
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from drawing import LATIN_1, for_all
 from sockets import answering, dripping
 

@@ -28,7 +28,7 @@ from certcast.acme.protocol.resources import (
 )
 from certcast.release import certificate
 from certcast.report.errors import CaAnswerInvalid
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from drawing import LATIN_1, for_all
 
 URL = "https://ca.test/authz/1"

@@ -12,7 +12,7 @@ import pytest
 
 from certcast.certbot.lineage import Lineage, require_fresh
 from certcast.report.errors import LineageUnusable
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from held import DIRECTORY, CertbotFiles, held, leaf_of
 
 NAME = "example.test"

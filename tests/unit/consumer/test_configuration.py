@@ -12,7 +12,7 @@ import pytest
 from certcast.config.model import Address, Listener
 from certcast.consumer.nginx import configuration
 from certcast.consumer.nginx.configuration import Certificate, Configuration, Line
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 
 MAIN = """\
 pid run/nginx.pid;

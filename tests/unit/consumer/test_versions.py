@@ -11,7 +11,7 @@ from certcast.config.model import AbsolutePath, NginxConfig
 from certcast.consumer.disk.versions import Folder, derive, version_name
 from certcast.host.files import make_private_dir, write_new
 from certcast.report.errors import ConfigInvalid
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from certcast_lab.oss_signatures import (
+from certcast_lab.oss.oss_signatures import (
     Claim,
     Malformed,
     SignedRequest,

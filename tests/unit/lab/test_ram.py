@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from certcast_lab.ram import Ram, User, is_allowed, parse_policy
+from certcast_lab.aliyun.ram import Ram, User, is_allowed, parse_policy
 
 
 def policy(*statements: dict[str, Any]) -> dict[str, Any]:

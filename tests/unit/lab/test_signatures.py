@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from certcast_lab.signatures import (
+from certcast_lab.aliyun.signatures import (
     Acs3Authorization,
     acs3_canonical_request,
     acs3_signature,

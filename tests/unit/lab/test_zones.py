@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from certcast_lab.zones import Zones, canonical
+from certcast_lab.dns.zones import Zones, canonical
 
 
 class Clock:

@@ -39,7 +39,7 @@ from certcast.report.errors import (
 )
 from certcast.storage import open_store
 from certcast.storage.store import Object
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from held import issued
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from certcast.config.model import CertificateConfig, CertificateName, DnsName
 from certcast.publisher.chosen_source import source_of
 from certcast.release.source import Source
 from certcast.report.errors import LineageUnusable
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from held import CertbotFiles, issued, leaf_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)

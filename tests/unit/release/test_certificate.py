@@ -21,7 +21,7 @@ from certcast.release.certificate import (
     refusals,
     trust_roots,
 )
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from consuming import with_serial_zero
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from certcast.release.source import Release
 from certcast.renewal.candidate import Candidate
 from certcast.renewal.due import Due, decide
 from certcast.renewal.replacement import OldLeaf, Replacement
-from certcast_lab.ca import Authority
+from certcast_lab.serving.authority import Authority
 from held import DIRECTORY, held
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)

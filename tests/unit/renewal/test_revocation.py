@@ -27,7 +27,6 @@ from certcast.config.model import (
     StoreConfig,
     StoreUrl,
 )
-from certcast.host import files
 from certcast.release import certificate, documents
 from certcast.release.certificate import Leaf
 from certcast.release.manifest import release_key
@@ -38,7 +37,7 @@ from certcast.renewal.replacement import OldLeaf, Reason, Replacement
 from certcast.report.errors import CertcastError, LineageUnusable, LocalFault
 from certcast.storage import open_store
 from certcast.storage.store import Store
-from certcast_lab.ca import Authority, Pair
+from certcast_lab.serving.authority import Authority, Pair
 from held import DIRECTORY, CertbotFiles, issued, leaf_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
