@@ -17,13 +17,13 @@ import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from certcast.release.lifetime import Life, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from cryptography import x509

@@ -142,7 +142,7 @@ def test_nginx_that_does_not_tell_is_asked_where_it_is_configured() -> None:
     """Without `nginx -T`, the configured listeners and the certificate's names are what there is."""
     quiet = Site(NginxConfig((HTTPS,)), None, frozenset(), SNIPPET)
     assert ["example.test", "certcast-proof.example.test", None] == names(plan(quiet))
-    assert quiet.includes_ours() is None
+    assert quiet.is_included() is None
 
 
 def test_listener_of_other_sites_is_asked_but_nothing_is_expected_of_it() -> None:
@@ -277,7 +277,7 @@ def test_files_of_ours_are_known_under_each_of_their_paths(certificate: str) -> 
     found = site(
         f"server {{ listen 443 ssl; ssl_certificate {certificate}; ssl_certificate_key /k; }}", None, copies
     )
-    assert found.includes_ours()
+    assert found.is_included()
     assert frozenset({HTTPS}) == plan(found).expected
 
 
@@ -296,5 +296,5 @@ def test_paths_of_a_container_are_mapped() -> None:
         " ssl_certificate_key /k; }",
         nginx,
     )
-    assert found.includes_ours()
+    assert found.is_included()
     assert "/certs/certs/example.test/nginx.certs-certs.conf" == found.snippet

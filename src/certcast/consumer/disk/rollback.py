@@ -1,6 +1,6 @@
 """Which version is served again when a new one has to be taken back.
 
-    standing    what nginx was reloaded with last and broke nothing, if the snippet still names it
+    reloaded    what nginx was reloaded with last and broke nothing, if the snippet still names it
     proved      what handshakes showed last
     others      that are held here and were proved once, the newest first
 
@@ -53,7 +53,8 @@ def choose(
 
 
 def _served(folder: Folder, state: State) -> list[str]:
-    found = [state.standing] if state.standing and folder.serves(state.standing) else []
+    version = state.reloaded_version
+    found = [version] if version and folder.serves(version) else []
     if state.proved is not None and state.proved.version in folder.held():
         found.append(state.proved.version)
     return found

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from certcast.consumer.state import Proved
+    from certcast.consumer.state import ProvedRelease
     from certcast.release.certificate import Leaf
     from certcast.release.manifest import Manifest
 
 
-def published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
-    """Return whether the pair is what the manifest names: files by digest, the key by its public half."""
+def is_published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
+    """Whether the pair is what the manifest names: files by digest, the key by its public half."""
     if not all(name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES):
         return False
     try:
@@ -103,8 +103,8 @@ def key_type(pair: Mapping[str, bytes]) -> str | None:
 def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: str | None) -> None:
     """Raise KeyTypeChanged if the pair's key has another type than `proved` (None: any will do).
 
-    nginx's test accepts an ECDSA pair where ssl_ciphers suit only RSA, and then serves nobody; and
-    old clients may know only the one. So it happens when somebody has thought of it.
+    nginx's test accepts an ECDSA pair where ssl_ciphers suit only RSA, and then serves nobody. Old clients
+    may know only one type. So a change needs the operator's permission.
     """
     found = key_type(pair)
     if proved is not None and found != proved:
@@ -121,12 +121,12 @@ def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: s
 
 
 def md5_of(pair: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the MD5 (hex) of both files, which the users' comparison is made with."""
+    """Return the MD5 (hex) of both files, for the comparison that the users asked for."""
     return {name: Digest.of(pair[name]).md5 for name in PAIR}
 
 
 def require_changed(
-    pair: Mapping[str, bytes], manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool
+    pair: Mapping[str, bytes], manifest: Manifest, proved: ProvedRelease | None, *, allow_reused_key: bool
 ) -> None:
     """Raise FilesUnchanged if a release other than the proved one brings a file again.
 
