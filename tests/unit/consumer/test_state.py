@@ -143,6 +143,22 @@ def test_state_that_makes_no_sense_is_reported(tmp_path: Path, change: dict[str,
     assert f"move {path} away" in (caught.value.next or "")
 
 
+def test_mistakes_of_a_state_are_all_told(tmp_path: Path) -> None:
+    """Each mistake is reported with its place, in the order of the fields; what is not known comes last."""
+    path = tmp_path / "state.json"
+    document = json.loads(WRITTEN)
+    del document["proved"]["version"]
+    document["proved"]["leaf"]["names"] = [1]
+    path.write_text(json.dumps({**document, "sequence": "42", "invented": 1}))
+    with pytest.raises(LocalFault) as caught:
+        State.read(path)
+    assert (
+        "must be a whole number, not '42' @ .sequence; "
+        "must be a text in quotes, not 1 @ .proved.leaf.names[0]; "
+        "version is missing @ .proved.version; unknown: invented @ "
+    ) in (caught.value.found or "")
+
+
 def test_dates_are_readable(tmp_path: Path) -> None:
     """A person who opens the file finds `last_downloaded` as a date."""
     FULL.write(tmp_path / "state.json")
