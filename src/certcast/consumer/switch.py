@@ -21,7 +21,7 @@ Not here: which version is the previous one (rollback.py), and what is remembere
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certcast.consumer.disk import copies
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from certcast.consumer.proof.plan import Plan, Site
 
 
-@dataclass(frozen=True)
-class Change:
-    """What is to happen: which version follows which (directory names), and its leaf's SHA-256.
+@dataclass
+class Switch:
+    """One change: which version follows which (directory names), and its leaf's SHA-256.
 
     `names` are those of the certificate, `known_leaves` those of earlier releases, however long ago.
     `key_types` are that of the proved key (None if there is none) and that of the new one. `flaw` says in
-    words why nobody should be served the previous version (rollback.py).
+    words why nobody should be served the previous version (rollback.py). `after` gets the name of each step.
 
     `reloaded_config`: all of this is in place already, and nginx was reloaded with it in vain while its
     configuration had this SHA-256; None if it is to be reloaded whatever it shows. `on_reloaded` is called
@@ -64,96 +64,84 @@ class Change:
     version: str
     previous: str | None
     release: str
-    known_leaves: tuple[str, ...] = ()
-    key_types: tuple[str | None, str | None] = (None, None)
-    flaw: str | None = None
-    reloaded_config: str | None = None
-    on_reloaded: Callable[[str | None], None] = lambda _configuration: None
+    after: Callable[[str], None]
+    known_leaves: tuple[str, ...]
+    key_types: tuple[str | None, str | None]
+    flaw: str | None
+    reloaded_config: str | None
+    on_reloaded: Callable[[str | None], None]
+
+    # How far it got: what a rollback has to undo, and to look at.
+    _clients: Clients = field(init=False)
+    _sites: list[Site] = field(default_factory=list)
+    _untold: list[str] = field(default_factory=list)  # in words, whose server blocks we cannot read
+    _before: dict[Handshake, Shown] = field(default_factory=dict)
+    _reloaded: list[Site] = field(default_factory=list)
+    _retiring: tuple[Worker, ...] = ()  # the workers of `_reloaded` from before
+    _other_masters: int = 0  # they serve other certificates from the same directory, and so may go on
+
+    def put_into_service(self) -> Proof:
+        """Switch, test, reload and prove; return where the release was seen.
+
+        Raises FileMounted before anything is switched; NginxRefused, NginxMissing, ReloadFailed,
+        NotIncluded, HandshakesBroke and NotProved, with what the snippet names now in `kept`;
+        LocalFault if a copy cannot be written; OSError.
+        """
+        for server in self._servers:
+            written = [self.folder.snippet_of(server), *copies.targets(self.copies.entries)]
+            containers.require_mounted(server, written, folder=self.folder.root)
+        with Clients() as self._clients, self.copies.replaced(self.version):
+            return self._run()
 
     @property
-    def can_roll_back(self) -> bool:
+    def _servers(self) -> tuple[NginxConfig, ...]:
+        return self.consumer.nginx_of(self.folder.certificate)
+
+    @property
+    def _can_roll_back(self) -> bool:
         """Whether a rollback would change anything."""
         return self.previous is not None or bool(self.copies.entries)
 
-
-def put_into_service(change: Change, *, after: Callable[[str], None]) -> Proof:
-    """Switch, test, reload and prove; return where the release was seen.
-
-    Raises FileMounted before anything is switched; NginxRefused, NginxMissing, ReloadFailed,
-    NotIncluded, HandshakesBroke and NotProved, with what the snippet names now in `kept`;
-    LocalFault if a copy cannot be written; OSError.
-    """
-    folder = change.folder
-    servers = change.consumer.nginx_of(folder.certificate)
-    for server in servers:
-        written = [folder.snippet_of(server), *copies.targets(change.copies.entries)]
-        containers.require_mounted(server, written, folder=folder.root)
-    with Clients() as clients, change.copies.replaced(change.version):
-        return _Switch(change, servers, clients, after).run()
-
-
-class _Switch:
-    """How far a change got: what a rollback has to undo, and to look at."""
-
-    def __init__(
-        self,
-        change: Change,
-        servers: tuple[NginxConfig, ...],
-        clients: Clients,
-        after: Callable[[str], None],
-    ) -> None:
-        self.change = change
-        self.folder = change.folder
-        self.servers = servers
-        self.clients = clients
-        self.after = after
-        self.sites: list[Site] = []
-        self.untold: list[str] = []  # in words, whose server blocks we cannot read
-        self.before: dict[Handshake, Shown] = {}
-        self.reloaded: list[Site] = []
-        self.retiring: tuple[Worker, ...] = ()  # the workers of `reloaded` from before
-        self.other_masters = 0  # they serve other certificates from the same directory, and so may go on
-
-    def run(self) -> Proof:
-        self.folder.switch(self.change.version)
+    def _run(self) -> Proof:
+        self.folder.switch(self.version)
         self.after("snippet")
-        self.folder.point_current(self.change.version)
+        self.folder.point_current(self.version)
         self.after("current")
         with self._rolled_back():
             self._examine()
-        if self.change.previous is None:
+        if self.previous is None:
             self._require_included()
         self.after("tested")
         workers = self._workers()
         with self._rolled_back():
-            plan = plan_handshakes(self.sites, self.change.names, self.clients.kinds)
+            plan = plan_handshakes(self._sites, self.names, self._clients.kinds)
             if not plan.handshakes:
-                raise explanation.no_listener(self.folder.certificate, self.untold)
-            self.before = baseline.complete(self.folder.handshakes, self.clients.try_all(plan.handshakes))
+                raise explanation.no_listener(self.folder.certificate, self._untold)
+            self._before = baseline.complete(self.folder.handshakes, self._clients.try_all(plan.handshakes))
             verdict = self._verdict_without_reload(plan) or self._verdict(plan, workers)
-            if verdict.lost and self.change.can_roll_back:
+            if verdict.lost and self._can_roll_back:
                 raise explanation.handshakes_lost(self.folder.certificate, verdict)
         baseline.remove(self.folder.handshakes)
         if not verdict.is_proved:
             raise self._not_proved(plan, verdict)
-        return explanation.proof_of(verdict, self.sites, plan, self.untold)
+        return explanation.proof_of(verdict, self._sites, plan, self._untold)
 
     # -- the test
 
     def _examine(self) -> None:
         """Test each nginx, and note what it says of itself."""
-        for server in self.servers:
+        for server in self._servers:
             says = None
             command = " ".join(server.test)
             try:
                 says = control.examine(server)
             except ValueError as error:
-                self.untold.append(f"server blocks of `{command}` ({error})")
+                self._untold.append(f"server blocks of `{command}` ({error})")
             else:
                 if says is None and not server.listeners:
-                    self.untold.append(f"`{command}` does not show its listeners: configure them")
-            entries = self.change.copies.entries
-            self.sites.append(site_of(server, says, self.folder, self.change.version, entries))
+                    self._untold.append(f"`{command}` does not show its listeners: configure them")
+            entries = self.copies.entries
+            self._sites.append(site_of(server, says, self.folder, self.version, entries))
 
     def _require_included(self) -> None:
         """Raise NotIncluded if an nginx says that it reads neither the snippet nor a copy.
@@ -161,13 +149,13 @@ class _Switch:
         Only for a host's first version: later the handshakes tell.
         """
         name = self.folder.certificate
-        for site in self.sites:
+        for site in self._sites:
             if site.says is not None and not site.is_included():
-                self.change.copies.keep()  # the site that is about to name them must find them
+                self.copies.keep()  # the site that is about to name them must find them
                 raise NotIncluded(
                     f"{name}: the certificate is here, but no site of nginx includes it yet",
                     expected=f"include {site.snippet};"
-                    + ("\nor an ssl_certificate that copy_to writes" if self.change.copies.entries else ""),
+                    + ("\nor an ssl_certificate that copy_to writes" if self.copies.entries else ""),
                     found=f"`{' '.join(site.nginx.test)}` does not read that file,\n"
                     f"but {site.says.files[0]} and what it includes",
                     kept="staged; what nginx serves was not touched",
@@ -180,12 +168,12 @@ class _Switch:
     def _workers(self) -> list[tuple[Worker, ...]]:
         """Return the workers of each site. NginxMissing, with the version left in place."""
         try:
-            workers = [control.workers(site.nginx, site.says) for site in self.sites]
+            workers = [control.workers(site.nginx, site.says) for site in self._sites]
         except InstallError as failure:
-            self.change.copies.keep()
-            kept = f"version {self.change.version} is in place and passed the test; nginx will start with it"
+            self.copies.keep()
+            kept = f"version {self.version} is in place and passed the test; nginx will start with it"
             raise failure.but(kept=kept) from failure
-        self.other_masters = self._count_other_masters(worker for group in workers for worker in group)
+        self._other_masters = self._count_other_masters(worker for group in workers for worker in group)
         return workers
 
     def _count_other_masters(self, workers: Iterable[Worker]) -> int:
@@ -194,8 +182,8 @@ class _Switch:
         As many as are configured, and no more than there are besides ours. A container that has a directory
         of its own, or doesn't run, excuses nobody.
         """
-        consumer, servers = self.change.consumer, self.servers
-        configured = sum(1 for nginx in consumer.nginx if nginx.paths and nginx not in servers)
+        servers = self._servers
+        configured = sum(1 for nginx in self.consumer.nginx if nginx.paths and nginx not in servers)
         running = {worker.master for worker in workers} - {None}
         ours = sum(1 for nginx in servers if nginx.paths and nginx.pid_file is None)
         return max(0, min(configured, len(running) - ours))
@@ -205,13 +193,13 @@ class _Switch:
     def _expectation(self, plan: Plan) -> Expectation:
         here = [leaf for _, leaf in self.folder.held().values()]
         return Expectation(
-            self.change.release,
-            (*self.change.known_leaves, *here),
+            self.release,
+            (*self.known_leaves, *here),
             plan.required,
             plan.expected,
             self.folder.leaves_of_others(),
             self._droppable_keys(),
-            first=self.change.previous is None,
+            first=self.previous is None,
         )
 
     def _droppable_keys(self) -> str | None:
@@ -220,8 +208,8 @@ class _Switch:
         The gate has asked for permission to change the type of certcast's own key. A first release needs it
         too where it replaces somebody's files; where the operator put the include in, that was permission.
         """
-        old, new = self.change.key_types
-        if self.change.can_roll_back and not self.change.consumer.allow_key_type_change:
+        old, new = self.key_types
+        if self._can_roll_back and not self.consumer.allow_key_type_change:
             return None
         old = old or {"RSA": "ECDSA", "ECDSA": "RSA"}.get(new or "")
         return old if old != new else None
@@ -233,42 +221,42 @@ class _Switch:
         the switch. But nginx may not have loaded what was changed since: of another configuration, what is
         shown proves nothing.
         """
-        reloaded = self.change.reloaded_config
+        reloaded = self.reloaded_config
         if reloaded is None or reloaded != self._configuration():
             return None
-        return Verdict(self.before, self.before, self._expectation(plan))
+        return Verdict(self._before, self._before, self._expectation(plan))
 
     def _verdict(self, plan: Plan, workers: list[tuple[Worker, ...]]) -> Verdict:
         """Reload each nginx, and return what that came to."""
-        baseline.write(self.folder.handshakes, self.before)
-        for site, its_workers in zip(self.sites, workers, strict=True):
+        baseline.write(self.folder.handshakes, self._before)
+        for site, its_workers in zip(self._sites, workers, strict=True):
             control.reload(site.nginx)
-            self.reloaded.append(site)
-            self.retiring += its_workers
+            self._reloaded.append(site)
+            self._retiring += its_workers
         self.after("reloaded")
         return prove(
-            self.before,
+            self._before,
             self._expectation(plan),
-            self.clients,
-            workers=self.retiring,
-            seconds=self.change.consumer.proof_deadline,
-            other_masters=self.other_masters,
+            self._clients,
+            workers=self._retiring,
+            seconds=self.consumer.proof_deadline,
+            other_masters=self._other_masters,
         )
 
     def _configuration(self) -> str | None:
         """Return the SHA-256 of the configurations; None if an nginx does not tell its own."""
-        found = [site.says.sha256 for site in self.sites if site.says is not None]
-        return " ".join(found) if len(found) == len(self.sites) else None
+        found = [site.says.sha256 for site in self._sites if site.says is not None]
+        return " ".join(found) if len(found) == len(self._sites) else None
 
     def _not_proved(self, plan: Plan, verdict: Verdict) -> CertcastError:
         """Let the version stay in place; return the failure of its proof."""
-        self.change.copies.keep()
+        self.copies.keep()
         # Lingering workers may mean that nginx has not taken the reload at all. So may a leaf that nobody was
         # shown, where some of those workers pass for another certificate's.
-        taken = bool(verdict.shown) or not self.other_masters
+        taken = bool(verdict.shown) or not self._other_masters
         if taken and not (verdict.lost or verdict.lingering):
-            self.change.on_reloaded(self._configuration())
-        return explanation.not_proved(self.folder.certificate, self.change.version, self.sites, plan, verdict)
+            self.on_reloaded(self._configuration())
+        return explanation.not_proved(self.folder.certificate, self.version, self._sites, plan, verdict)
 
     # -- the rollback
 
@@ -282,38 +270,37 @@ class _Switch:
                 kept = self._roll_back()
                 baseline.remove(self.folder.handshakes)
             except (CertcastError, OSError) as second:
-                previous = self.change.previous
+                previous = self.previous
                 where = f"version {previous}" if previous else "the copies of before"
                 kept = f"going back to {where} failed too: {second}"
             raise failure.but(kept=kept) from failure
 
     def _roll_back(self) -> str:
         """Let the snippet name the previous version again; return how that went. CertcastError, OSError."""
-        change, previous = self.change, self.change.previous
-        if not change.can_roll_back:
-            return f"version {change.version} stays in the snippet, since there is no earlier one"
+        previous = self.previous
+        if not self._can_roll_back:
+            return f"version {self.version} stays in the snippet, since there is no earlier one"
         back = "copies put back" if previous is None else f"switched back to version {previous}"
-        if change.flaw:
-            back += f", {change.flaw}: mend this at once"
-        change.copies.put_back()
+        if self.flaw:
+            back += f", {self.flaw}: mend this at once"
+        self.copies.put_back()
         if previous is not None:
             self.folder.switch(previous)
             self.folder.point_current(previous)
-        if not self.reloaded:
+        if not self._reloaded:
             return f"{back}; nginx was not reloaded"
         # A reload is asynchronous: the one to take back may not have begun. Then the workers that are to
         # retire, those with the refused version, do not run yet.
-        self._wait(self.retiring)
-        workers = tuple(worker for site in self.reloaded for worker in control.workers(site.nginx, site.says))
-        for site in self.reloaded:
+        self._wait(self._retiring)
+        sites = self._reloaded
+        workers = [worker for site in sites for worker in control.workers(site.nginx, site.says)]
+        for site in sites:
             control.reload(site.nginx)
-        self._wait(workers)
-        after = self.clients.try_all(self.before)
-        gone = [handshake for handshake, was in self.before.items() if was.leaf and not after[handshake].leaf]
-        if gone:
-            lines = explanation.lost_lines(self.before, after, gone)
+        self._wait(tuple(workers))
+        after = self._clients.try_all(self._before)
+        if lines := explanation.lost(Verdict(self._before, after, Expectation(self.release))):
             return f"{back}, reloaded; still without a handshake: {', '.join(lines)}"
         return f"{back}, reloaded; what worked before works again"
 
     def _wait(self, workers: tuple[Worker, ...]) -> None:
-        wait_for_retirement(workers, self.change.consumer.proof_deadline, self.other_masters)
+        wait_for_retirement(workers, self.consumer.proof_deadline, self._other_masters)

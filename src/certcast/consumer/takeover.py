@@ -328,10 +328,10 @@ class _Takeover:
         reloaded_config: str | None,
         alarm: CertcastError | None,
     ) -> Outcome:
-        from certcast.consumer import switch
         from certcast.consumer.disk import rollback
         from certcast.consumer.incoming import gate
         from certcast.consumer.proof.explanation import HandshakesBroke
+        from certcast.consumer.switch import Switch
 
         manifest, old = trusted.manifest, self.state.proved
         pair = self.folder.read(version)
@@ -344,7 +344,7 @@ class _Takeover:
         # nginx may have these loaded: they stay, too (Folder.prune).
         loaded = (self.state.reloaded_version, old.version if old else None)
         self.progress(f"{manifest.certificate}: switching to version {version}")
-        change = switch.Change(
+        switch = Switch(
             self.folder,
             self.copies,
             self.consumer,
@@ -352,6 +352,7 @@ class _Takeover:
             version,
             previous,
             manifest.leaf.sha256,
+            self.after,
             known_leaves=self.state.leaves,
             key_types=(self._proved_key_type(), key_type),
             flaw=back.flaw if back else None,
@@ -359,7 +360,7 @@ class _Takeover:
             on_reloaded=lambda config: self._save(reloaded_version=version, reloaded_config=config),
         )
         try:
-            proof = switch.put_into_service(change, after=self.after)
+            proof = switch.put_into_service()
         except HandshakesBroke:
             self._save(broke=manifest.leaf.sha256)
             raise

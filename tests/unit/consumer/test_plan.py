@@ -186,7 +186,7 @@ def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
 
 
 def blamed(found: Site, name: str | None = "www.example.test") -> list[str]:
-    return explanation.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
+    return explanation.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])], advise=True)
 
 
 def test_certificate_after_the_include_is_blamed() -> None:

@@ -3,15 +3,13 @@
     state.seen ── last_trusted ───> the manifest that was accepted last
     store ─────── fetch_trusted ──> the one that is published now, or the same (304)
 
-    no pinned publisher has signed it                                   refused before anything of it is read
-    its sequence is lower than this host's state, its version           refused; but what was signed by a key
-      directories (a state may be away) or `at_least` say               that is pinned no more doesn't count:
-                                                                        its thief may have counted to the end
-    equal sequence, other content than `published_at`, later `expires`  refused; the renewal host dates an
-                                                                        ageing manifest anew without a change
+Refused is a manifest
+- that no pinned publisher has signed, before anything of it is read;
+- with a lower sequence than this host's state, its version directories (a state may be away) or `at_least`
+  say. What was signed by a key that is pinned no more doesn't count: its thief may have counted to the end;
+- with an equal sequence, unless only `published_at` and a later `expires` differ.
 
-After a 304 the accepted manifest's `expires` counts, so a store that answers 304 for ever freezes nobody
-silently.
+After a 304 the accepted manifest's `expires` counts, so that no store freezes a host by answers of 304.
 """
 
 from __future__ import annotations

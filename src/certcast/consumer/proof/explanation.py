@@ -1,9 +1,8 @@
 """A verdict in words: where a release was seen, or why the proof failed and which line is to blame.
 
-    Proof                                    a proved release: where it was seen, and remarks
+    proof_of                                     where the release was seen, and remarks
     handshakes_lost · no_listener · not_proved   the failures, each with its next step
-    culprits · other_lines                   which line of nginx's configuration shows another certificate,
-                                             as a fault, and where nothing has failed
+    culprits                                     lines of nginx's configuration that name another certificate
 
 nginx takes the last ssl_certificate of each type of key. To name the line, that choice is made again here,
 on what `nginx -T` says.
@@ -56,7 +55,7 @@ def proof_of(verdict: Verdict, sites: list[Site], plan: Plan, not_provable: list
         others = f" and {len(not_provable) - 1:,} more" if len(not_provable) > 1 else ""
         words += f"; not provable: {not_provable[0]}{others}"
     lines = [f"not provable: {what}" for what in not_provable]
-    lines += [*remarks(verdict), *other_lines(sites, verdict.foreign)]
+    lines += [*remarks(verdict), *culprits(sites, verdict.foreign, advise=False)]
     return Proof(words, tuple(places(verdict)), tuple(lines))
 
 
@@ -84,7 +83,7 @@ def places(verdict: Verdict) -> list[str]:
 
 def remarks(verdict: Verdict) -> list[str]:
     """Return what is not wrong but worth a line in a mail."""
-    return lost_lines(verdict.before, verdict.after, verdict.dropped_clients) + _by_target(
+    return _without_handshake(verdict, verdict.dropped_clients) + _by_target(
         verdict.foreign, verdict.after, lambda handshake: f"{verdict.after[handshake]}, not one of certcast's"
     )
 
@@ -136,7 +135,7 @@ def failures(verdict: Verdict) -> list[str]:
         was, now = verdict.before[handshake], verdict.after[handshake]
         return f"still {now}" if was.leaf == now.leaf else f"now {now}; before it was {was}"
 
-    lines = lost_lines(verdict.before, verdict.after, verdict.lost)
+    lines = lost(verdict)
     lines += _by_target(verdict.outdated, verdict.after, instead_of_new)
     for listener in verdict.unseen:
         shown = dict.fromkeys(str(now) for _, now in _at(verdict, listener))
@@ -147,13 +146,14 @@ def failures(verdict: Verdict) -> list[str]:
     return lines or unreachable(verdict) or ["no handshake showed it"]
 
 
-def lost_lines(
-    before: Mapping[Handshake, Shown], after: Mapping[Handshake, Shown], lost: Iterable[Handshake]
-) -> list[str]:
-    """Return the targets of `lost` handshakes, with what came instead."""
-    return _by_target(
-        lost, before, lambda handshake: f"{after[handshake]}; before it was {before[handshake]}"
-    )
+def lost(verdict: Verdict) -> list[str]:
+    """Return the targets of lost handshakes, with what came instead."""
+    return _without_handshake(verdict, verdict.lost)
+
+
+def _without_handshake(verdict: Verdict, handshakes: Iterable[Handshake]) -> list[str]:
+    before, after = verdict.before, verdict.after
+    return _by_target(handshakes, before, lambda key: f"{after[key]}; before it was {before[key]}")
 
 
 def unreachable(verdict: Verdict) -> list[str]:
@@ -234,7 +234,7 @@ def _likely(sites: list[Site], plan: Plan, verdict: Verdict) -> list[str]:
     suspects = [*verdict.outdated, *unseen]
     if not suspects:
         return ["set consumer.nginx.listeners to where this nginx can be reached from here"]
-    return culprits(sites, suspects) or [
+    return culprits(sites, suspects, advise=True) or [
         "a server block without the include answers, or another program on that port: see `nginx -T`",
     ]
 
@@ -260,25 +260,20 @@ def _misdirected(sites: list[Site], listener: Listener, verdict: Verdict) -> Ite
             yield f"nothing answers at {listener}: correct consumer.nginx.listeners as in `nginx -T`"
 
 
-def culprits(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
-    """Return the lines that made these handshakes show another certificate, with what to do."""
-    return _first((f"{what}: {to_do}" for what, to_do in _blamed(sites, shown)), what="lines ")
+def culprits(sites: Iterable[Site], shown: Iterable[Handshake], *, advise: bool) -> list[str]:
+    """Return the lines that made these handshakes show another certificate, and what to do about it.
 
-
-def other_lines(sites: Iterable[Site], shown: Iterable[Handshake]) -> list[str]:
-    """Return the same lines where nothing has failed: without advice.
-
-    Anyone who followed it might cut off clients that are served as they should be.
+    Without advice where nothing has failed: it might cut off clients that are served as they should be.
     """
-    return _first((what for what, _ in _blamed(sites, shown)), what="lines ")
-
-
-def _blamed(sites: Iterable[Site], shown: Iterable[Handshake]) -> Iterator[tuple[str, str]]:
     sites = tuple(sites)
-    for handshake in shown:
-        for site in sites:
-            for server in server_names.fitting(site.servers, handshake.target)[:1]:
-                yield from _blame(site, server, handshake.client)
+    blamed = (
+        blame
+        for handshake in shown
+        for site in sites
+        for server in server_names.fitting(site.servers, handshake.target)[:1]
+        for blame in _blame(site, server, handshake.client)
+    )
+    return _first((f"{what}: {to_do}" if advise else what for what, to_do in blamed), what="lines ")
 
 
 def _blame(site: Site, server: Server, client: Client) -> Iterator[tuple[str, str]]:

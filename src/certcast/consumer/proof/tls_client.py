@@ -1,24 +1,17 @@
-"""A TLS client that accepts one type of key: a process of its own, for proof's handshakes.
+"""A TLS client that accepts one type of key: a process of its own, for handshake.py.
 
     OPENSSL_CONF=rsa.cnf python -I -S tls_client.py rsa        also: ecdsa, any
 
     first line out   {"limited": true}             whether OpenSSL has read that file
     a line in        [[listener, name, proxy_protocol, version], …]
-    a line out       [[leaf, reached, failure], …]  in the same order
-    end of input     the process ends
+    a line out       [[leaf, reached, failure], …]  in the same order; `reached`: there was a connection
 
-`listener` is [host, port], or the path of a unix socket; `name` is the SNI, or null;
-`version` is "TLS 1.2", "TLS 1.3" or "TLS" for either. `leaf` is the SHA-256 of the
-certificate that came, or null; `reached` whether there was a connection at all.
+Why a process: in TLS 1.3 a client says by its signature algorithms which keys it takes (RFC 8446, 4.2.3).
+Python's ssl has no call for them before 3.15; OpenSSL takes them from its configuration file, once in a
+process (docs/adr/0008). For TLS 1.2 the cipher suites say it, and these are set here.
 
-Why a process: in TLS 1.3 a client says by its signature algorithms which keys it takes
-(RFC 8446, 4.2.3), and Python's ssl has no call for them before 3.15. OpenSSL takes
-them from its configuration file, once in a process (docs/adr/0008). For TLS 1.2 the
-cipher suites say it, and these are set here.
-
-Nothing is verified: the gate has verified the pair; here the question is which bytes come,
-and a client that refuses a certificate cannot tell. Therefore, too, security level 0
-and everything that OpenSSL still has: what an old client is served counts.
+Nothing is verified: the gate has verified the pair, and a client that refuses a certificate cannot tell what
+came. What an old client is served counts, so security level 0 and everything that OpenSSL still has are on.
 
 The standard library only: this file is run by its path, and is not certcast to Python.
 """
@@ -84,7 +77,7 @@ def _all_at_once(asked: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]
 
 
 def _ask(listener: _Listener, name: str | None, proxy_protocol: bool, context: ssl.SSLContext) -> _Answer:
-    """Return [leaf, reached, failure] of one full handshake."""
+    """Return [leaf (SHA-256), reached, failure] of one full handshake; `name` is the SNI, or None."""
     for _ in range(2):
         # A worker that retires resets what waits in a queue of its own (`reuseport`). What is
         # broken resets the second connection, too.

@@ -1,18 +1,10 @@
 """Was the new certificate really taken into service? Handshakes before and after the reload say so.
 
     Expectation   what the second round should show
-    Verdict       both rounds, compared: one property for each rule
+    Verdict       both rounds, compared handshake by handshake: one property for each rule
     prove         wait until the old workers have retired, shake hands, judge
 
 Each handshake is compared with its own earlier self: the same target, the same kind of client.
-
-    shown             it shows the new leaf; without any, nothing is proved
-    lost              it came about before, and does not now: not proved
-    dropped_clients   as `lost`, but the change of the key's type was allowed: a remark
-    outdated          it showed a release of certcast, and now shows another leaf than the new one: not proved
-    foreign           it shows a certificate that is none of certcast's, as before: a remark
-    unseen            a listener should show the new leaf, and shows it to no client: not proved
-    lingering         a worker from before the reload still accepts connections: not proved
 
 Not here: what is tried (plan.py), the words for a verdict (explanation.py).
 """
@@ -69,14 +61,14 @@ class Verdict:
 
     @property
     def is_proved(self) -> bool:
-        """Whether the release was seen, and nothing is wrong."""
+        """Whether the release was seen, and nothing is wrong. No worker of before may be lingering."""
         return bool(self.shown) and not (self.lost or self.outdated or self.unseen or self.lingering)
 
     # -- the rules
 
     @cached_property
     def shown(self) -> tuple[Handshake, ...]:
-        """Return the handshakes that show the new leaf."""
+        """Return the handshakes that show the new leaf; without any, nothing is proved."""
         release = self.expectation.release
         return tuple(handshake for handshake, now in self.after.items() if now.leaf == release)
 
@@ -87,7 +79,7 @@ class Verdict:
 
     @cached_property
     def dropped_clients(self) -> tuple[Handshake, ...]:
-        """Return those that came about before, and need not now."""
+        """Return those that came about before, and need not now: a remark."""
         return tuple(handshake for handshake in self._gone if self._is_droppable(handshake))
 
     @cached_property
@@ -97,7 +89,7 @@ class Verdict:
 
     @cached_property
     def foreign(self) -> tuple[Handshake, ...]:
-        """Return those that show somebody else's certificate: one nginx serves many names.
+        """Return those that show somebody else's certificate: a remark, since one nginx serves many names.
 
         The operator chooses which certificate clients without a name get, so these are not counted.
         """
