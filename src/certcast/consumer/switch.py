@@ -218,7 +218,7 @@ class Switch:
         """Return the verdict on what is shown without a reload; None if a reload may better it.
 
         One round is enough: the reload of an earlier run already retired every worker that started before
-        the switch. But nginx may not have loaded what was changed since: of another configuration, what is
+        the switch. But nginx may not have loaded a configuration that was changed since, and then what is
         shown proves nothing.
         """
         reloaded = self.reloaded_config

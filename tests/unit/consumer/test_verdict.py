@@ -53,7 +53,7 @@ def test_new_leaf_everywhere_is_proved() -> None:
 
 
 @pytest.mark.parametrize("before", [OLD, FOREIGN, NEW])
-def test_lost_handshake_is_broken(before: str) -> None:
+def test_handshake_that_is_gone_is_lost(before: str) -> None:
     """A target that had a handshake and has none is broken, whosever certificate it showed."""
     found = verdict({1: Shown(before)}, {1: NO_HANDSHAKE})
     assert (TRIED[1],) == found.lost
@@ -63,7 +63,7 @@ def test_lost_handshake_is_broken(before: str) -> None:
 
 
 @pytest.mark.parametrize("leaf", [OLD, OLDER])
-def test_old_leaf_of_ours_is_stale(leaf: str) -> None:
+def test_old_leaf_of_ours_is_outdated(leaf: str) -> None:
     """A target that showed a release of ours, also one before the last, must show the new one."""
     found = verdict({1: Shown(leaf)}, {1: Shown(leaf)})
     assert (TRIED[1],) == found.outdated
@@ -99,7 +99,7 @@ def test_another_certificate_of_certcast_is_not_foreign() -> None:
     assert 1 == len(as_clients({RSA_12: OLD}, {RSA_12: FOREIGN}, other_leaves={FOREIGN[:16]}).outdated)
 
 
-def test_listener_without_the_new_leaf_is_dark() -> None:
+def test_listener_without_the_new_leaf_is_unseen() -> None:
     """A configured listener that shows the new leaf for no name at all is not proved."""
     foreign = {2: Shown(FOREIGN), 3: Shown(FOREIGN)}
     found = verdict(foreign, foreign)
@@ -108,13 +108,13 @@ def test_listener_without_the_new_leaf_is_dark() -> None:
     assert [f"[2001:db8::1]:443: leaf {FOREIGN[:16]}…"] == explanation.failures(found)
 
 
-def test_target_that_was_down_before_cannot_be_broken() -> None:
+def test_target_that_was_down_before_cannot_be_lost() -> None:
     """What did not work before the reload is not blamed on it, as long as the listener is seen otherwise."""
     assert verdict({1: NO_HANDSHAKE}, {1: NO_HANDSHAKE}).is_proved
     assert (TWO,) == verdict({2: DOWN, 3: DOWN}, {2: DOWN, 3: DOWN}).unseen
 
 
-def test_listener_that_nobody_configured_and_nobody_reaches_is_not_provable() -> None:
+def test_unconfigured_unreachable_listener_is_not_provable() -> None:
     """A listener that only nginx names and that cannot be connected to is said, not failed."""
     before = {handshake: DOWN if handshake.target.listener == TWO else Shown(OLD) for handshake in TRIED}
     after = {handshake: DOWN if handshake.target.listener == TWO else Shown(NEW) for handshake in TRIED}
@@ -123,7 +123,7 @@ def test_listener_that_nobody_configured_and_nobody_reaches_is_not_provable() ->
     assert ["[2001:db8::1]:443: no connection (Connection refused)"] == explanation.unreachable(found)
 
 
-def test_listener_that_names_our_files_and_shows_others_is_dark() -> None:
+def test_listener_with_our_files_that_shows_others_is_unseen() -> None:
     """A listener whose site names our files, and which answers with another certificate, is not proved."""
     before = {handshake: Shown(FOREIGN) for handshake in TRIED}
     after = {handshake: Shown(FOREIGN if handshake.target.listener == TWO else NEW) for handshake in TRIED}
@@ -200,7 +200,7 @@ def test_one_tls_version_that_breaks_is_named() -> None:
     )
 
 
-def test_allowed_change_of_the_key_type_gives_up_its_old_clients() -> None:
+def test_allowed_change_of_key_type_drops_its_old_clients() -> None:
     """
     With `allow_key_type_change`, RSA clients that lose our certificate as it becomes ECDSA are said
     and not broken; without, they are broken.
@@ -214,20 +214,20 @@ def test_allowed_change_of_the_key_type_gives_up_its_old_clients() -> None:
     assert 2 == len(as_clients(before, after).lost)
 
 
-def test_giving_up_is_only_for_our_own_certificate() -> None:
+def test_clients_are_dropped_for_our_own_certificate_only() -> None:
     """Also with `allow_key_type_change`, RSA clients that lose somebody else's certificate are broken."""
     before = {RSA_12: FOREIGN, ECDSA_12: None}
     after = {RSA_12: None, ECDSA_12: NEW}
     assert 1 == len(as_clients(before, after, droppable_keys="RSA").lost)
 
 
-def test_nobody_is_given_up_where_nobody_gets_the_new_certificate() -> None:
+def test_no_client_is_dropped_where_none_is_served() -> None:
     """A site whose ciphers suit only the old type of key serves nobody: broken, permission or not."""
     before = {RSA_12: OLD, ECDSA_12: None}
     assert 1 == len(as_clients(before, {RSA_12: None, ECDSA_12: None}, droppable_keys="RSA").lost)
 
 
-def test_clients_of_a_tls_version_are_not_given_up_for_another_version() -> None:
+def test_one_tls_version_is_not_dropped_for_another() -> None:
     """
     An ECDSA release under ciphers for RSA still serves TLS 1.3, but no TLS 1.2 client at all: that
     is broken, though TLS 1.3 looks well.

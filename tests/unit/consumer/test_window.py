@@ -45,7 +45,7 @@ def test_idle_check_outside_the_window() -> None:
     assert "idle check" == state.why_due(BEGIN + timedelta(minutes=60), HOUR)
 
 
-def test_clock_that_was_set_back_does_not_silence_the_idle_check() -> None:
+def test_clock_set_back_does_not_silence_the_idle_check() -> None:
     """A last look in the future (the clock was wrong then) is followed by a look now."""
     state = proved(90, last_checked=BEGIN + timedelta(days=400))
     assert "idle check" == state.why_due(BEGIN + timedelta(minutes=1), HOUR)

@@ -1,12 +1,12 @@
 """What must be true of a downloaded release before nginx gets to see it.
 
-    require_published   fullchain.pem is the one that the manifest names: size, MD5, SHA-256
+    require_published   fullchain.pem is the file that the manifest names: size, MD5, SHA-256
     require_fit         key, chain, names, dates; not older than what is served; not revoked
     require_key_type    RSA stays RSA, ECDSA stays ECDSA, unless a change is allowed
     require_changed     a new release brings a new certificate and a new key
 
-In this order: nothing is parsed before its digest is right. The private key has none; it is
-bound by its public half, which the signed manifest names.
+In this order: nothing is parsed before its digest is right. The private key has no digest; its public half,
+which the signed manifest names, binds it.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ def require_changed(
 ) -> None:
     """Raise FilesUnchanged if a release other than the proved one brings a file again.
 
-    The users' rule (all files differ, or a person is told), on the two files that
-    nginx reads. A key counts as the same also when only its encoding changed.
-    `chain.pem` takes no part: it stays or changes as the CA likes (docs/adr/0002).
+    The users' rule (all files differ, or a person is told), on the two files that nginx reads. A key counts
+    as the same also when only its encoding changed. `chain.pem` takes no part: it changes as the CA likes
+    (docs/adr/0002).
     """
     if proved is None or proved.leaf.sha256 == manifest.leaf.sha256:
         return

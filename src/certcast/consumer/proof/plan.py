@@ -100,10 +100,10 @@ def site_of(
 class Plan:
     """What is tried, what must be seen, and in words what cannot be tried.
 
-    `required` listeners are configured, so the new leaf must be seen there. At the `expected` ones a name
-    leads to a server block with our files, so it must be seen there if there is any connection. Of `unasked`
-    ones a server block has our files, in that line, but no name is known that leads to it; what its clients
-    get cannot be told. Any other listener must not lose what it showed before.
+    The new leaf must be seen at each of the `required` listeners, which are configured, and at each of the
+    `expected` ones that can be connected to: there a name leads to a server block with our files. At an
+    `unasked` one a server block has our files, in that line, and no name is known that leads to it: what its
+    clients get cannot be told. Any other listener must not lose what it showed before.
     """
 
     handshakes: tuple[Handshake, ...]

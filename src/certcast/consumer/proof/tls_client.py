@@ -47,7 +47,7 @@ def main(keys: str) -> None:
     _say({"limited": limited})
     contexts = {version: _context(version, keys) for version in _VERSIONS}
     for line in sys.stdin:
-        _say(_all_at_once([(*asked[:3], contexts[asked[3]]) for asked in json.loads(line)]))
+        _say(_all_at_once([(*question[:3], contexts[question[3]]) for question in json.loads(line)]))
 
 
 def _context(version: str, keys: str) -> ssl.SSLContext:
@@ -60,15 +60,15 @@ def _context(version: str, keys: str) -> ssl.SSLContext:
     return context
 
 
-def _all_at_once(asked: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]) -> list[_Answer]:
-    answers: list[_Answer] = [[]] * len(asked)
-    left = iter(enumerate(asked))  # next() on it is one step of the interpreter: no lock
+def _all_at_once(questions: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]) -> list[_Answer]:
+    answers: list[_Answer] = [[]] * len(questions)
+    left = iter(enumerate(questions))  # next() on it is one step of the interpreter: no lock
 
     def work() -> None:
         for number, question in left:
             answers[number] = _ask(*question)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(asked)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(questions)))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,8 +79,8 @@ def _all_at_once(asked: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]
 def _ask(listener: _Listener, name: str | None, proxy_protocol: bool, context: ssl.SSLContext) -> _Answer:
     """Return [leaf (SHA-256), reached, failure] of one full handshake; `name` is the SNI, or None."""
     for _ in range(2):
-        # A worker that retires resets what waits in a queue of its own (`reuseport`). What is
-        # broken resets the second connection, too.
+        # A worker that retires resets what waits in a queue of its own (`reuseport`). A broken listener
+        # resets the second connection, too.
         try:
             return _handshake(listener, name, proxy_protocol, context)
         except ConnectionResetError as error:
