@@ -23,9 +23,9 @@ import pytest
 
 from certcast.config.model import Config
 from certcast.config.reading import load
-from certcast.consumer import state
 from certcast.consumer.disk.versions import Folder
 from certcast.consumer.outcome import Outcome
+from certcast.consumer.state import State
 from certcast.consumer.takeover import pull
 from certcast.release import certificate
 from certcast.report.errors import NotIncluded
@@ -73,6 +73,8 @@ try:
         force=True,
         after=lambda done: os._exit(9) if done == step else None,
     )
+    if outcome.alarm is not None:
+        raise outcome.alarm
 except CertcastError as error:
     print(error.report(), file=sys.stderr)
     sys.exit(error.exit_status)
@@ -111,7 +113,14 @@ class Consumer:
         self.pairs[letter] = pair
         return pair
 
-    def pull(
+    def pull(self, now: datetime = DAY, **options: Any) -> Outcome:
+        """Run certcast's pull once; raise the alarm that it ends with, as the command does."""
+        outcome = self.outcome(now, **options)
+        if outcome.alarm is not None:
+            raise outcome.alarm
+        return outcome
+
+    def outcome(
         self,
         now: datetime = DAY,
         *,
@@ -193,9 +202,9 @@ class Consumer:
         return Folder(self.config.state_dir, NAME, self.config.consumer.nginx_of(NAME))
 
     @property
-    def state(self) -> state.State:
+    def state(self) -> State:
         """What certcast remembers."""
-        return state.load(self.folder.state)
+        return State.read(self.folder.state)
 
     def versions(self) -> list[int]:
         """Return the sequences of the versions that are kept."""

@@ -32,7 +32,7 @@ from certcast.acme.account import recorded_uri
 from certcast.acme.issued import OrderRecord
 from certcast.config import reading
 from certcast.config.reading import load, structure
-from certcast.consumer import state
+from certcast.consumer.state import ProvedRelease, State
 from certcast.publisher.hosts import enrolled_hosts, host_lists
 from certcast.publisher.keys import passphrase, recovery_kit
 from certcast.release import certificate, documents, host_identity, manifest, sealing, signing
@@ -540,17 +540,17 @@ def test_a_damaged_state_is_reported(holds: Holds, tmp_path: Path) -> None:
     """A state file that somebody edited, or a disk damaged, is read or LOCAL, which says what mends it."""
     path = tmp_path / "state.json"
     leaf = ONE.leaf
-    good = state.State(
+    good = State(
         last_checked=DAY, store="oss://a", sequence=7, seen=WRITTEN.decode(), seen_by=PUBLIC.fingerprint,
-        proved=state.Proved(leaf, "7-aaaa", {"fullchain.pem": "0" * 32}, "RSA"), leaves=(leaf.sha256,),
+        proved=ProvedRelease(leaf, "7-aaaa", {"fullchain.pem": "0" * 32}, "RSA"), leaves=(leaf.sha256,),
     )  # fmt: skip
-    state.save(path, good)
+    good.write(path)
     written = path.read_bytes()
-    assert good == state.load(path)
+    assert good == State.read(path)
 
     def check(body: bytes) -> None:
         path.write_bytes(body)
-        state.load(path)
+        State.read(path)
 
     documents = edited(json.loads(written), ANY_JSON).map(lambda value: json.dumps(value).encode())
     for bodies in (ANY_BYTES, changed(written), documents):

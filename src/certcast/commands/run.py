@@ -99,27 +99,25 @@ class CommandRun:
         return self._reader
 
     def pull(self, certificate: CertificateConfig, *, force: bool) -> None:
-        """Pull one certificate; print and mail what changed, also if the run then ends with an alarm."""
+        """Pull one certificate; print and mail what changed, then raise the alarm of the run, if any."""
         from certcast.consumer.takeover import pull
 
-        installed: list[Outcome] = []
-        try:
-            outcome = pull(
-                self.config,
-                certificate,
-                open_store=self.reader,
-                now=now(),
-                force=force,
-                progress=console.progress(),
-                installed=installed.append,
-            )
-            if outcome.result != "installed" and sys.stderr.isatty():
-                hint = "; --now looks all the same" if outcome.result == "nothing due" else ""
-                console.progress()(outcome.text + hint)
-        finally:
-            for outcome in installed:
-                console.changed(outcome.text)
-                self.attempt(certificate, partial(self._mail_installed, outcome))
+        outcome = pull(
+            self.config,
+            certificate,
+            open_store=self.reader,
+            now=now(),
+            force=force,
+            progress=console.progress(),
+        )
+        if outcome.result == "installed":
+            console.changed(outcome.text)
+            self.attempt(certificate, partial(self._mail_installed, outcome))
+        elif outcome.alarm is None and sys.stderr.isatty():
+            hint = "; --now looks all the same" if outcome.result == "nothing due" else ""
+            console.progress()(outcome.text + hint)
+        if outcome.alarm is not None:
+            raise outcome.alarm
 
     def signer(self) -> Signer:
         """Gather who signs and who may read. Raises SigningFailed, SecretExposed, LocalFault."""

@@ -1,9 +1,6 @@
 """What a run came to, in words: for the terminal, cron's mail and ours.
 
-    of                 installed · current · nothing due, with what is served and until when
-    expired, overdue   the alarms of a run that did its work, or had none to do
-
-How often a person hears of an alarm is the caller's business.
+Not here: how often a person hears of an alarm (the caller's).
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from certcast.release.lifetime import remaining_text, utc_text
-from certcast.report.errors import ManifestExpired, Overdue
+from certcast.report.errors import CertcastError, ManifestExpired, Overdue
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,32 +18,28 @@ if TYPE_CHECKING:
     from certcast.release.certificate import Leaf
     from certcast.release.manifest import Manifest
 
+Result = Literal["nothing due", "current", "installed"]
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to. `text` is one line for a person; `proved` where the leaf was seen.
 
-    `remarks` are lines of the proof that are no alarm: what could not be proved.
+    `remarks` are lines of the proof that are no alarm: what could not be proved. `alarm` is the failure that
+    a run must still end with after its work.
     """
 
     certificate: str
-    result: Literal["nothing due", "current", "installed"]
+    result: Result
     leaf: Leaf | None
-    proved: tuple[str, ...]
     text: str
+    proved: tuple[str, ...] = ()
     previous: Leaf | None = None
     remarks: tuple[str, ...] = ()
+    alarm: CertcastError | None = None
 
 
-def of(
-    certificate: str, result: Literal["nothing due", "current", "installed"], state: State, now: datetime
-) -> Outcome:
-    """Return the outcome of a run after which `state` is what is known."""
-    leaf = state.proved.leaf if state.proved else None
-    return Outcome(certificate, result, leaf, (), f"{certificate}: {result}; {served(state, now)}")
-
-
-def served(state: State, now: datetime) -> str:
+def served_text(state: State, now: datetime) -> str:
     """Return what was seen served last, as a part of a sentence."""
     if state.proved is None:
         return "no release was proved here yet"

@@ -3,27 +3,24 @@
     lock → state → due? → manifest → newer? → fetch → digests → unseal → gate → version → derived files
          → copies, switch → nginx -t → reload → proof (switch.py) → state → prune
 
-Whatever fails, what was served before is still served, and the next run goes on
-from what *is*: an accepted release that is not proved yet makes every run due and
-sends no ETag, so that a crash cannot hide behind the window or behind a 304.
-
-A run that has done its work may still end with an alarm: nothing is sealed to this host any
-more, the manifest has expired, or a newer certificate is overdue. The work comes first.
-
-Not here: mail (the caller's); what may be believed (current.py), opened (fetch.py), served (gate.py).
+Whatever fails, what was served before is still served. The next run goes on from what *is*: an accepted
+release that is not proved yet makes every run due and sends no ETag, so that a crash cannot hide behind the
+window or behind a 304.
 
 Imported by runs that have nothing to do: X.509, TLS and the store come late.
+
+Not here: mail (the caller's); what may be believed (current.py), opened (fetch.py), served (gate.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from certcast.consumer import outcome as outcomes
-from certcast.consumer import state as memory
 from certcast.consumer.disk.copies import Copies
-from certcast.consumer.disk.versions import Folder, version_name
+from certcast.consumer.disk.versions import Folder, choose_rollback, version_name
+from certcast.consumer.outcome import Outcome, expired, overdue, served_text
+from certcast.consumer.state import ProvedRelease, State
 from certcast.host import files
 from certcast.report.errors import CertcastError, NotProved
 
@@ -32,8 +29,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certcast.config.model import CertificateConfig, Config, ConsumerConfig
-    from certcast.consumer.incoming.current import Published
-    from certcast.consumer.outcome import Outcome
+    from certcast.consumer.incoming.current import TrustedManifest
+    from certcast.consumer.outcome import Result
     from certcast.release.manifest import Manifest
     from certcast.storage.store import Reader
 
@@ -58,110 +55,120 @@ def pull(
     force: bool = False,
     progress: Callable[[str], None] = _ignore,
     after: Callable[[str], None] = _ignore,
-    installed: Callable[[Outcome], None] = _ignore,
 ) -> Outcome:
-    """Bring one certificate on this host up to date.
+    """Bring one certificate on this host up to date; the caller raises the outcome's alarm, if there is one.
 
-    `open_store` is called only when there is something to look at. `force` ignores
-    window and idle check, and tries a release again that broke handshakes.
-    `progress` gets lines for a person, `after` the name of each step when it is done.
-    `installed` gets the outcome of an installation at once, since the run may
-    still end with an alarm.
+    `open_store` is called only when the store is to be asked. `force` ignores window and idle check, and
+    tries a release again that broke handshakes. `progress` gets lines for a person, `after` the name of each
+    step when it is done.
 
-    Raises LocalFault, Busy, StoreError, ReleaseError, InstallError or Overdue, all
-    with `kept` filled in.
+    Raises LocalFault, Busy, StoreError, ReleaseError or InstallError, all with `kept` filled in.
     """
     consumer = config.consumer or config.lacks("consumer", "certcast pull")
     folder = Folder(config.state_dir, certificate.name, consumer.nginx_of(certificate.name))
     with files.lock(folder.lock):
-        state = memory.load(folder.state).at(config.store.url)
+        state = State.read(folder.state).at(config.store.url)
         copies = Copies(folder, consumer.copies_of(certificate.name), after=after)
-        run = _Run(config, consumer, certificate, folder, copies, state, now, progress, after)
+        takeover = _Takeover(config, consumer, certificate, folder, copies, state, now, progress, after)
         try:
             with files.reported(f"install {certificate.name}", kept="what nginx has loaded stays as it is"):
-                outcome, alarm = run.go(open_store, force=force)
-            if outcome.result == "installed":
-                installed(outcome)
-            if alarm is not None:
-                if outcome.result == "installed":
-                    alarm.kept = "installed and proved in this run"
-                raise alarm
-        except CertcastError as error:
-            error.kept = f"{outcomes.served(run.state, now)}; {error.kept or 'nginx was not touched'}"
-            raise
-    return outcome
+                outcome = takeover.run(open_store, force=force)
+        except CertcastError as failure:
+            raise takeover.with_served(failure) from failure
+    alarm = outcome.alarm
+    if alarm is None:
+        return outcome
+    if outcome.result == "installed":
+        alarm = alarm.but(kept="installed and proved in this run")
+    return replace(outcome, alarm=takeover.with_served(alarm))
 
 
 @dataclass
-class _Run:
-    """The facts of one run; `state` follows what is on the disk."""
+class _Takeover:
+    """The facts of one run; `state` follows what is on the disk.
+
+    `lookup_failure` kept the newest manifest away, where an earlier one is taken up without it.
+    """
 
     config: Config
     consumer: ConsumerConfig
     certificate: CertificateConfig
     folder: Folder
     copies: Copies
-    state: memory.State
+    state: State
     now: datetime
     progress: Callable[[str], None]
     after: Callable[[str], None]
     store: Reader | None = None
+    lookup_failure: CertcastError | None = None
 
-    def go(self, open_store: Callable[[], Reader], *, force: bool) -> tuple[Outcome, CertcastError | None]:
-        """Do the run in its order; return what it came to, and the alarm that it must still end with."""
+    def run(self, open_store: Callable[[], Reader], *, force: bool) -> Outcome:
+        """Do the run in its order."""
         self.copies.settle()
         self.folder.sweep()
         self.after("locked")
-        reason = "asked for" if force else memory.due(self.state, self.now, self.consumer.idle_check)
-        reason = reason or self._another_identity()
+        reason = "asked for" if force else self.state.why_due(self.now, self.consumer.idle_check)
+        reason = reason or self._why_another_identity()
         if reason is None:
-            return self._came_to("nothing due"), None
+            return self._outcome("nothing due")
         self.progress(f"{self.certificate.name}: asking {self.config.store.url} ({reason})")
-        published, trouble = self._look(open_store)
-        manifest = published.manifest
-        if self._in_service(manifest):
-            self._save(etag=published.etag)
-            alarm = self._not_sealed_to_us(manifest) or outcomes.expired(manifest, self.now)
-            return self._came_to("current"), alarm or outcomes.overdue(manifest, self.now)
+        trusted = self._ask(open_store)
+        manifest = trusted.manifest
+        if self._is_in_service(manifest):
+            self._save(etag=trusted.etag)
+            alarm = self._check_sealed(manifest) or expired(manifest, self.now) or overdue(manifest, self.now)
+            return self._outcome("current", alarm=alarm)
+        return self._install(trusted, force=force)
+
+    def with_served(self, failure: CertcastError) -> CertcastError:
+        """Return the failure with what is served now before what was kept."""
+        kept = failure.kept or "nginx was not touched"
+        return failure.but(kept=f"{served_text(self.state, self.now)}; {kept}")
+
+    def _install(self, trusted: TrustedManifest, *, force: bool) -> Outcome:
+        manifest = trusted.manifest
         # From here on every run is due, until the proof; and it reloads nginx, if this one is killed.
-        standing_with = None if force else self.state.standing_with
+        reloaded_config = None if force else self.state.reloaded_config
         self.state = self.state.accepting(manifest.leaf.sha256)
         self._save()
         self.after("accepted")
         if not force:
             self._require_not_broken_before(manifest)
-        version = self._held(manifest) or self._download(manifest, trouble)
-        if version != self.state.standing or not self._stands(version):
-            standing_with = None
+        version = self._find_version(manifest) or self._download(manifest)
+        if version != self.state.reloaded_version or not self._is_in_place(version):
+            reloaded_config = None
         self.folder.add_files(version, self._derived(version))
         self.after("derived")
-        alarm = trouble or outcomes.expired(manifest, self.now)
+        alarm = self.lookup_failure or expired(manifest, self.now)
         try:
-            return self._put_into_service(version, published, standing_with), alarm
+            return self._put_into_service(version, trusted, reloaded_config, alarm)
         except CertcastError as failure:
-            if alarm is not None:  # who mends the one should know that no newer release can come
-                besides = f"besides, {alarm.what} ({alarm.code})"
-                failure.found = f"{failure.found}\n{besides}" if failure.found else besides
-            raise
+            if alarm is None:
+                raise
+            # Mending this failure does not bring a newer release: the report says so.
+            besides = f"besides, {alarm.what} ({alarm.code})"
+            found = f"{failure.found}\n{besides}" if failure.found else besides
+            raise failure.but(found=found) from failure
 
     # -- what is published
 
-    def _look(self, open_store: Callable[[], Reader]) -> tuple[Published, CertcastError | None]:
-        """Return the manifest to go by, and the trouble that kept a newer one away.
+    def _ask(self, open_store: Callable[[], Reader]) -> TrustedManifest:
+        """Return the manifest to go by.
 
-        An unfinished installation is finished even when the store fails or shows
-        something unacceptable: its manifest was accepted before.
+        An unfinished installation is finished even when the store fails or shows something unacceptable:
+        its manifest was accepted before.
         """
         from certcast.consumer.incoming import current
 
         try:
             self.store = open_store()
-            found = current.look(self.store, self.config, self.certificate, self.state, self.folder)
-        except CertcastError as trouble:
-            accepted = current.last_seen(self.state, self.config, self.certificate.name)
+            found = current.fetch_trusted(self.store, self.config, self.certificate, self.state, self.folder)
+        except CertcastError as failure:
+            accepted = current.last_trusted(self.state, self.config, self.certificate.name)
             if self.state.unfinished is None or accepted is None:
                 raise
-            return accepted, trouble
+            self.lookup_failure = failure
+            return accepted
         self.state = replace(
             self.state,
             last_checked=self.now,
@@ -171,9 +178,9 @@ class _Run:
             former=found.former,
             expires=found.manifest.expires,
         )
-        return found, None
+        return found
 
-    def _in_service(self, manifest: Manifest) -> bool:
+    def _is_in_service(self, manifest: Manifest) -> bool:
         """Whether the published leaf is the proved one, and every file of this host still says so."""
         proved = self.state.proved
         return (
@@ -181,10 +188,10 @@ class _Run:
             and self.state.unfinished is None
             and proved.leaf.sha256 == manifest.leaf.sha256
             and proved.leaf.sha256 not in manifest.revoked
-            and self._stands(proved.version)
+            and self._is_in_place(proved.version)
         )
 
-    def _stands(self, version: str) -> bool:
+    def _is_in_place(self, version: str) -> bool:
         """Whether every file that is written for a version is as it should be."""
         return (
             self.folder.is_pointed_at(version)
@@ -192,7 +199,7 @@ class _Run:
             and self.copies.is_in_place(version)
         )
 
-    def _another_identity(self) -> str | None:
+    def _why_another_identity(self) -> str | None:
         """Return why the store is to be asked though nothing is due: what lies there may not open here."""
         if self.state.sealed_to is None or self.state.sealed_to == self._identity():
             return None
@@ -206,23 +213,22 @@ class _Run:
 
         return host_identity.load(self.config.identity).public.fingerprint
 
-    def _not_sealed_to_us(self, manifest: Manifest) -> CertcastError | None:
+    def _check_sealed(self, manifest: Manifest) -> CertcastError | None:
         """Return the alarm if this host could not open the release that it serves, if it fetched it now."""
         from certcast.consumer.incoming.fetch import Fetcher
 
         if self.store is None:
             return None
-        state = self.state
+        leaf = manifest.leaf.sha256
         try:
-            ours = {"sealed_leaf": manifest.leaf.sha256, "sealed_to": self._identity()}
-            # Of another object the ETag says nothing: a relay may make it of size and time alone.
-            same = ours == {"sealed_leaf": state.sealed_leaf, "sealed_to": state.sealed_to}
-            etag = Fetcher(self.config, self.store).look_at_sealed(
-                manifest, state.sealed_etag if same else None
-            )
-        except CertcastError as error:
-            return error
-        self._save(sealed_etag=etag, **ours)
+            sealed_to = self._identity()
+            # An ETag is only comparable for the same object: a relay may make it of size and time alone.
+            is_same = (leaf, sealed_to) == (self.state.sealed_leaf, self.state.sealed_to)
+            fetcher = Fetcher(self.config, self.store)
+            etag = fetcher.check_key(manifest, self.state.sealed_etag if is_same else None)
+        except CertcastError as failure:
+            return failure
+        self._save(sealed_etag=etag, sealed_leaf=leaf, sealed_to=sealed_to)
         return None
 
     def _derived(self, version: str) -> dict[str, bytes]:
@@ -245,7 +251,7 @@ class _Run:
                 next=f"mend nginx's configuration, then run `certcast pull --now {manifest.certificate}`",
             )
 
-    def _held(self, manifest: Manifest) -> str | None:
+    def _find_version(self, manifest: Manifest) -> str | None:
         """Return the version that an earlier run has downloaded, checked once more: time has passed."""
         from certcast.consumer.incoming import gate
 
@@ -253,20 +259,20 @@ class _Run:
         if version is None:
             return None
         pair = self.folder.read_files(version)
-        if not gate.published(pair, manifest):
+        if not gate.is_published(pair, manifest):
             return None
         self._check(pair, manifest)
         return version
 
-    def _download(self, manifest: Manifest, trouble: CertcastError | None) -> str:
+    def _download(self, manifest: Manifest) -> str:
         """Fetch the release into a staging folder; a version if it passes every check."""
         from certcast.consumer.incoming import gate
         from certcast.consumer.incoming.fetch import Fetcher
         from certcast.release.manifest import FULLCHAIN, PAIR, PRIVKEY
 
-        if trouble is not None:
-            raise trouble
-        assert self.store is not None  # _look opened it, or there was trouble
+        if self.lookup_failure is not None:
+            raise self.lookup_failure
+        assert self.store is not None  # _ask opened it
         version = version_name(manifest.sequence, manifest.leaf.sha256)
         with self.folder.staging() as incoming:
             self.progress(f"{manifest.certificate}: fetching sequence {manifest.sequence}")
@@ -315,62 +321,68 @@ class _Run:
 
     # -- into service
 
-    def _put_into_service(self, version: str, published: Published, standing_with: str | None) -> Outcome:
-        from certcast.consumer import switch
-        from certcast.consumer.disk.versions import choose_rollback
+    def _put_into_service(
+        self,
+        version: str,
+        trusted: TrustedManifest,
+        reloaded_config: str | None,
+        alarm: CertcastError | None,
+    ) -> Outcome:
         from certcast.consumer.incoming import gate
-        from certcast.consumer.proof import explanation
+        from certcast.consumer.proof.explanation import HandshakesBroke
+        from certcast.consumer.switch import Switch
 
-        manifest, old = published.manifest, self.state.proved
+        manifest, old = trusted.manifest, self.state.proved
         pair = self.folder.read_files(version)
         key_type = gate.key_type(pair)
+        has_copies = bool(self.copies.entries)
         back = choose_rollback(
-            self.folder,
-            self.state,
-            manifest,
-            self.now,
-            instead_of=version,
-            copies=bool(self.copies.entries),
+            self.folder, self.state, manifest, self.now, instead_of=version, copies=has_copies
         )
         previous = back.version if back else None
         # nginx may have these loaded: they stay, too (Folder.prune).
-        loaded = (self.state.standing, old.version if old else None)
+        loaded = (self.state.reloaded_version, old.version if old else None)
         self.progress(f"{manifest.certificate}: switching to version {version}")
-        change = switch.Change(
+        switch = Switch(
             self.folder,
             self.copies,
+            self.consumer,
+            self.certificate.names,
             version,
             previous,
             manifest.leaf.sha256,
-            ours=self.state.leaves,
+            self.after,
+            known_leaves=self.state.leaves,
             key_types=(self._proved_key_type(), key_type),
             flaw=back.flaw if back else None,
-            standing_with=standing_with,
-            stands=lambda configuration: self._save(standing=version, standing_with=configuration),
+            reloaded_config=reloaded_config,
+            on_reloaded=lambda config: self._save(reloaded_version=version, reloaded_config=config),
         )
         try:
-            seen = switch.put_into_service(change, self.consumer, self.certificate.names, after=self.after)
-        except explanation.HandshakesBroke:
+            proof = switch.put_into_service()
+        except HandshakesBroke:
             self._save(broke=manifest.leaf.sha256)
             raise
         self.after("proved")
-        self.state = self.state.proving(memory.Proved(manifest.leaf, version, gate.md5_of(pair), key_type))
-        self._save(etag=published.etag, last_downloaded=self.now)
+        self.state = self.state.proving(ProvedRelease(manifest.leaf, version, gate.md5_of(pair), key_type))
+        self._save(etag=trusted.etag, last_downloaded=self.now)
         self.after("saved")
         self.folder.prune(keep=(version, previous, *loaded))
         self.after("pruned")
-        outcome = self._came_to("installed")
-        return replace(
-            outcome,
-            proved=seen.places,
-            remarks=seen.remarks,
+        return self._outcome(
+            "installed",
+            f"; {proof.summary}",
+            proved=proof.places,
+            remarks=proof.remarks,
             previous=old.leaf if old else None,
-            text=f"{outcome.text}; {seen.summary}",
+            alarm=alarm,
         )
 
     def _save(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
-        memory.save(self.folder.state, self.state)
+        self.state.write(self.folder.state)
 
-    def _came_to(self, result: Literal["nothing due", "current", "installed"]) -> Outcome:
-        return outcomes.of(self.certificate.name, result, self.state, self.now)
+    def _outcome(self, result: Result, more: str = "", **rest: Any) -> Outcome:
+        name, leaf = self.certificate.name, self.state.proved.leaf if self.state.proved else None
+        text = f"{name}: {result}; {served_text(self.state, self.now)}{more}"
+        return Outcome(name, result, leaf, text, **rest)

@@ -67,7 +67,7 @@ def test_server_names_that_the_certificate_covers_are_asked() -> None:
     assert own == names(found, IPV6)
 
 
-def test_name_with_any_ending_is_asked_with_those_of_the_certificate() -> None:
+def test_name_with_any_ending_is_tried_by_the_certificates() -> None:
     """`app.example.*` leads to its server block by a name of the certificate, and so it is asked for that."""
     found = plan(
         site(
@@ -128,7 +128,7 @@ def test_starttls_of_mail_is_said_to_be_unproved() -> None:
     assert ("STARTTLS on 127.0.0.1:143",) == found.not_provable
 
 
-def test_configured_listeners_win_and_get_the_names_of_the_virtual_hosts() -> None:
+def test_configured_listeners_win_and_get_every_server_name() -> None:
     """With `listeners` in the configuration these are asked, under every name that nginx knows."""
     elsewhere = Listener(Address("192.0.2.7", 8443), proxy_protocol=True)
     found = plan(
@@ -138,14 +138,14 @@ def test_configured_listeners_win_and_get_the_names_of_the_virtual_hosts() -> No
     assert "www.example.test" in names(found, elsewhere)
 
 
-def test_nginx_that_does_not_tell_is_asked_where_it_is_configured() -> None:
+def test_silent_nginx_is_tried_where_it_is_configured() -> None:
     """Without `nginx -T`, the configured listeners and the certificate's names are what there is."""
     quiet = Site(NginxConfig((HTTPS,)), None, frozenset(), SNIPPET)
     assert ["example.test", "certcast-proof.example.test", None] == names(plan(quiet))
-    assert quiet.includes_ours() is None
+    assert quiet.is_included() is None
 
 
-def test_listener_of_other_sites_is_asked_but_nothing_is_expected_of_it() -> None:
+def test_listener_of_other_sites_is_tried_without_expectation() -> None:
     """A site with a certificate of its own must not break, and need not show ours."""
     found = plan(site("server { listen 8443 ssl; ssl_certificate /o.pem; ssl_certificate_key /o.key; }"))
     assert frozenset() == found.expected
@@ -186,7 +186,7 @@ def test_thousand_names_are_each_tried_and_the_bound_is_said() -> None:
 
 
 def blamed(found: Site, name: str | None = "www.example.test") -> list[str]:
-    return explanation.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])])
+    return explanation.culprits([found], [Handshake(Target(HTTPS, name), MATRIX[0])], advise=True)
 
 
 def test_certificate_after_the_include_is_blamed() -> None:
@@ -201,7 +201,7 @@ def test_certificate_after_the_include_is_blamed() -> None:
     ] == blamed(found)
 
 
-def test_certificate_before_the_include_is_blamed_for_its_clients() -> None:
+def test_certificate_before_the_include_is_blamed() -> None:
     """An old pair of the other key type, above the include, is named with who gets it."""
     found = site(
         "server { listen 443 ssl; server_name www.example.test;\n"
@@ -277,7 +277,7 @@ def test_files_of_ours_are_known_under_each_of_their_paths(certificate: str) -> 
     found = site(
         f"server {{ listen 443 ssl; ssl_certificate {certificate}; ssl_certificate_key /k; }}", None, copies
     )
-    assert found.includes_ours()
+    assert found.is_included()
     assert frozenset({HTTPS}) == plan(found).expected
 
 
@@ -296,5 +296,5 @@ def test_paths_of_a_container_are_mapped() -> None:
         " ssl_certificate_key /k; }",
         nginx,
     )
-    assert found.includes_ours()
+    assert found.is_included()
     assert "/certs/certs/example.test/nginx.certs-certs.conf" == found.snippet

@@ -276,7 +276,8 @@ def choose_rollback(
     nginx should not get another certificate by the snippet than by them.
     """
     here = folder.list_versions()
-    served = [state.standing] if state.standing and folder.is_pointed_at(state.standing) else []
+    reloaded = state.reloaded_version
+    served = [reloaded] if reloaded and folder.is_pointed_at(reloaded) else []
     if state.proved is not None and state.proved.version in here:
         served.append(state.proved.version)
     if not any(name != instead_of for name in served):

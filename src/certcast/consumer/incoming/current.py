@@ -1,15 +1,15 @@
 """What the store says is current, and whether this host may believe it.
 
-    state.seen ── last_seen ──> the manifest that was accepted last
-    store ─────── look ───────> the one that is published now, or the same (304)
+    state.seen ── last_trusted ───> the manifest that was accepted last
+    store ─────── fetch_trusted ──> the one that is published now, or the same (304)
 
-A manifest is refused when no pinned publisher has signed it, before anything of it is read;
-and when its sequence is lower than any that this host has seen: in its state, in the names of its
-version directories (a state may be away, or of an earlier day), in its configuration (`at_least`). What was
-signed by a key that is pinned no more doesn't count: its thief may have counted to the end. With an
-equal sequence only `published_at` and a later `expires` may differ: the renewal host dates an ageing
-manifest anew without any change. After a 304 the accepted manifest's `expires` is
-what counts, so a store that answers 304 for ever freezes nobody silently.
+Refused is a manifest
+- that no pinned publisher has signed, before anything of it is read;
+- with a lower sequence than this host's state, its version directories (a state may be away) or `at_least`
+  say. What was signed by a key that is pinned no more doesn't count: its thief may have counted to the end;
+- with an equal sequence, unless only `published_at` and a later `expires` differ.
+
+After a 304 the accepted manifest's `expires` counts, so that no store freezes a host by answers of 304.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Published:
+class TrustedManifest:
     """A manifest that may be believed, its document as text, who signed it, and the ETag it came with.
 
     `former` are the version directories that count no more.
@@ -45,7 +45,7 @@ class Published:
     former: tuple[str, ...] = ()
 
 
-def pinned(config: Config) -> tuple[PublicKey, ...]:
+def _pinned(config: Config) -> tuple[PublicKey, ...]:
     """Return the publishers that this host believes; on the renewal host its own keys count as well."""
     if config.renewal is None:
         return config.store.publishers
@@ -54,37 +54,39 @@ def pinned(config: Config) -> tuple[PublicKey, ...]:
     return (*own_keys(config.renewal), *config.store.publishers)
 
 
-def last_seen(state: State, config: Config, certificate: str) -> Published | None:
+def _is_pinned(fingerprint: str, config: Config) -> bool:
+    return fingerprint in {key.fingerprint for key in _pinned(config)}
+
+
+def last_trusted(state: State, config: Config, certificate: str) -> TrustedManifest | None:
     """Return the manifest that was accepted last, or None if there is none for this store.
 
     Its signature was verified then; what counts now is whether its key is still pinned. `etag` is
     that of the state: None as long as the release is not proved.
     """
-    if state.seen is None or state.seen_by is None:
-        return None
-    if state.seen_by not in {key.fingerprint for key in pinned(config)}:
+    if state.seen is None or state.seen_by is None or not _is_pinned(state.seen_by, config):
         return None
     try:
         manifest = manifests.read(state.seen.encode(), store=state.store, certificate=certificate)
     except ManifestInvalid:
         return None  # written by a certcast of another format: read it anew, without an ETag
-    return Published(manifest, state.seen, state.seen_by, state.etag, state.former)
+    return TrustedManifest(manifest, state.seen, state.seen_by, state.etag, state.former)
 
 
-def look(
+def fetch_trusted(
     store: Reader, config: Config, certificate: CertificateConfig, state: State, folder: Folder
-) -> Published:
+) -> TrustedManifest:
     """Ask the store for the manifest; nothing is transferred if it is the one of the state's ETag.
 
     Raises StoreError, ManifestMissing, SignatureInvalid, ManifestInvalid and ManifestReplayed.
     """
     name = certificate.name
     key = manifests.manifest_key(name)
-    seen = last_seen(state, config, name)
-    found = store.get(key, limit=manifests.LIMIT, unless=seen.etag if seen else None)
+    last = last_trusted(state, config, name)
+    found = store.get(key, limit=manifests.LIMIT, unless=last.etag if last else None)
     if isinstance(found, Unchanged):
-        assert seen is not None  # without one no ETag was sent
-        return seen
+        assert last is not None  # without one no ETag was sent
+        return last
     if found is None:
         raise ManifestMissing(
             f"{name}: nothing has been published",
@@ -94,26 +96,26 @@ def look(
         )
     from certcast.release import signing
 
-    verified = signing.verify(found.body, pinned(config), what=f"{name}: the published manifest")
+    verified = signing.verify(found.body, _pinned(config), what=f"{name}: the published manifest")
     manifest = manifests.read(verified.document, store=state.store, certificate=name)
-    counts = state.seen_by is None or state.seen_by in {key.fingerprint for key in pinned(config)}
-    held = folder.list_versions()
-    former = state.former if counts else tuple(held)
-    releases = [release for version, release in held.items() if version not in former]
-    _require_one_release_a_sequence(manifest, seen, releases)
+    counts = state.seen_by is None or _is_pinned(state.seen_by, config)
+    versions = folder.list_versions()
+    former = state.former if counts else tuple(versions)
+    releases = [release for version, release in versions.items() if version not in former]
+    _require_one_release_a_sequence(manifest, last, releases)
     sequences = [state.sequence if counts else 0, *(sequence for sequence, _ in releases)]
-    _require_not_older(manifest, seen, max(*sequences, 0), certificate.at_least)
-    return Published(manifest, verified.document.decode(), verified.publisher, found.etag, former)
+    _require_not_older(manifest, last, max(*sequences, 0), certificate.at_least)
+    return TrustedManifest(manifest, verified.document.decode(), verified.publisher, found.etag, former)
 
 
 def _require_one_release_a_sequence(
-    manifest: Manifest, seen: Published | None, releases: list[tuple[int, str]]
+    manifest: Manifest, last: TrustedManifest | None, releases: list[tuple[int, str]]
 ) -> None:
     # Without the state the version directories still know 16 digits of the leaf.
     known = {leaf for sequence, leaf in releases if sequence == manifest.sequence}
     differs = bool(known) and manifest.leaf.sha256[:16] not in known
-    if seen is not None and seen.manifest.sequence == manifest.sequence:
-        differs = not manifest.same_release(seen.manifest)
+    if last is not None and last.manifest.sequence == manifest.sequence:
+        differs = not manifest.same_release(last.manifest)
     if differs:
         name = manifest.certificate
         raise ManifestInvalid(
@@ -125,9 +127,8 @@ def _require_one_release_a_sequence(
         )
 
 
-def _require_not_older(manifest: Manifest, seen: Published | None, highest: int, at_least: int) -> None:
+def _require_not_older(manifest: Manifest, last: TrustedManifest | None, highest: int, at_least: int) -> None:
     name = manifest.certificate
-    expected = None
     if manifest.sequence < at_least > highest:
         raise ManifestReplayed(
             f"{name}: the store shows an older manifest than this host is to accept",
@@ -136,10 +137,11 @@ def _require_not_older(manifest: Manifest, seen: Published | None, highest: int,
             next="compare at_least with what `certcast publisher show` says on the renewal host; if that is "
             "right, somebody shows this host what was published before",
         )
+    expected = None
     if manifest.sequence < highest:
         expected = f"sequence {highest} or higher"
-    elif seen and seen.manifest.sequence == manifest.sequence and manifest.expires < seen.manifest.expires:
-        expected = f"sequence {highest} that expires {utc_text(seen.manifest.expires)} or later"
+    elif last and last.manifest.sequence == manifest.sequence and manifest.expires < last.manifest.expires:
+        expected = f"sequence {highest} that expires {utc_text(last.manifest.expires)} or later"
     if expected:
         raise ManifestReplayed(
             f"{name}: the store shows an older manifest than before",

@@ -1,12 +1,12 @@
 """What must be true of a downloaded release before nginx gets to see it.
 
-    require_published   fullchain.pem is the one that the manifest names: size, MD5, SHA-256
+    require_published   fullchain.pem is the file that the manifest names: size, MD5, SHA-256
     require_fit         key, chain, names, dates; not older than what is served; not revoked
     require_key_type    RSA stays RSA, ECDSA stays ECDSA, unless a change is allowed
     require_changed     a new release brings a new certificate and a new key
 
-In this order: nothing is parsed before its digest is right. The private key has none; it is
-bound by its public half, which the signed manifest names.
+In this order: nothing is parsed before its digest is right. The private key has no digest; its public half,
+which the signed manifest names, binds it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from certcast.consumer.state import Proved
+    from certcast.consumer.state import ProvedRelease
     from certcast.release.certificate import Leaf
     from certcast.release.manifest import Manifest
 
 
-def published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
-    """Return whether the pair is what the manifest names: files by digest, the key by its public half."""
+def is_published(pair: Mapping[str, bytes], manifest: Manifest) -> bool:
+    """Whether the pair is what the manifest names: files by digest, the key by its public half."""
     if not all(name in pair and Digest.of(pair[name]) == manifest.files[name] for name in FILES):
         return False
     try:
@@ -103,8 +103,8 @@ def key_type(pair: Mapping[str, bytes]) -> str | None:
 def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: str | None) -> None:
     """Raise KeyTypeChanged if the pair's key has another type than `proved` (None: any will do).
 
-    nginx's test accepts an ECDSA pair where ssl_ciphers suit only RSA, and then serves nobody; and
-    old clients may know only the one. So it happens when somebody has thought of it.
+    nginx's test accepts an ECDSA pair where ssl_ciphers suit only RSA, and then serves nobody. Old clients
+    may know only one type. So a change needs the operator's permission.
     """
     found = key_type(pair)
     if proved is not None and found != proved:
@@ -121,18 +121,18 @@ def require_key_type(pair: Mapping[str, bytes], manifest: Manifest, *, proved: s
 
 
 def md5_of(pair: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the MD5 (hex) of both files, which the users' comparison is made with."""
+    """Return the MD5 (hex) of both files, for the comparison that the users asked for."""
     return {name: Digest.of(pair[name]).md5 for name in PAIR}
 
 
 def require_changed(
-    pair: Mapping[str, bytes], manifest: Manifest, proved: Proved | None, *, allow_reused_key: bool
+    pair: Mapping[str, bytes], manifest: Manifest, proved: ProvedRelease | None, *, allow_reused_key: bool
 ) -> None:
     """Raise FilesUnchanged if a release other than the proved one brings a file again.
 
-    The users' rule (all files differ, or a person is told), on the two files that
-    nginx reads. A key counts as the same also when only its encoding changed.
-    `chain.pem` takes no part: it stays or changes as the CA likes (docs/adr/0002).
+    The users' rule (all files differ, or a person is told), on the two files that nginx reads. A key counts
+    as the same also when only its encoding changed. `chain.pem` takes no part: it changes as the CA likes
+    (docs/adr/0002).
     """
     if proved is None or proved.leaf.sha256 == manifest.leaf.sha256:
         return

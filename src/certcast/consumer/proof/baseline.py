@@ -2,10 +2,9 @@
 
     certs/example.com/handshakes.json     a line for each: listener, name, client, leaf
 
-A run that is killed between the reload and its verdict leaves a release in service of which
-nobody has asked whether it broke a handshake. The next run's first round would find these
-handshakes broken already, and take that for how it always was. So what was seen before
-the reload counts until there is a verdict, or the way back was gone.
+A run may be killed between the reload and its verdict. The next run's first round would find the handshakes
+that this reload broke, and take them for broken as always. So the earlier round counts until there is a
+verdict or a rollback (docs/adr/0009).
 
 Not here: the comparison (verdict.py), and when there is a verdict (switch.py).
 """
@@ -17,41 +16,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from certcast.config.model import Address, Listener
-from certcast.consumer.proof.handshake import Client, Handshake, Shown, Target
+from certcast.consumer.proof.handshake import Client, Handshake, Shown, Target, place_of
 from certcast.host import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def completed(path: Path, now: Mapping[Handshake, Shown]) -> dict[Handshake, Shown]:
-    """Return what is seen `now`, but where that is no handshake, what a killed run saw before its reload.
+def complete(path: Path, now: Mapping[Handshake, Shown]) -> dict[Handshake, Shown]:
+    """Return what is seen `now`; where that is no handshake, what a killed run saw before its reload.
 
-    LocalFault if that cannot be read.
+    LocalFault if the file cannot be read.
     """
     document = files.read_json(path) or {"handshakes": []}
     with files.understood(path):
         earlier = dict(map(_from_row, document["handshakes"]))
-    return {one: shown if shown.leaf else earlier.get(one, shown) for one, shown in now.items()}
+    return {
+        handshake: shown if shown.leaf else earlier.get(handshake, shown) for handshake, shown in now.items()
+    }
 
 
-def note(path: Path, before: Mapping[Handshake, Shown]) -> None:
+def write(path: Path, before: Mapping[Handshake, Shown]) -> None:
     """Write down which handshakes came about, durably. OSError if the disk refuses."""
-    rows = [json.dumps(_to_row(one, shown)) for one, shown in before.items() if shown.leaf]
+    rows = [json.dumps(_to_row(handshake, shown.leaf)) for handshake, shown in before.items() if shown.leaf]
     files.write_atomically(path, ('{"handshakes": [\n' + ",\n".join(rows) + "\n]}\n").encode())
 
 
-def forget(path: Path) -> None:
+def remove(path: Path) -> None:
     """Let the next run go by what it sees itself. Harmless twice."""
     path.unlink(missing_ok=True)
 
 
-def _to_row(one: Handshake, shown: Shown) -> list[Any]:
-    listener = one.target.listener
-    address = listener.address
-    where = str(address) if isinstance(address, Path) else [address.host, address.port]
-    client = one.client
-    return [where, listener.proxy_protocol, one.target.name, client.version, client.keys, shown.leaf]
+def _to_row(handshake: Handshake, leaf: str) -> list[Any]:
+    target, client = handshake.target, handshake.client
+    proxied = target.listener.proxy_protocol
+    return [place_of(target.listener), proxied, target.name, client.version, client.keys, leaf]
 
 
 def _from_row(row: list[Any]) -> tuple[Handshake, Shown]:

@@ -1,21 +1,15 @@
 """Full TLS handshakes with what nginx serves, by clients that accept one type of key.
 
-    Target      a listener, asked for a name (SNI), or for none
-    Client      a TLS version and a type of key
-    Handshake   a target and a client: what is tried
-    Shown       the leaf that came, or why none did
-
     with Clients() as clients:
         clients.try_all([Handshake(target, client) for client in clients.kinds])
 
-Which certificate nginx picks depends on the client: beside ours it may hold a pair of the
-other type of key, which every browser passes by and an old device gets. So each
-target is asked as four clients: TLS 1.2 and 1.3, each for RSA and for ECDSA.
+nginx may hold a pair of each type of key, and the client decides which it gets: a browser the one, an old
+device the other. So each target is tried as four clients: TLS 1.2 and 1.3, each for RSA and for ECDSA.
 
-The handshakes happen in processes, one a type of key (tls_client.py says why), which start
-while nginx tests its configuration and end with the `with` block.
+One process for each type of key shakes hands (tls_client.py says why). The processes start while nginx tests
+its configuration, and end with the `with` block.
 
-Not here: what is to be asked (plan.py), and what the answers mean (verdict.py).
+Not here: which handshakes are tried (plan.py), and what the answers mean (verdict.py).
 """
 
 from __future__ import annotations
@@ -124,40 +118,50 @@ class Clients:
 
         Sixteen at once for each type of key; each takes at most 5 s.
         """
-        asked: dict[str, list[Handshake]] = {}
-        for one in handshakes:
-            asked.setdefault(one.client.keys, []).append(one)
-        processes = {keys: self._process(keys) for keys in asked}
-        for keys, some in asked.items():
-            processes[keys].ask([_question(one) for one in some])
+        by_keys: dict[str, list[Handshake]] = {}
+        for handshake in handshakes:
+            by_keys.setdefault(handshake.client.keys, []).append(handshake)
+        processes = {keys: self._process(keys) for keys in by_keys}
+        for keys, questions in by_keys.items():
+            processes[keys].ask([_question(handshake) for handshake in questions])
         shown: dict[Handshake, Shown] = {}
-        for keys, some in asked.items():
-            for one, (leaf, reached, failure) in zip(some, processes[keys].answers(), strict=True):
-                shown[one] = Shown(leaf, failure, reached)
+        for keys, questions in by_keys.items():
+            answers = processes[keys].answers()
+            for handshake, (leaf, reached, failure) in zip(questions, answers, strict=True):
+                shown[handshake] = Shown(leaf, failure, reached)
         return shown
 
     def _process(self, keys: str) -> _Process:
         found = self._processes.get(keys)
         if found is not None and found.ended:
             found.end()
-            found = None  # the next round, perhaps that of the way back, gets a new one
+            found = None  # the next round, perhaps that of a rollback, gets a new one
         if found is None:
             found = self._processes[keys] = _Process(keys.lower())
         return found
 
 
-def _question(asked: Handshake) -> list[Any]:
-    listener = asked.target.listener
+def place_of(listener: Listener) -> list[str | int] | str:
+    """Return where to connect to, as JSON has it: host and port, or the path of a socket."""
     address = listener.address
-    where = str(address) if isinstance(address, Path) else [address.host, address.port]
-    return [where, asked.target.name, listener.proxy_protocol, asked.client.version]
+    return str(address) if isinstance(address, Path) else [address.host, address.port]
+
+
+def _question(handshake: Handshake) -> list[Any]:
+    target = handshake.target
+    return [
+        place_of(target.listener),
+        target.name,
+        target.listener.proxy_protocol,
+        handshake.client.version,
+    ]
 
 
 class _Process:
     """tls_client.py for one type of key."""
 
     def __init__(self, keys: str) -> None:
-        # For "any" there is no such file, which OpenSSL takes for an empty one: not the host's policy either.
+        # There is no any.cnf: OpenSSL takes it for an empty one, so that the host's policy doesn't count.
         configuration = str(_CODE.with_name(f"{keys}.cnf"))
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CODE), keys],
@@ -170,7 +174,7 @@ class _Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended by itself, or by whoever kills processes when memory is short."""
+        """Whether it has ended by itself, or was killed for want of memory."""
         return self._child.poll() is not None
 
     @functools.cached_property
@@ -179,7 +183,7 @@ class _Process:
         return bool(self._read()["limited"])
 
     def ask(self, questions: list[Any]) -> None:
-        """Begin a round. It reads the whole line before it answers, so neither waits for the other."""
+        """Begin a round. The process reads the whole line first, so neither waits for the other."""
         assert self._child.stdin
         _ = self.limited  # its first line is read before any answer
         with self._or_say_so():
@@ -196,7 +200,7 @@ class _Process:
             return json.loads(self._child.stdout.readline())
 
     def end(self) -> None:
-        """End it at once: it holds nothing that is worth a wait, and may be in a handshake that hangs."""
+        """End the process at once: it holds nothing worth a wait, and may be in a handshake that hangs."""
         for pipe in (self._child.stdin, self._child.stdout):
             with contextlib.suppress(OSError):  # what it did not read any more
                 assert pipe

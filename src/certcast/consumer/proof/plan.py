@@ -1,26 +1,16 @@
 """Which handshakes prove a certificate: listeners and names, from `nginx -T` or from our configuration.
 
-    Site    one nginx, what its configuration says, and the paths under which it sees our files
-    plan    every TLS listener with every name that the certificate covers  →  Plan
+    site_of           one nginx: what its configuration says, and the paths under which it sees our files
+    plan_handshakes   every TLS listener with every name that the certificate covers: the Plan
 
-A listener is asked for the certificate's own names (for a wildcard: a made-up label), for
-each server_name there that it covers, and once without a name, as the default server
-answers. Where `listeners` are configured they are the ones, with the names from `nginx -T`.
+At each listener the certificate's own names are tried (for a wildcard: a made-up label), each server_name
+there that it covers, and no name, as old clients do. Configured `listeners` replace those of `nginx -T`.
 
-What is expected of a listener:
-- `required`: it is configured, so the new leaf must be seen there
-- `expected`: a name that is asked leads to a server with our files, so it must be seen there
-  if there is any connection
-- `unasked`: a server there has our files, but no name leads to it that could be made up
-  (server_names.py). What its clients get cannot be told
-- others: what they showed before they must not lose; nothing else is asked of them
+An address in `nginx -T` may belong to another host: keepalived's, while this one is the backup. The other
+nginx would answer, so that address is not tried. Nor is a wildcard, if each address of this host has a
+`listen` of its own on that port.
 
-An address that nginx shows may be another host's: keepalived's, while this one is the
-backup. It isn't asked, since the other nginx would answer. Nor is a wildcard, if each address
-of this host has a `listen` of its own on that port.
-
-Not here: which server block a name leads to (server_names.py), shaking hands (handshake.py),
-the verdict (verdict.py), and who is to blame (explanation.py).
+Not here: which server block a name leads to (server_names.py), the verdict (verdict.py).
 """
 
 from __future__ import annotations
@@ -42,26 +32,26 @@ if TYPE_CHECKING:
     from certcast.consumer.disk.versions import Folder
     from certcast.consumer.nginx.configuration import Configuration, Line, Server
 
-# Targets that are asked as every kind of client; the others once, as a browser. These 2,000 handshakes
+# Targets that are tried as every kind of client; the others once, as a browser. These 2,000 handshakes
 # take about a second on two cores.
 MATRIX_TARGETS = 500
 
 
 @dataclass(frozen=True)
 class Site:
-    """One nginx. `says` is None if it does not tell; `ours` are our files' paths as it sees them."""
+    """One nginx. `says` is None if it does not tell; `our_files` and `snippet` are paths as it sees them."""
 
     nginx: NginxConfig
     says: Configuration | None
-    ours: frozenset[str]
+    our_files: frozenset[str]
     snippet: str
 
-    def includes_ours(self) -> bool | None:
+    def is_included(self) -> bool | None:
         """Whether the snippet is read, or a server names a file of ours; None if nginx does not tell."""
         if self.says is None:
             return None
-        return any(self._same(file, {self.snippet}) for file in self.says.files) or any(
-            map(self.takes_ours, self.servers)
+        return any(self._is_one_of(file, {self.snippet}) for file in self.says.files) or any(
+            map(self.shows_our_files, self.servers)
         )
 
     @property
@@ -69,21 +59,21 @@ class Site:
         """Its server blocks, as far as it tells."""
         return self.says.servers if self.says else ()
 
-    def takes_ours(self, server: Server) -> bool:
+    def shows_our_files(self, server: Server) -> bool:
         """Whether a server names our certificate."""
-        return any(self.is_ours(certificate.path) for certificate in server.certificates)
+        return any(self.is_our_file(certificate.path) for certificate in server.certificates)
 
-    def is_ours(self, path: str) -> bool:
+    def is_our_file(self, path: str) -> bool:
         """Whether a path in its configuration is one of our files."""
-        return self._same(path, self.ours)
+        return self._is_one_of(path, self.our_files)
 
-    def _same(self, path: str, ours: Collection[str]) -> bool:
-        if path in ours:
+    def _is_one_of(self, path: str, files: Collection[str]) -> bool:
+        if path in files:
             return True
         # As nginx: relative to the main file's folder. In a container the links are not ours to follow.
         main = self.says.files[0] if self.says else "/"
         absolute = os.path.normpath(os.path.join(os.path.dirname(main), path))  # noqa: PTH118, PTH120  text
-        return absolute in ours or (not self.nginx.paths and str(Path(absolute).resolve()) in ours)
+        return absolute in files or (not self.nginx.paths and str(Path(absolute).resolve()) in files)
 
 
 def site_of(
@@ -100,8 +90,8 @@ def site_of(
         for name in ("fullchain.pem", "combined.pem")
     ]
     files += [path for entry in copies for path in entry.targets.values()]
-    # Links of this host are followed once here, as `_same` follows those of the configuration.
-    ours = {one for path in files for one in (path, path.resolve())}
+    # Links of this host are followed once here, as `_is_one_of` follows those of the configuration.
+    ours = {*files, *(path.resolve() for path in files)}
     seen = frozenset(str(containers.path_inside(nginx, path)) for path in ours)
     return Site(nginx, says, seen, str(containers.path_inside(nginx, folder.snippet_of(nginx))))
 
@@ -110,7 +100,10 @@ def site_of(
 class Plan:
     """What is tried, what must be seen, and in words what cannot be tried.
 
-    `unasked` are listeners at which no name leads to the server block in that line, which has our files.
+    The new leaf must be seen at each of the `required` listeners, which are configured, and at each of the
+    `expected` ones that can be connected to: there a name leads to a server block with our files. At an
+    `unasked` one a server block has our files, in that line, and no name is known that leads to it: what its
+    clients get cannot be told. Any other listener must not lose what it showed before.
     """
 
     handshakes: tuple[Handshake, ...]
@@ -122,45 +115,79 @@ class Plan:
     @property
     def targets(self) -> tuple[Target, ...]:
         """The targets, each once."""
-        return tuple(dict.fromkeys(one.target for one in self.handshakes))
+        return tuple(dict.fromkeys(handshake.target for handshake in self.handshakes))
 
 
 def plan_handshakes(sites: Iterable[Site], names: Sequence[str], kinds: Sequence[Client]) -> Plan:
     """Return the handshakes for a certificate with these `names` (its wildcards as `*.…`)."""
-    own: list[str | None] = [*map(server_names.sni_for, names), None]
-    targets: dict[Target, None] = {}
-    required: set[Listener] = set()
-    expected: dict[Listener, Line] = {}
-    unasked: dict[Listener, Line] = {}
-    not_provable: list[str] = []
+    survey = _Survey(names)
     for site in sites:
-        required.update(site.nginx.listeners)
-        found = _names_by_listener(site, names, own)
-        for listener in [one for one in found if one not in site.nginx.listeners]:
-            if why := _why_not(listener.address):
-                not_provable.append(f"{listener}: {why}")
-                del found[listener]
-        for listener, asked in found.items():
-            targets.update(dict.fromkeys(Target(listener, name) for name in asked))
-        for server in filter(site.takes_ours, site.servers):
-            not_provable += _other_ways(server)
-            its_names = server_names.covered_names(server, names)
-            for listener in [listen.listener for listen in server.listens if listen.ssl]:
-                if listener in found and listener not in expected:
-                    others = [] if listener in unasked else own
-                    leads = _leads_to_ours(site, listener, [*others, *its_names])
-                    (expected if leads else unasked).setdefault(listener, server.at)
+        survey.add(site)
     # What the certificate holds comes first everywhere: it is what the matrix must not leave out.
-    ordered = sorted(targets, key=lambda target: target.name not in own)
+    ordered = sorted(survey.targets, key=lambda target: target.name not in survey.own)
     handshakes = [Handshake(target, client) for target in ordered[:MATRIX_TARGETS] for client in kinds]
     handshakes += [Handshake(target, BROWSER) for target in ordered[MATRIX_TARGETS:]]
     return Plan(
         tuple(handshakes),
-        frozenset(required),
-        frozenset(expected),
-        (*dict.fromkeys(not_provable), *_bounds(len(ordered), kinds)),
-        {listener: line for listener, line in unasked.items() if listener not in expected},
+        frozenset(survey.required),
+        frozenset(survey.expected),
+        (*dict.fromkeys(survey.not_provable), *_bounds(len(ordered), kinds)),
+        {listener: line for listener, line in survey.unasked.items() if listener not in survey.expected},
     )
+
+
+class _Survey:
+    """What a certificate's sites come to, one nginx after the other."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.own: list[str | None] = [*map(server_names.sni_for, names), None]
+        self.targets: dict[Target, None] = {}
+        self.required: set[Listener] = set()
+        self.expected: set[Listener] = set()
+        self.unasked: dict[Listener, Line] = {}
+        self.not_provable: list[str] = []
+
+    def add(self, site: Site) -> None:
+        self.required.update(site.nginx.listeners)
+        tried = self._tried_names(site)
+        for listener, names in tried.items():
+            self.targets.update(dict.fromkeys(Target(listener, name) for name in names))
+        for server in filter(site.shows_our_files, site.servers):
+            self.not_provable += _other_ways(server)
+            for listen in server.listens:
+                if listen.ssl and listen.listener in tried and listen.listener not in self.expected:
+                    self._expect(site, server, listen.listener)
+
+    def _tried_names(self, site: Site) -> dict[Listener, list[str | None]]:
+        """Return the names to try at each listener, and note the listeners that can't be tried."""
+        covered = {server: server_names.covered_names(server, self.names) for server in site.servers}
+        if site.nginx.listeners:
+            every = [name for names in covered.values() for name in names]
+            return {listener: [*self.own, *every] for listener in site.nginx.listeners}
+        found: dict[Listener, list[str | None]] = {}
+        for server, names in covered.items():
+            for listen in server.listens:
+                if listen.ssl:
+                    found.setdefault(listen.listener, list(self.own)).extend(names)
+        for listener in tuple(found):
+            if why := _why_not(listener.address):
+                self.not_provable.append(f"{listener}: {why}")
+                del found[listener]
+        return found
+
+    def _expect(self, site: Site, server: Server, listener: Listener) -> None:
+        """Note whether a name that is tried at the listener leads to a server block with our files."""
+        # Of a listener that is `unasked` already, the certificate's own names lead to none.
+        names = [] if listener in self.unasked else self.own
+        if any(
+            site.shows_our_files(answering)
+            for name in (*names, *server_names.covered_names(server, self.names))
+            for answering in server_names.match(site.servers, listener, name)
+        ):
+            self.expected.add(listener)
+        else:
+            self.unasked.setdefault(listener, server.at)
 
 
 def _other_ways(server: Server) -> Iterator[str]:
@@ -172,17 +199,8 @@ def _other_ways(server: Server) -> Iterator[str]:
             yield f"STARTTLS on {listen.listener}"
 
 
-def _leads_to_ours(site: Site, listener: Listener, asked: Iterable[str | None]) -> bool:
-    """Whether a name that is asked at a listener leads to a server block with our files."""
-    return any(
-        site.takes_ours(server)
-        for name in asked
-        for server in server_names.match(site.servers, listener, name)
-    )
-
-
 def _why_not(address: Address | Path) -> str | None:
-    """Return why an address that nginx shows cannot be asked; None if it can."""
+    """Return why an address that nginx shows cannot be tried; None if it can."""
     if not isinstance(address, Path) and address.host in EVERYWHERE:
         return "each address of this host has a `listen` of its own there"
     return None if is_here(address) else "no address of this host"
@@ -215,18 +233,3 @@ def _bounds(targets: int, kinds: Sequence[Client]) -> Iterator[str]:
     if targets > MATRIX_TARGETS:
         rest = targets - MATRIX_TARGETS
         yield f"old clients at {rest:,} of {targets:,} names (tried once each, as a browser)"
-
-
-def _names_by_listener(
-    site: Site, names: Sequence[str], own: Sequence[str | None]
-) -> dict[Listener, list[str | None]]:
-    covered = {server: server_names.covered_names(server, names) for server in site.servers}
-    if site.nginx.listeners:
-        every = [name for some in covered.values() for name in some]
-        return {listener: [*own, *every] for listener in site.nginx.listeners}
-    found: dict[Listener, list[str | None]] = {}
-    for server, some in covered.items():
-        for listen in server.listens:
-            if listen.ssl:
-                found.setdefault(listen.listener, list(own)).extend(some)
-    return found

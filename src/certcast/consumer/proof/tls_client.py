@@ -1,24 +1,17 @@
-"""A TLS client that accepts one type of key: a process of its own, for proof's handshakes.
+"""A TLS client that accepts one type of key: a process of its own, for handshake.py.
 
     OPENSSL_CONF=rsa.cnf python -I -S tls_client.py rsa        also: ecdsa, any
 
     first line out   {"limited": true}             whether OpenSSL has read that file
     a line in        [[listener, name, proxy_protocol, version], …]
-    a line out       [[leaf, reached, failure], …]  in the same order
-    end of input     the process ends
+    a line out       [[leaf, reached, failure], …]  in the same order; `reached`: there was a connection
 
-`listener` is [host, port], or the path of a unix socket; `name` is the SNI, or null;
-`version` is "TLS 1.2", "TLS 1.3" or "TLS" for either. `leaf` is the SHA-256 of the
-certificate that came, or null; `reached` whether there was a connection at all.
+Why a process: in TLS 1.3 a client says by its signature algorithms which keys it takes (RFC 8446, 4.2.3).
+Python's ssl has no call for them before 3.15; OpenSSL takes them from its configuration file, once in a
+process (docs/adr/0008). For TLS 1.2 the cipher suites say it, and these are set here.
 
-Why a process: in TLS 1.3 a client says by its signature algorithms which keys it takes
-(RFC 8446, 4.2.3), and Python's ssl has no call for them before 3.15. OpenSSL takes
-them from its configuration file, once in a process (docs/adr/0008). For TLS 1.2 the
-cipher suites say it, and these are set here.
-
-Nothing is verified: the gate has verified the pair; here the question is which bytes come,
-and a client that refuses a certificate cannot tell. Therefore, too, security level 0
-and everything that OpenSSL still has: what an old client is served counts.
+Nothing is verified: the gate has verified the pair, and a client that refuses a certificate cannot tell what
+came. What an old client is served counts, so security level 0 and everything that OpenSSL still has are on.
 
 The standard library only: this file is run by its path, and is not certcast to Python.
 """
@@ -54,7 +47,7 @@ def main(keys: str) -> None:
     _say({"limited": limited})
     contexts = {version: _context(version, keys) for version in _VERSIONS}
     for line in sys.stdin:
-        _say(_all_at_once([(*asked[:3], contexts[asked[3]]) for asked in json.loads(line)]))
+        _say(_all_at_once([(*question[:3], contexts[question[3]]) for question in json.loads(line)]))
 
 
 def _context(version: str, keys: str) -> ssl.SSLContext:
@@ -67,15 +60,15 @@ def _context(version: str, keys: str) -> ssl.SSLContext:
     return context
 
 
-def _all_at_once(asked: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]) -> list[_Answer]:
-    answers: list[_Answer] = [[]] * len(asked)
-    left = iter(enumerate(asked))  # next() on it is one step of the interpreter: no lock
+def _all_at_once(questions: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]) -> list[_Answer]:
+    answers: list[_Answer] = [[]] * len(questions)
+    left = iter(enumerate(questions))  # next() on it is one step of the interpreter: no lock
 
     def work() -> None:
         for number, question in left:
             answers[number] = _ask(*question)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(asked)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(questions)))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,10 +77,10 @@ def _all_at_once(asked: list[tuple[_Listener, str | None, bool, ssl.SSLContext]]
 
 
 def _ask(listener: _Listener, name: str | None, proxy_protocol: bool, context: ssl.SSLContext) -> _Answer:
-    """Return [leaf, reached, failure] of one full handshake."""
+    """Return [leaf (SHA-256), reached, failure] of one full handshake; `name` is the SNI, or None."""
     for _ in range(2):
-        # A worker that retires resets what waits in a queue of its own (`reuseport`). What is
-        # broken resets the second connection, too.
+        # A worker that retires resets what waits in a queue of its own (`reuseport`). A broken listener
+        # resets the second connection, too.
         try:
             return _handshake(listener, name, proxy_protocol, context)
         except ConnectionResetError as error:

@@ -62,7 +62,7 @@ class Nameservers:
         return self._known(zone)
 
     def _look_up(self, zone: str) -> tuple[Nameserver, ...]:
-        configured = self._configured.get(zone)  # type: ignore[call-overload]  # a Zone is a str
+        configured = self._configured.get(zone)
         servers = (
             [(str(address), address.host, address.port) for address in configured]
             if configured
