@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # What the file has always called two of the fields.
 _KEYS = {"reloaded_version": "standing", "reloaded_config": "standing_with"}
 _FIELDS = {key: name for name, key in _KEYS.items()}
+# Every version has written these. A file without them is damaged, and must not pass for a fresh host's state.
+_ALWAYS_WRITTEN = ("sequence", "proved", "expires", "last_checked", "last_downloaded")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class State:
         if document is None:
             return State()
         with files.understood(path):
+            if missing := [name for name in _ALWAYS_WRITTEN if name not in document]:
+                raise ValueError(f"{', '.join(missing)} missing")
             return documents.structure(
                 {_FIELDS.get(key, key): value for key, value in document.items()}, State
             )

@@ -143,6 +143,18 @@ def test_state_that_makes_no_sense_is_reported(tmp_path: Path, change: dict[str,
     assert f"move {path} away" in (caught.value.next or "")
 
 
+@pytest.mark.parametrize("name", ["sequence", "proved", "expires", "last_checked", "last_downloaded"])
+def test_a_state_that_lacks_what_counts_is_damaged(tmp_path: Path, name: str) -> None:
+    """A state without its sequence, or another thing that each version writes, is not a fresh host's."""
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(WRITTEN).items() if key != name}))
+    with pytest.raises(LocalFault, match="damaged"):
+        State.read(path)
+    path.write_text("{}")
+    with pytest.raises(LocalFault, match="damaged"):
+        State.read(path)
+
+
 def test_mistakes_of_a_state_are_all_told(tmp_path: Path) -> None:
     """Each mistake is reported with its place, in the order of the fields; what is not known comes last."""
     path = tmp_path / "state.json"
@@ -153,9 +165,8 @@ def test_mistakes_of_a_state_are_all_told(tmp_path: Path) -> None:
     with pytest.raises(LocalFault) as caught:
         State.read(path)
     assert (
-        "must be a whole number, not '42' @ .sequence; "
-        "must be a text in quotes, not 1 @ .proved.leaf.names[0]; "
-        "version is missing @ .proved.version; unknown: invented @ "
+        "sequence: must be a whole number, not '42'; proved.leaf.names[0]: is not a plain text; "
+        "proved.version: version is missing; unknown: invented"
     ) in (caught.value.found or "")
 
 
