@@ -180,7 +180,7 @@ def _binding(ca: Ca, external: ExternalAccount | None, network: Network) -> dict
         )
     except (FileNotFoundError, ValueError) as error:
         raise AccountUnusable(
-            f"{path} does not hold the external account's MAC key",
+            f"{path} does not hold a MAC key for the external account",
             expected="base64url, as the CA shows it",
             found="no such file" if isinstance(error, FileNotFoundError) else str(error)[:100],
             kept=_KEPT,
