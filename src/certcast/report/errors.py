@@ -293,7 +293,7 @@ class SigningFailed(RenewalError, code="SIGNING", exit_status=17):
     """The publisher's signing key is missing, or `ssh-keygen` did not sign with it."""
 
 
-class EnrolRefused(RenewalError, code="ENROL", exit_status=18):
+class EnrolRefused(RenewalError, code="ENROL", exit_status=18, kept="nothing was changed"):
     """A host cannot be enrolled or removed like this: the key, the name, or who has it already."""
 
 
