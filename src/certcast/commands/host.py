@@ -160,7 +160,6 @@ def _checked(name: str) -> str:
     except ValueError as error:
         raise EnrolRefused(
             f"this is no name of a host: it {error}",
-            kept="nothing was changed",
             next="`certcast identity` on the host shows the name that it goes by",
         ) from None
 
@@ -225,7 +224,6 @@ def remove(context: click.Context, name: str, key: tuple[str, ...]) -> int:
     if leaver is None and not deleted and not failures:
         raise EnrolRefused(
             f"nobody is enrolled as {name}",
-            kept="nothing was changed",
             next="`certcast host list` shows who is",
         )
     certificates = [certificate.name for certificate in config.certificates]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,8 @@ from certcast.report import console
 from certcast.report.errors import KitRefused, SigningFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any, TypeVar
 
     from certcast.config.model import Config
@@ -238,10 +238,8 @@ def _config(context: click.Context) -> tuple[Config, Path]:
     return run.config, run.renewal.signing_key
 
 
-@contextmanager
-def _alone(config: Config) -> Iterator[None]:
-    with files.lock(config.state_dir / "publisher" / "keys.lock"):
-        yield
+def _alone(config: Config) -> AbstractContextManager[None]:
+    return files.lock(config.state_dir / "publisher" / "keys.lock")
 
 
 def _require_nothing(ring: Keyring) -> None:

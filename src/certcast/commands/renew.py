@@ -117,7 +117,7 @@ def _ask_to_replace(
             raise click.BadParameter(str(error), param_hint="--revoke-after") from None
     (wanted,) = run.config.chosen(to_replace)
     run.require_own_state()
-    asked = replacement.ask(
+    request = replacement.ask(
         run.config.state_dir,
         renewal.source(wanted),
         wanted.name,
@@ -125,10 +125,10 @@ def _ask_to_replace(
         after=after,
         now=now(),
     )
-    if asked.published_at is not None and asked.after_seconds:
+    if request.published_at is not None and request.after_seconds:
         # A person who asks for a new key must not believe that there is one more.
-        console.changed(f"{wanted.name}: was replaced at {utc_text(asked.published_at)}, not again now")
-        console.changed(asked.text(wanted.name))
+        console.changed(f"{wanted.name}: was replaced at {utc_text(request.published_at)}, not again now")
+        console.changed(request.text(wanted.name))
         console.hint(
             "is another new key wanted? The same with `--revoke-after 0s` ends this replacement; "
             "then ask again"

@@ -28,16 +28,16 @@ def carry_out(renewal: Renewal) -> tuple[list[str], list[CertcastError]]:
     done: list[str] = []
     failures: list[CertcastError] = []
     now, state_dir = renewal.clock(), renewal.config.state_dir
-    for name, asked in replacement.everything(state_dir).items():
-        if asked.due is None or now < asked.due:
+    for name, request in replacement.everything(state_dir).items():
+        if request.due is None or now < request.due:
             continue
-        for old in asked.olds:
+        for old in request.olds:
             serial = f"{name}: serial {old.serial}"
             try:
                 if old.not_after > now:
-                    renewal.progress(f"{serial}: asking the CA to revoke it ({asked.reason})")
-                    _revoke(renewal, name, old, asked.reason)
-                    done.append(f"{serial} is revoked at the CA ({asked.reason})")
+                    renewal.progress(f"{serial}: asking the CA to revoke it ({request.reason})")
+                    _revoke(renewal, name, old, request.reason)
+                    done.append(f"{serial} is revoked at the CA ({request.reason})")
                 # An expired one is left alone: Boulder refuses it, and clients do, too.
                 replacement.forget(state_dir, name, old)
             except CertcastError as failure:

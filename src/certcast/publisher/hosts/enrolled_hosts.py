@@ -165,7 +165,6 @@ def _lines(path: Path) -> list[_Line]:
             f"{path} has {'a mistake' if len(mistakes) == 1 else f'{len(mistakes)} mistakes'}",
             expected="lines like `web1 ssh-ed25519 AAAA…`",
             found="\n".join(mistakes),
-            kept="nothing was changed",
             next=f"edit {path}, then run it again",
         )
     return lines
@@ -194,7 +193,6 @@ def _require_not_writable_by_others(path: Path, status: os.stat_result) -> None:
             f"{path} can be written by others, who could enrol themselves and get the private keys",
             expected="mode 0644 or less, owner root or whoever runs certcast",
             found=f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}",
-            kept="nothing was changed",
             next=f"look who is in it, then `chown root {path} && chmod go-w {path}`",
         )
 

@@ -46,25 +46,25 @@ def seal_missing(
     `privkey` (PEM) is called only if something is to be sealed; hosts in `anew` are sealed to again.
     Raises StoreError, EnrolRefused for a key that age does not take, and what `privkey` raises.
     """
-    wanted = {one.object_key(certificate, leaf_sha256): one for one in recipients}
-    asked = {key for key, one in wanted.items() if one.host not in anew}
-    found = _present(store, sealed_prefix(certificate, leaf_sha256), asked)
-    missing = [one for key, one in wanted.items() if key not in found]
+    wanted = {recipient.object_key(certificate, leaf_sha256): recipient for recipient in recipients}
+    may_be_there = {key for key, recipient in wanted.items() if recipient.host not in anew}
+    found = _present(store, sealed_prefix(certificate, leaf_sha256), may_be_there)
+    missing = {key: recipient for key, recipient in wanted.items() if key not in found}
     if missing:
         pem = privkey()
-        for one in missing:
-            store.put(one.object_key(certificate, leaf_sha256), _seal(pem, one))
-    return tuple(one.host for one in missing)
+        for key, recipient in missing.items():
+            store.put(key, _seal(pem, recipient))
+    return tuple(recipient.host for recipient in missing.values())
 
 
-def _present(store: Store, prefix: str, asked: set[str]) -> set[str]:
-    """Return which of the keys `asked` are in the store; one by one where somebody has flooded the prefix."""
-    if not asked:
+def _present(store: Store, prefix: str, keys: set[str]) -> set[str]:
+    """Return which of `keys` are in the store; asked one by one where an attacker has flooded the prefix."""
+    if not keys:
         return set()
     try:
-        return asked.intersection(store.list(prefix))
+        return keys.intersection(store.list(prefix))
     except StoreUnreachable:
-        return {key for key in asked if _is_there(store, key)}
+        return {key for key in keys if _is_there(store, key)}
 
 
 def _is_there(store: Store, key: str) -> bool:
@@ -76,12 +76,12 @@ def _is_there(store: Store, key: str) -> bool:
 
 def strays(keys: Sequence[str], recipients: Sequence[Recipient]) -> list[str]:
     """Return which of `keys`, of any release, are private keys sealed to nobody of `recipients`."""
-    wanted = {one.file for one in recipients}
+    wanted = {recipient.file for recipient in recipients}
     return [key for key in keys if "/keys/" in key and key.rpartition("/keys/")[2] not in wanted]
 
 
 def unsealed(keys: Sequence[str]) -> list[str]:
-    """Return which of `keys` are private keys that everybody who reads the bucket can read."""
+    """Return which of `keys` are private keys that every reader of the bucket can read."""
     return [key for key in keys if key.endswith(f"/{PRIVKEY}")]
 
 
@@ -119,7 +119,7 @@ def is_sealed_to(host: str, object_key: str) -> bool:
 
 
 def put_unsealed(store: Store, certificate: str, leaf_sha256: str, privkey: bytes) -> None:
-    """Put the private key where everybody who reads the bucket can read it: encryption = "none"."""
+    """Put the private key where every reader of the bucket can read it: encryption = "none"."""
     key = release_key(certificate, leaf_sha256, PRIVKEY)
     try:
         found = store.get(key, limit=len(privkey))
