@@ -28,7 +28,7 @@ from urllib.parse import urlencode, urlsplit
 from measuring import Command, measure, row
 from renewal import renewal
 
-from certcast.config.model import CertificateConfig, CertificateName, DnsName, StoreConfig, StoreUrl
+from certcast.config.model import CertificateConfig, StoreConfig
 from certcast.config.reading import load
 from certcast.consumer.disk.versions import Folder
 from certcast.consumer.incoming import current, gate
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 NAMES = ("example.test", "*.example.test")
-WANTED = CertificateConfig(CertificateName("example.test"), tuple(DnsName(name) for name in NAMES))
+WANTED = CertificateConfig("example.test", NAMES)
 # A run with nothing to do must not import any of these: SDK, X.509, TLS; and without a socket, no network.
 HEAVY = ("alibabacloud_oss_v2", "alibabacloud_credentials", "cryptography", "ssl", "socket", "requests")
 
@@ -185,7 +185,7 @@ def cpu_seconds(pid: int) -> float:
 
 def trust(bench: Bench) -> None:
     """What signing and sealing cost in a process that has its imports, by the clock."""
-    store = open_store(StoreConfig(StoreUrl("memory://bench")))
+    store = open_store(StoreConfig("memory://bench"))
     release, now = bench.release(), datetime.now(timezone.utc)
     fleet = [Recipient.of_host(f"web{number}", host_identity.new_key("")[1]) for number in range(1000)]
 
@@ -200,7 +200,7 @@ def trust(bench: Bench) -> None:
 
     Releases(WANTED, store, bench.signer).publish(release, now=now)
     config = load(bench.host.certcast_toml)
-    at_memory = replace(config, store=replace(config.store, url=StoreUrl(store.url)))
+    at_memory = replace(config, store=replace(config.store, url=store.url))
     wanted, roots = at_memory.certificates[0], at_memory.consumer.trust_roots if at_memory.consumer else None
 
     def take() -> None:

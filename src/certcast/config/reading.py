@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn, override
 
 from certcast.config.consistency import contradictions
 from certcast.config.model import DEFAULT_PATH, Address, Config, Listener, RenewalConfig, Resolver
-from certcast.release.documents import mistakes_of, strict_converter, with_types
+from certcast.release.documents import dataclass_hook, mistakes_of, strict_converter
 from certcast.report.errors import ConfigInvalid
 
 if sys.version_info >= (3, 11):
@@ -144,14 +143,5 @@ def _converter() -> Any:
     converter = strict_converter()
     for kind in (Address, Listener, Resolver):
         converter.register_structure_hook(kind, lambda value, t: t.parse(value))
-    converter.register_structure_hook(
-        Config,
-        make_dict_structure_fn(
-            with_types(Config),
-            converter,
-            _cattrs_forbid_extra_keys=True,
-            certificates=override(rename="certificate"),
-            zones=override(rename="zone"),
-        ),
-    )
+    converter.register_structure_hook(Config, dataclass_hook(Config, converter, _TOML_NAMES))
     return converter
