@@ -139,7 +139,7 @@ def _explain(error: BaseException, _type: type | None) -> str:
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         return f"unknown: {', '.join(sorted(error.extra_fields))}"
     if isinstance(error, KeyError):
-        return f"{error.args[0]} is missing"
+        return "is missing"
     if isinstance(error, (TypeError, AttributeError)):
         return "is not what belongs there"
     return str(error)

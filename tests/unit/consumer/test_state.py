@@ -166,7 +166,7 @@ def test_mistakes_of_a_state_are_all_told(tmp_path: Path) -> None:
         State.read(path)
     assert (
         "sequence: must be a whole number, not '42'; proved.leaf.names[0]: is not a plain text; "
-        "proved.version: version is missing; unknown: invented"
+        "proved.version: is missing; unknown: invented"
     ) in (caught.value.found or "")
 
 

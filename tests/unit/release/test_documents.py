@@ -46,7 +46,7 @@ def test_a_document_is_read_and_written_by_its_type(tmp_path: Path) -> None:
         ({"name": "a\n"}, "name: is not a plain text"),
         ({"at": "today"}, "at: "),
         ({"inner": {"digest": "A" * 64}}, "inner.digest: is not 64 hex digits"),
-        ({"inner": {}}, "inner.digest: digest is missing"),
+        ({"inner": {}}, "inner.digest: is missing"),
         ({"digests": ["a"]}, "digests[0]: is not 64 hex digits"),
         ({"more": 1}, "unknown: more"),
     ],
