@@ -13,6 +13,7 @@ A field's type may say more: `Sha256` is Annotated[str, Check(…)].
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -130,9 +131,10 @@ def converter() -> cattrs.Converter:
 
 
 def _moment(value: Any) -> datetime:
-    if not isinstance(value, str):
-        raise ValueError(f"must be a time like 2026-11-23T18:05:00Z, not {value!r}")
-    return from_utc_text(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return from_utc_text(value)
+    raise ValueError(f"must be a time like 2026-11-23T18:05:00Z, not {value!r:.40}")
 
 
 def _explain(error: BaseException, _type: type | None) -> str:
